@@ -1,0 +1,1 @@
+"""What a method is: which model, what initialises what, which days."""

@@ -1,0 +1,1 @@
+"""Torch modules: towers, adapters, CTNet."""

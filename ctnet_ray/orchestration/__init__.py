@@ -1,0 +1,1 @@
+"""Ray Train and MLflow: worker loop, launch, tracking, lineage, report."""

@@ -1,0 +1,1 @@
+"""Sample days: store, encoding, writers, stream."""

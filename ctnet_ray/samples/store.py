@@ -1,0 +1,319 @@
+"""The sample store: `<root>/<domain>/day=YYYY-MM-DD/*.parquet`, a manifest a day.
+
+A day is whole or absent (`ctnet_ray.storage`), its rows are shuffled when it is written, and its manifest
+says enough to plan reading it (rows of every row group) and to notice damage (bytes and SHA-256 of every
+file).
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import ctnet_ray
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.schema import GROUP, LABEL
+
+ROWS_PER_FILE = 1_048_576
+ROWS_PER_GROUP = 65_536
+_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_FOLDER = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """One Parquet file of a sample day."""
+
+    name: str
+    """File name inside the day's folder."""
+    row_groups: tuple[int, ...]
+    """Rows of each row group."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the file, hexadecimal."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one sample day holds."""
+
+    domain: str
+    day: date
+    rows: int
+    positives: int
+    files: tuple[SampleFile, ...]
+    columns: dict[str, str]
+    """Arrow type of each column."""
+    writer: str
+    """Program and version that wrote the day."""
+    uri: str = ""
+    """Where the files lie; not stored."""
+
+    @property
+    def schema_digest(self) -> str:
+        """SHA-256 of the columns and their types, hexadecimal."""
+        return storage.digest(self.columns)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest's content, hexadecimal: names exactly these samples."""
+        return storage.digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is stored, as plain data."""
+        values = asdict(self)
+        values.pop("uri")
+        values["day"] = self.day.isoformat()
+        values["schema_digest"] = self.schema_digest
+        # The same plain types before and after JSON, so that digests agree.
+        values["files"] = [{**entry, "row_groups": list(entry["row_groups"])} for entry in values["files"]]
+        return values
+
+
+class SampleStore:
+    """The sample days below one root.
+
+    Args:
+        root: Local path or URI.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+    def uri(self, domain: str, day: date) -> str:
+        """Return where the day's folder is, or would be."""
+        if not _DOMAIN.fullmatch(domain):
+            raise CtnetError(f"domain {domain!r}: letters, digits, '_', '-' and '.' only")
+        return storage.join(self.root, domain, f"day={day.isoformat()}")
+
+    def domains(self) -> list[str]:
+        """Return the domains that have samples, sorted."""
+        return [name for name in storage.list_folders(self.root) if _DOMAIN.fullmatch(name)]
+
+    def days(self, domain: str) -> list[date]:
+        """Return the whole days of a domain, ascending."""
+        matches = map(_FOLDER.fullmatch, storage.list_folders(storage.join(self.root, domain)))
+        days = [date.fromisoformat(match[1]) for match in matches if match]
+        return [day for day in days if storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))]
+
+    def manifest(self, domain: str, day: date) -> Manifest:
+        """Return the manifest of one day.
+
+        Raises:
+            CtnetError: The day is absent, or its manifest can't be read.
+        """
+        uri = self.uri(domain, day)
+        found = storage.read_folder(uri)
+        if found is None:
+            raise CtnetError(f"no samples of {domain} on {day} in {self.root}: write them with jobs.prepare")
+        values, folder = found
+        try:
+            files = tuple(
+                SampleFile(entry["name"], tuple(entry["row_groups"]), entry["bytes"], entry["sha256"])
+                for entry in values["files"]
+            )
+            return Manifest(
+                domain=values["domain"],
+                day=date.fromisoformat(values["day"]),
+                rows=values["rows"],
+                positives=values["positives"],
+                files=files,
+                columns=values["columns"],
+                writer=values["writer"],
+                uri=folder,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CtnetError(f"{uri}: the manifest lacks {error}: write the day again") from error
+
+    def check_files(self, manifest: Manifest, *, checksums: bool = False) -> None:
+        """Compare the files of a day with its manifest.
+
+        Args:
+            manifest: The day's manifest.
+            checksums: Also read every file and compare its SHA-256.
+
+        Raises:
+            CtnetError: A file is absent, or differs in size or checksum.
+        """
+        filesystem, path = storage.resolve(manifest.uri)
+
+        def check(entry: SampleFile) -> str | None:
+            info = filesystem.get_file_info(f"{path}/{entry.name}")
+            if not info.is_file:
+                return f"{entry.name} is absent"
+            if info.size != entry.bytes:
+                return f"{entry.name} has {info.size} bytes, not {entry.bytes}"
+            if checksums and storage.sha256(storage.join(manifest.uri, entry.name)) != entry.sha256:
+                return f"{entry.name} has another checksum"
+            return None
+
+        with ThreadPoolExecutor(8) as pool:
+            for problem in pool.map(check, manifest.files):
+                if problem:
+                    raise CtnetError(f"{manifest.domain} {manifest.day}: {problem}: write the day again")
+
+    @contextmanager
+    def write_day(
+        self,
+        domain: str,
+        day: date,
+        *,
+        seed: int = 0,
+        rows_per_file: int = ROWS_PER_FILE,
+        rows_per_group: int = ROWS_PER_GROUP,
+    ) -> Iterator["DayWriter"]:
+        """Write one day anew; it is published when the block ends without an error.
+
+        Args:
+            domain: Domain of the samples.
+            day: Day of the samples.
+            seed: Seed of the shuffle: the same rows and seed give the same files.
+            rows_per_file: Rows of a file; also the rows held in memory.
+            rows_per_group: Rows of a Parquet row group, the unit in which workers read.
+
+        Raises:
+            CtnetError: No row was written, or a row can't be a sample (see `DayWriter.write`).
+        """
+        with (
+            storage.new_folder(self.uri(domain, day)) as (folder, publish),
+            tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
+        ):
+            writer = DayWriter(
+                folder, Path(spill), np.random.default_rng([seed, day.toordinal()]), rows_per_file
+            )
+            yield writer
+            files = writer.finish(f"{domain} {day}", rows_per_group)
+            manifest = Manifest(
+                domain,
+                day,
+                writer.rows,
+                writer.positives,
+                files,
+                writer.columns,
+                f"ctnet-ray {ctnet_ray.__version__}",
+            )
+            publish(manifest.to_dict())
+
+
+class DayWriter:
+    """Takes the rows of one day in any order and number, and writes them shuffled in bounded memory.
+
+    Rows are collected up to `rows_per_file`; each full collection is permuted and spilled as a *run*. File
+    i of n is then the i-th n-th part of every run, permuted again: a uniform shuffle up to the rounding of
+    the parts, with one file's rows in memory.
+    """
+
+    def __init__(self, folder: str, spill: Path, rng: np.random.Generator, rows_per_file: int) -> None:
+        self.rows = 0
+        self.positives = 0
+        self.columns: dict[str, str] = {}
+        self._folder = folder
+        self._spill = spill
+        self._rng = rng
+        self._rows_per_file = rows_per_file
+        self._schema: pa.Schema | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._runs: list[Path] = []
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows.
+
+        Args:
+            table: Columns `label` (0 or 1), `group` (int64) and features; the same columns in every call.
+
+        Raises:
+            CtnetError: A column is missing, changed its type, or a label is neither 0 nor 1.
+        """
+        table = self._checked(table)
+        self.rows += table.num_rows
+        self.positives += pc.sum(table[LABEL]).as_py() or 0
+        while table.num_rows:
+            room = self._rows_per_file - self._pending_rows
+            part, table = table.slice(0, room), table.slice(room)
+            self._pending.append(part)
+            self._pending_rows += part.num_rows
+            if self._pending_rows == self._rows_per_file:
+                self._spill_run()
+
+    def finish(self, name: str, rows_per_group: int) -> tuple[SampleFile, ...]:
+        """Write the files and return what the manifest says of them."""
+        if not self.rows:
+            raise CtnetError(f"{name}: there are no rows, so no day was written")
+        if not self._runs:
+            table = self._shuffled(pa.concat_tables(self._pending))
+            return (self._write_file(0, table, rows_per_group),)
+        if self._pending_rows:
+            self._spill_run()
+        runs = [pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in self._runs]
+        files = []
+        count = len(runs)
+        for index in range(count):
+            bounds = [(run.num_rows * index // count, run.num_rows * (index + 1) // count) for run in runs]
+            parts = [run.slice(low, high - low) for run, (low, high) in zip(runs, bounds, strict=True)]
+            files.append(self._write_file(index, self._shuffled(pa.concat_tables(parts)), rows_per_group))
+        return tuple(files)
+
+    def _checked(self, table: pa.Table) -> pa.Table:
+        if self._schema is None:
+            for column in (LABEL, GROUP):
+                if column not in table.column_names:
+                    raise CtnetError(f"samples have no column {column!r}")
+            index = table.schema.get_field_index(LABEL)
+            self._schema = table.schema.remove_metadata().set(index, pa.field(LABEL, pa.int8()))
+            self.columns = {field.name: str(field.type) for field in self._schema}
+        label = table[LABEL]
+        valid = (
+            label.null_count == 0
+            and pc.all(pc.is_in(label, pa.array([0, 1], label.type))).as_py() is not False
+        )
+        if not valid:
+            raise CtnetError(
+                "a label is neither 0 nor 1 (missing and NaN are not allowed): drop such rows first"
+            )
+        try:
+            return table.select(self._schema.names).cast(self._schema)
+        except (KeyError, ValueError, pa.ArrowInvalid) as error:
+            raise CtnetError(f"samples changed their columns within a day: {error}") from error
+
+    def _shuffled(self, table: pa.Table) -> pa.Table:
+        return table.combine_chunks().take(self._rng.permutation(table.num_rows))
+
+    def _spill_run(self) -> None:
+        table = self._shuffled(pa.concat_tables(self._pending))
+        self._pending, self._pending_rows = [], 0
+        path = self._spill / f"run-{len(self._runs)}.arrow"
+        with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        self._runs.append(path)
+
+    def _write_file(self, index: int, table: pa.Table, rows_per_group: int) -> SampleFile:
+        name = f"part-{index:05d}.parquet"
+        path = self._spill / name
+        pq.write_table(table, path, row_group_size=rows_per_group, compression="zstd")
+        with path.open("rb") as stream:
+            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = path.stat().st_size
+        filesystem, target = storage.resolve(storage.join(self._folder, name))
+        with path.open("rb") as stream, filesystem.open_output_stream(target) as sink:
+            shutil.copyfileobj(stream, sink, 1 << 20)
+        path.unlink()
+        groups = [
+            min(rows_per_group, table.num_rows - start) for start in range(0, table.num_rows, rows_per_group)
+        ]
+        return SampleFile(name, tuple(groups), size, checksum)

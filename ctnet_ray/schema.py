@@ -1,0 +1,274 @@
+"""What a sample holds: features, embedding tables, and which tower uses what.
+
+A schema is a YAML file, one for all domains that are to share samples:
+
+    embedding_dim: 16
+    tables:
+      item: {rows: 20000}
+      user: {rows: 10000, dim: 8}
+    features:
+      item: {kind: categorical}                       # table: item, the feature's own name
+      user: {kind: categorical}
+      clicked_items: {kind: sequence, table: item, max_length: 20, attends_to: item}
+      duration: {kind: numeric, boundaries: [7, 18, 60]}
+      feed_slot: {kind: categorical, table: slot, towers: [source], domains: [feed]}
+
+On disk a categorical feature is an int64 column (a stable hash of the raw id, 0 where it is missing), a
+numeric one a float32 column (NaN where it is missing), a sequence a list<int64> column, most recent last.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+
+Kind = Literal["categorical", "numeric", "sequence"]
+Tower = Literal["source", "target"]
+TOWERS: tuple[Tower, ...] = get_args(Tower)
+
+LABEL = "label"  #: int8 column: 1 is a click, 0 none
+GROUP = "group"  #: int64 column: what GAUC averages over, request or user
+TRUE_PROBABILITY = "true_probability"  #: float32 column of synthetic samples that no model may read
+RESERVED = (LABEL, GROUP, TRUE_PROBABILITY, "time", "day")
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding table."""
+
+    name: str
+    """Name that features refer to."""
+    rows: int
+    """Number of rows; ids are folded into it by remainder."""
+    dim: int
+    """Width of one embedding."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input of the model."""
+
+    name: str
+    """Name of the sample column."""
+    kind: Kind
+    """Categorical (one id), numeric (one number, by bucket) or sequence (a list of ids)."""
+    table: str
+    """Embedding table that the ids look into."""
+    boundaries: tuple[float, ...] = ()
+    """Numeric only: ascending bucket edges; value v goes to bucket #{edges <= v}, a missing one to the last."""
+    max_length: int = 0
+    """Sequence only: the most recent ids that are read."""
+    attends_to: str = ""
+    """Sequence only: categorical feature that queries it; empty: the mean of the sequence is taken."""
+    towers: tuple[Tower, ...] = TOWERS
+    """Towers that use the feature."""
+    domains: tuple[str, ...] = ()
+    """Domains whose samples have the feature; elsewhere it reads as missing. Empty: all domains."""
+
+    def present_in(self, domain: str) -> bool:
+        """Whether samples of `domain` have this feature's column."""
+        return not self.domains or domain in self.domains
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The features of a model and the tables they look into."""
+
+    features: tuple[Feature, ...]
+    tables: tuple[Table, ...]
+
+    def table(self, name: str) -> Table:
+        """Return the table called `name`."""
+        return next(table for table in self.tables if table.name == name)
+
+    def rows(self, feature: Feature) -> int:
+        """Return the number of rows of the feature's table."""
+        return self.table(feature.table).rows
+
+    def for_tower(self, tower: Tower) -> "Schema":
+        """Return the part that one tower uses.
+
+        Raises:
+            CtnetError: The tower uses no feature, or a sequence without the feature it attends to.
+        """
+        features = tuple(feature for feature in self.features if tower in feature.towers)
+        if not features:
+            raise CtnetError(f"schema: no feature names the {tower} tower in `towers`")
+        names = {feature.name for feature in features}
+        for feature in features:
+            if feature.attends_to and feature.attends_to not in names:
+                raise CtnetError(
+                    f"schema: features.{feature.name}.attends_to: the {tower} tower has no {feature.attends_to!r}"
+                )
+        used = {feature.table for feature in features}
+        # A tower's part is a schema of its own: it no longer says which tower it came from.
+        features = tuple(replace(feature, towers=TOWERS) for feature in features)
+        return Schema(features, tuple(table for table in self.tables if table.name in used))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the schema as plain data, in the layout of the YAML file."""
+        return {
+            "tables": {table.name: {"rows": table.rows, "dim": table.dim} for table in self.tables},
+            "features": {feature.name: _feature_to_dict(feature) for feature in self.features},
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the schema, hexadecimal."""
+        return storage.digest(self.to_dict())
+
+
+def load(path: str) -> Schema:
+    """Read and check a schema file.
+
+    Args:
+        path: Local path or URI of a YAML file.
+
+    Raises:
+        CtnetError: The file is absent, is no YAML, or says something that can't be; the message names the key.
+    """
+    try:
+        content = yaml.safe_load(storage.read_bytes(path))
+    except FileNotFoundError as error:
+        raise CtnetError(f"no schema file at {path}") from error
+    except yaml.YAMLError as error:
+        raise CtnetError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return from_dict(content, where=Path(path).name)
+
+
+def from_dict(content: Any, where: str = "schema") -> Schema:
+    """Build a schema from plain data in the layout of the YAML file, and check it.
+
+    Raises:
+        CtnetError: As `load`.
+    """
+    top = _mapping(content, where, {"embedding_dim", "tables", "features"})
+    dim = _positive(top.get("embedding_dim", 16), f"{where}: embedding_dim")
+    declared = {
+        str(name): _table(str(name), entry, dim, f"{where}: tables.{name}")
+        for name, entry in _mapping(top.get("tables") or {}, f"{where}: tables").items()
+    }
+    entries = _mapping(top.get("features") or {}, f"{where}: features")
+    if not entries:
+        raise CtnetError(f"{where}: features: at least one feature is needed")
+    features = tuple(
+        _feature(str(name), entry, f"{where}: features.{name}") for name, entry in entries.items()
+    )
+    tables = _tables(features, declared, dim, where)
+    _check_attention(features, tables, where)
+    return Schema(features, tables)
+
+
+def _feature_to_dict(feature: Feature) -> dict[str, Any]:
+    values = {field.name: getattr(feature, field.name) for field in fields(feature) if field.name != "name"}
+    kept = {key: value for key, value in values.items() if value not in ((), "", 0)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+
+
+def _mapping(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise CtnetError(f"{where}: a mapping is needed, not {value!r}")
+    unknown = sorted(str(key) for key in value if known is not None and key not in known)
+    if unknown:
+        raise CtnetError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known or ()))}")
+    return value
+
+
+def _positive(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CtnetError(f"{where}: a whole number of at least 1 is needed, not {value!r}")
+    return value
+
+
+def _table(name: str, entry: Any, dim: int, where: str) -> Table:
+    values = _mapping(entry, where, {"rows", "dim"})
+    if "rows" not in values:
+        raise CtnetError(f"{where}.rows: missing")
+    return Table(
+        name, _positive(values["rows"], f"{where}.rows"), _positive(values.get("dim", dim), f"{where}.dim")
+    )
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
+    return tuple(value)
+
+
+def _feature(name: str, entry: Any, where: str) -> Feature:
+    if not name.isidentifier() or name in RESERVED:
+        raise CtnetError(f"{where}: the name must be an identifier other than {', '.join(RESERVED)}")
+    allowed = {field.name for field in fields(Feature)} - {"name"}
+    values = _mapping(entry, where, allowed)
+    kind = values.get("kind")
+    if kind not in get_args(Kind):
+        raise CtnetError(f"{where}.kind: one of {', '.join(get_args(Kind))} is needed, not {kind!r}")
+    for key, owner in {"boundaries": "numeric", "max_length": "sequence", "attends_to": "sequence"}.items():
+        if key in values and kind != owner:
+            raise CtnetError(f"{where}.{key}: only a {owner} feature has it")
+    towers = _names(values.get("towers", TOWERS), f"{where}.towers")
+    if set(towers) - set(TOWERS):
+        raise CtnetError(f"{where}.towers: only {' and '.join(TOWERS)} are towers, not {list(towers)!r}")
+    return Feature(
+        name=name,
+        kind=kind,
+        table=str(values.get("table", name)),
+        boundaries=_boundaries(values.get("boundaries"), f"{where}.boundaries") if kind == "numeric" else (),
+        max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else 0,
+        attends_to=str(values.get("attends_to", "")),
+        towers=towers,  # type: ignore[arg-type]
+        domains=_names(values["domains"], f"{where}.domains") if "domains" in values else (),
+    )
+
+
+def _boundaries(value: Any, where: str) -> tuple[float, ...]:
+    numeric = (
+        isinstance(value, list | tuple) and value and all(isinstance(edge, int | float) for edge in value)
+    )
+    if not numeric or any(low >= high for low, high in zip(value, value[1:], strict=False)):
+        raise CtnetError(f"{where}: an ascending list of numbers is needed, not {value!r}")
+    return tuple(float(edge) for edge in value)
+
+
+def _tables(
+    features: tuple[Feature, ...], declared: dict[str, Table], dim: int, where: str
+) -> tuple[Table, ...]:
+    tables = dict(declared)
+    for feature in features:
+        # Buckets 0..n and one for missing values.
+        needed = len(feature.boundaries) + 2 if feature.kind == "numeric" else 0
+        if needed and feature.table not in tables:
+            tables[feature.table] = Table(feature.table, needed, dim)
+        if feature.table not in tables:
+            raise CtnetError(
+                f"{where}: features.{feature.name}.table: tables.{feature.table} is not declared"
+            )
+        if tables[feature.table].rows < needed:
+            raise CtnetError(
+                f"{where}: tables.{feature.table}.rows: {feature.name} needs {needed}, "
+                f"not {tables[feature.table].rows}"
+            )
+    used = {feature.table for feature in features}
+    unused = sorted(set(tables) - used)
+    if unused:
+        raise CtnetError(f"{where}: tables.{unused[0]}: no feature uses it")
+    return tuple(tables.values())
+
+
+def _check_attention(features: tuple[Feature, ...], tables: tuple[Table, ...], where: str) -> None:
+    kinds = {feature.name: feature for feature in features}
+    dims = {table.name: table.dim for table in tables}
+    for feature in features:
+        if not feature.attends_to:
+            continue
+        query = kinds.get(feature.attends_to)
+        key = f"{where}: features.{feature.name}.attends_to"
+        if query is None or query.kind != "categorical":
+            raise CtnetError(f"{key}: {feature.attends_to!r} is not a categorical feature")
+        if dims[query.table] != dims[feature.table]:
+            raise CtnetError(f"{key}: tables {query.table} and {feature.table} differ in dim")

@@ -1,0 +1,182 @@
+"""Folders that are whole or absent, on local disks and on object stores.
+
+A *folder* here is a set of data files and one JSON manifest that names them. Readers trust the manifest
+alone: a folder without one is not there. On a local disk a folder is written beside its final place and
+published by one rename. An object store has no rename: data files get names that no earlier write has
+used, and the manifest, written last, switches readers over in one put.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from ctnet_ray.errors import CtnetError
+
+MANIFEST = "_manifest.json"
+_TEMPORARY = ".tmp-"
+
+
+def resolve(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system and the path inside it that `uri` names.
+
+    Args:
+        uri: A local path, or a URI of any scheme that pyarrow (`s3://`, `gs://`) or fsspec knows.
+
+    Raises:
+        CtnetError: No installed library knows the scheme.
+    """
+    if "://" not in uri:
+        return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (ValueError, NotImplementedError):
+        pass
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise CtnetError(f"cannot open {uri!r}: {error}") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+def join(uri: str, *parts: str) -> str:
+    """Append path components to a local path or URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder stands at `uri`."""
+    filesystem, path = resolve(uri)
+    return filesystem.get_file_info(path).type is not fs.FileType.NotFound
+
+
+def list_folders(uri: str) -> list[str]:
+    """Return the names of the folders right below `uri`, sorted; none where `uri` is absent."""
+    filesystem, path = resolve(uri)
+    selector = fs.FileSelector(path, allow_not_found=True)
+    found = (
+        info.base_name for info in filesystem.get_file_info(selector) if info.type is fs.FileType.Directory
+    )
+    return sorted(name for name in found if not name.startswith(_TEMPORARY))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return the content of a small file.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return stream.read()
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """Return the JSON object stored at `uri`.
+
+    Raises:
+        FileNotFoundError: There is no file.
+        CtnetError: The file is not a JSON object.
+    """
+    try:
+        content = json.loads(read_bytes(uri))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CtnetError(f"{uri} is not JSON ({error}): restore it or write its folder again") from error
+    if not isinstance(content, dict):
+        raise CtnetError(f"{uri} is not a JSON object: restore it or write its folder again")
+    return content
+
+
+def write_json(uri: str, content: dict[str, Any]) -> None:
+    """Write a JSON object in one atomic replacement."""
+    filesystem, path = resolve(uri)
+    data = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(uri: str) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    filesystem, path = resolve(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def digest(content: Any) -> str:
+    """Return the SHA-256 of a JSON value in canonical form, hexadecimal."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@contextmanager
+def new_folder(uri: str) -> Iterator[tuple[str, Callable[[dict[str, Any]], None]]]:
+    """Write the folder at `uri` anew, whole or not at all.
+
+    Yields:
+        The URI to write data files under, and `publish(manifest)`, to call once, last. Leaving the block
+        without a call to `publish` leaves what stood at `uri` before, and nothing else.
+
+    Example:
+        with new_folder("runs/a/day=2022-05-01") as (folder, publish):
+            write_files(folder)
+            publish({"rows": 12})
+    """
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    token = uuid.uuid4().hex
+    working = str(Path(path).parent / f"{_TEMPORARY}{token}") if local else f"{path}/{token}"
+    filesystem.create_dir(working)
+
+    def publish(manifest: dict[str, Any]) -> None:
+        if local:
+            write_json(f"{working}/{MANIFEST}", {**manifest, "folder": ""})
+            _replace_folder(Path(working), Path(path))
+        else:
+            write_json(join(uri, MANIFEST), {**manifest, "folder": token})
+
+    try:
+        yield (working if local else join(uri, token)), publish
+    finally:
+        if local:
+            shutil.rmtree(working, ignore_errors=True)
+
+
+def read_folder(uri: str) -> tuple[dict[str, Any], str] | None:
+    """Return the manifest of the folder at `uri` and the URI of its data files; None where absent."""
+    try:
+        manifest = read_json(join(uri, MANIFEST))
+    except FileNotFoundError:
+        return None
+    token = str(manifest.pop("folder", ""))
+    if "/" in token or token.startswith("."):
+        raise CtnetError(f"{uri}/{MANIFEST} names the folder {token!r}, which is outside it: write it again")
+    return manifest, join(uri, token) if token else uri
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    if not target.exists():
+        new.rename(target)
+        return
+    # Between the two renames the folder is absent, never half new.
+    old = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+    target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Plain torch: the step, the loop, optimisers, sharding, metrics, checkpoints."""

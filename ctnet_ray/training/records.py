@@ -1,0 +1,195 @@
+"""What a continual run writes down of itself: plain data beside the weights.
+
+A run's folder is the truth; MLflow is a picture of it that can be drawn again at any time:
+
+    <models>/<run>/run.json                     RunRecord, written before the first step
+    <models>/<run>/day=2022-05-01/              the version that step 2022-05-01 made: weights, optimiser
+                                                state, and StepRecord in its manifest; whole or absent
+    <models>/<run>/evaluations/2022-05-01.json  EvaluationRecord of that version on the next day
+"""
+
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, Self
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+
+
+@dataclass(frozen=True)
+class VersionRef:
+    """Names a model version independently of MLflow."""
+
+    run: str
+    """Name of the run that made it."""
+    day: date
+    """Day of the step that made it."""
+    uri: str
+    """Folder of the version."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {"run": self.run, "day": self.day.isoformat(), "uri": self.uri}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read plain data."""
+        return cls(values["run"], date.fromisoformat(values["day"]), values["uri"])
+
+
+@dataclass(frozen=True)
+class SampleRef:
+    """Names the samples of one day."""
+
+    domain: str
+    day: date
+    rows: int
+    digest: str
+    """Digest of the day's manifest."""
+    uri: str
+    """Folder of the day."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {**asdict(self), "day": self.day.isoformat()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read plain data."""
+        return cls(**{**values, "day": date.fromisoformat(values["day"])})
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a continual run is."""
+
+    run: str
+    """Name of the run; identifies the work."""
+    model: str
+    """Registered model that its steps are versions of."""
+    method: str
+    domain: str
+    seed: int
+    config: dict[str, Any]
+    """`JobConfig.to_dict()`."""
+    config_digest: str
+    schema: dict[str, Any]
+    """`Schema.to_dict()` of all towers' features."""
+    code_revision: str
+    """Git revision of the code, with "-dirty" behind it where files were changed; or the release."""
+
+    def write(self, folder: str) -> None:
+        """Write it into the run's folder."""
+        storage.write_json(storage.join(folder, "run.json"), asdict(self))
+
+    @classmethod
+    def read(cls, folder: str) -> Self | None:
+        """Read it from the run's folder; None where the run never started."""
+        try:
+            return cls(**storage.read_json(storage.join(folder, "run.json")))
+        except FileNotFoundError:
+            return None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one step did: the version `<run>@<day>`."""
+
+    run: str
+    day: date
+    """Day trained on; for a method that trains nothing, the day whose newest source version it serves."""
+    parent: VersionRef | None
+    """Version that training went on from."""
+    source: VersionRef | None
+    """Source version that the frozen tower held."""
+    samples: tuple[SampleRef, ...]
+    """Samples trained on."""
+    rows_seen: int
+    """Rows trained on since the start of the run, epochs counted."""
+    metrics: dict[str, float]
+    """Training metrics: train_loss, rows, seconds, rows_per_second."""
+    loaded: dict[str, list[str]]
+    """Parameters by how they started the step: loaded, new, dropped, resized; empty for a step that just went on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "run": self.run,
+            "day": self.day.isoformat(),
+            "parent": self.parent.to_dict() if self.parent else None,
+            "source": self.source.to_dict() if self.source else None,
+            "samples": [sample.to_dict() for sample in self.samples],
+            "rows_seen": self.rows_seen,
+            "metrics": self.metrics,
+            "loaded": self.loaded,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read plain data.
+
+        Raises:
+            CtnetError: A field is absent.
+        """
+        try:
+            return cls(
+                run=values["run"],
+                day=date.fromisoformat(values["day"]),
+                parent=VersionRef.from_dict(values["parent"]) if values["parent"] else None,
+                source=VersionRef.from_dict(values["source"]) if values["source"] else None,
+                samples=tuple(map(SampleRef.from_dict, values["samples"])),
+                rows_seen=values["rows_seen"],
+                metrics=values["metrics"],
+                loaded=values["loaded"],
+            )
+        except KeyError as error:
+            raise CtnetError(f"a step record lacks {error}") from error
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """How a version scored a day."""
+
+    run: str
+    day: date
+    """Day of the version."""
+    samples: SampleRef
+    """Samples scored: the day after."""
+    metrics: dict[str, float]
+    """auc, gauc, logloss, calibration, group_coverage, ctr, rows; a metric that does not exist is absent."""
+
+    def write(self, folder: str) -> None:
+        """Write it into the run's folder."""
+        values = {
+            "run": self.run,
+            "day": self.day.isoformat(),
+            "samples": self.samples.to_dict(),
+            "metrics": self.metrics,
+        }
+        storage.write_json(storage.join(folder, "evaluations", f"{self.day.isoformat()}.json"), values)
+
+    @classmethod
+    def read(cls, folder: str, day: date) -> Self | None:
+        """Read it from the run's folder; None where the version was not scored yet."""
+        try:
+            values = storage.read_json(storage.join(folder, "evaluations", f"{day.isoformat()}.json"))
+        except FileNotFoundError:
+            return None
+        return cls(
+            values["run"],
+            date.fromisoformat(values["day"]),
+            SampleRef.from_dict(values["samples"]),
+            values["metrics"],
+        )
+
+
+def version_folder(folder: str, day: date) -> str:
+    """Return where the version of one step is, below the run's folder."""
+    return storage.join(folder, f"day={day.isoformat()}")
+
+
+def read_steps(folder: str) -> list[StepRecord]:
+    """Return the records of all whole versions of a run, by day."""
+    names = [name for name in storage.list_folders(folder) if name.startswith("day=")]
+    found = (storage.read_folder(storage.join(folder, name)) for name in names)
+    return [StepRecord.from_dict(content["step"]) for content, _ in filter(None, found)]

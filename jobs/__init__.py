@@ -1,0 +1,1 @@
+"""What people run: parse, call one function."""

@@ -1,0 +1,58 @@
+"""How every command starts and ends: parse, call one function, one line where something is wrong."""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import date
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
+from jsonargparse.typing import register_type
+
+from ctnet_ray.errors import CtnetError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+register_type(date, str, lambda value: value if isinstance(value, date) else date.fromisoformat(value))
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say in one line what is wrong with the options."""
+        del ex
+        text = " ".join(message.split())
+        print(f"error: {text} (see --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], description: str) -> NoReturn:
+    """Parse the command line, call the function that it names, and exit.
+
+    Args:
+        components: A function, or one for each subcommand; parameters and their docstrings become options.
+        description: First lines of `--help`.
+
+    Exits with status 0, with 1 and one line on standard error for a `CtnetError`, with 2 for a wrong option,
+    with 130 when interrupted. CTNET_TRACEBACK=1 shows the traceback of a `CtnetError` too.
+    """
+    try:
+        auto_cli(
+            components,
+            parser_class=_Parser,
+            description=description,
+            as_positional=False,
+            prog=f"python -m {_module()}",
+        )
+    except CtnetError as error:
+        if os.environ.get("CTNET_TRACEBACK"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last whole day", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec else "jobs"
