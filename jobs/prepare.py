@@ -1,0 +1,86 @@
+"""Write samples: `python -m jobs.prepare synthetic | kuairand | table`."""
+
+from datetime import date
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ctnet_ray import storage
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.samples.synthetic import DomainSummary, write_schema, write_world
+from ctnet_ray.samples.synthetic_config import WorldConfig
+from jobs.command import run
+
+
+def synthetic(
+    out: str,
+    seed: int = WorldConfig.seed,
+    first_day: date = WorldConfig.first_day,
+    days: int = WorldConfig.days,
+    source: str = WorldConfig.source,
+    target: str = WorldConfig.target,
+    source_rows: int = WorldConfig.source_rows,
+    target_rows: int = WorldConfig.target_rows,
+    users: int = WorldConfig.users,
+    evergreen_items: int = WorldConfig.evergreen_items,
+    new_items: int = WorldConfig.new_items,
+) -> None:
+    """Write a seeded world of two domains, with its true click probabilities, and its schema.
+
+    Args:
+        out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
+        seed: Seed of the world; the same options write the same bytes.
+        first_day: First day (YYYY-MM-DD).
+        days: Number of days.
+        source: Name of the source domain.
+        target: Name of the target domain.
+        source_rows: Impressions of the source a day.
+        target_rows: Impressions of the target a day.
+        users: Users, shared by both domains.
+        evergreen_items: Items that were there long before the first day.
+        new_items: Items that arrive each day.
+    """
+    config = WorldConfig(
+        seed=seed,
+        first_day=first_day,
+        days=days,
+        source=source,
+        target=target,
+        source_rows=source_rows,
+        target_rows=target_rows,
+        users=users,
+        evergreen_items=evergreen_items,
+        new_items=new_items,
+    )
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("synthetic", total=days * (source_rows + target_rows))
+        summaries = write_world(
+            SampleStore(out),
+            config,
+            lambda domain, day, rows: bar.update(task, advance=rows, description=f"{domain} {day}"),
+        )
+    schema = storage.join(out, "schema.yaml")
+    write_schema(schema, config)
+    console.print(_synthetic_table(summaries))
+    console.print(f"schema: {schema}", soft_wrap=True)
+
+
+def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
+    table = Table("domain", "rows", "clicks", "CTR", "reachable AUC", title="synthetic world")
+    for entry in summaries:
+        cells = f"{entry.rows:,}", f"{entry.positives:,}", f"{entry.ctr:.4f}", f"{entry.reachable_auc:.4f}"
+        table.add_row(entry.domain, *cells)
+    return table
+
+
+if __name__ == "__main__":
+    run({"synthetic": synthetic}, "Write sample days into a sample store.")
