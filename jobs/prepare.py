@@ -7,6 +7,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ctnet_ray import storage
+from ctnet_ray.samples.kuairand import write_kuairand
+from ctnet_ray.samples.logs import Report
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.samples.synthetic import DomainSummary, write_schema, write_world
 from ctnet_ray.samples.synthetic_config import WorldConfig
@@ -74,6 +76,43 @@ def synthetic(
     console.print(f"schema: {schema}", soft_wrap=True)
 
 
+def kuairand(
+    raw: str, out: str, source_tab: int = 1, target_tabs: tuple[int, ...] = (0, 4), seed: int = 0
+) -> None:
+    """Write KuaiRand's public download, Pure or 1K, plain or gzipped, a domain a tab (tab1, tab0, ...).
+
+    Args:
+        raw: Folder with log_standard_*.csv, user_features_*.csv and video_features_basic_*.csv.
+        out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
+        source_tab: Tab that is the source domain.
+        target_tabs: Tabs that are target domains, such as [0,4]; histories hold clicks in all these tabs.
+        seed: Seed of the shuffle of each day.
+    """
+    with _progress() as progress:
+        report = write_kuairand(raw, SampleStore(out), source_tab, target_tabs, progress, seed=seed)
+    _print_report(report, out)
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console())
+
+
+def _print_report(report: Report, out: str) -> None:
+    console = Console()
+    rows = Table("rows", "count", title="log", title_justify="left")
+    rows.add_row("read", f"{report.read:,}")
+    for reason, count in report.dropped.most_common():
+        rows.add_row(f"dropped: {reason}", f"{count:,}")
+    rows.add_row("written", f"{sum(entry.rows for entry in report.written.values()):,}")
+    domains = Table("domain", "rows", "clicks", "CTR", "days", "first", "last", title="samples")
+    for name, entry in report.written.items():
+        counts = f"{entry.rows:,}", f"{entry.positives:,}", f"{entry.ctr:.4f}", f"{len(entry.days)}"
+        domains.add_row(name, *counts, f"{entry.days[0]}", f"{entry.days[-1]}")
+    console.print(rows, domains)
+    console.print(f"schema: {storage.join(out, 'schema.yaml')}", soft_wrap=True)
+
+
 def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
     table = Table("domain", "rows", "clicks", "CTR", "reachable AUC", title="synthetic world")
     for entry in summaries:
@@ -83,4 +122,4 @@ def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
 
 
 if __name__ == "__main__":
-    run({"synthetic": synthetic}, "Write sample days into a sample store.")
+    run({"synthetic": synthetic, "kuairand": kuairand}, "Write sample days into a sample store.")
