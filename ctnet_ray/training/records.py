@@ -109,7 +109,7 @@ class StepRecord:
     metrics: dict[str, float]
     """Training metrics: train_loss, rows, seconds, rows_per_second."""
     loaded: dict[str, list[str]]
-    """Parameters by how they started the step: loaded, new, dropped, resized; empty for a step that just went on."""
+    """Tensors by what a hot start made of them: loaded, new, dropped; empty for a step that just went on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

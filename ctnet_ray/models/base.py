@@ -1,0 +1,34 @@
+"""The base model: one tower."""
+
+import torch
+from torch import nn
+
+from ctnet_ray.batch import Batch
+from ctnet_ray.config import ModelConfig
+from ctnet_ray.models.tower import Tower
+from ctnet_ray.schema import Schema
+from ctnet_ray.schema import Tower as TowerName
+
+
+class BaseModel(nn.Module):
+    """One tower and its logit.
+
+    Args:
+        schema: The tower's features.
+        config: The tower's widths.
+        reads: Which of a batch's inputs it reads: a source model reads "source".
+        device: As for `Tower`.
+    """
+
+    SOURCE_PREFIX = "tower."  #: where source_direct puts the source's parameters
+
+    def __init__(
+        self, schema: Schema, config: ModelConfig, reads: TowerName, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__()
+        self.reads: TowerName = reads
+        self.tower = Tower(schema, config, device)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, [B]."""
+        return self.tower(batch.inputs[self.reads]).logit_B

@@ -1,0 +1,47 @@
+"""From the tables of a reading to its batches."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from ctnet_ray.batch import Batch
+from ctnet_ray.samples.encoder import Block, Encoder
+from ctnet_ray.samples.reading import Reading
+
+
+def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> Iterator[Batch]:
+    """Cut a reading's tables into its batches.
+
+    Args:
+        reading: What is read.
+        tables: The rows of the reading in order, then possibly those of later readings: exactly
+            `reading.rows` rows are taken, and tables end where readings end.
+        encoder: Encodes them.
+
+    Yields:
+        `reading.steps` batches of `reading.batch_size` rows; the last ones padded with weightless rows.
+    """
+    pending: list[tuple[Block, int, int]] = []
+    held, taken = 0, 0
+    for step in range(reading.steps):
+        while held < reading.batch_size and taken < reading.rows:
+            block = encoder.encode(next(tables))
+            pending.append((block, 0, block.rows))
+            held, taken = held + block.rows, taken + block.rows
+        chosen, pending = _split(pending, reading.batch_size)
+        held -= sum(stop - start for _, start, stop in chosen)
+        yield encoder.batch(chosen, reading.batch_size, reading.total_weight(step))
+
+
+def _split(
+    pending: list[tuple[Block, int, int]], rows: int
+) -> tuple[list[tuple[Block, int, int]], list[tuple[Block, int, int]]]:
+    chosen: list[tuple[Block, int, int]] = []
+    for index, (block, start, stop) in enumerate(pending):
+        take = min(rows, stop - start)
+        chosen.append((block, start, start + take))
+        rows -= take
+        if not rows:
+            rest = [(block, start + take, stop)] if start + take < stop else []
+            return chosen, rest + pending[index + 1 :]
+    return chosen, []

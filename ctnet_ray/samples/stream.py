@@ -1,0 +1,51 @@
+"""The one place that uses Ray Data: a run's readings as one stream of Arrow tables.
+
+Reading tasks run anywhere in the cluster and put tables into the object store, a few ahead of the trainer;
+the trainer maps them without a copy. One dataset covers all readings of a run, in order, so that its start
+(1 to 4 s) is paid once and the next day is being read while this one trains.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+from ray.data import DataContext
+
+from ctnet_ray.samples.reading import Reading, Unit, read_unit
+
+PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
+
+
+def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.5) -> Iterator[pa.Table]:
+    """Read the units of readings one after another with Ray Data.
+
+    Args:
+        readings: What to read, in order.
+        columns: Columns to read.
+        cpus: CPUs of one reading task; they must be free beside the trainers'.
+
+    Yields:
+        One table a unit, in order.
+    """
+    units = [unit for reading in readings for unit in reading.units]
+    if not units:
+        return
+    context = DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    # A unit is a block is a table: nothing may be cut or put together on the way.
+    context.target_max_block_size = None
+    chosen = list(columns)
+
+    def read(batch: dict[str, np.ndarray]) -> pa.Table:
+        return read_unit(units[int(batch["unit"][0])], chosen)
+
+    dataset = ray.data.range(len(units), override_num_blocks=len(units)).rename_columns({"id": "unit"})
+    dataset = dataset.map_batches(read, batch_size=None, num_cpus=cpus)
+    yield from dataset.iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES
+    )
+
+
+__all__ = ["Unit", "stream"]

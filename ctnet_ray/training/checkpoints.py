@@ -1,0 +1,161 @@
+"""Versions on disk: torch.distributed.checkpoint in safetensors, whole or absent, loadable at any world size.
+
+Every worker writes its shards into one new folder, which the first worker publishes with a manifest that
+names the files. Nothing in a version is executed when it is loaded: no pickle is written or read.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+
+logger = logging.getLogger(__name__)
+
+Tensors = Mapping[str, Any]  #: torch.Tensor or ShardedTensor by name
+
+
+def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
+    """Write a version. Collective: every worker calls it.
+
+    Args:
+        uri: Folder of the version; replaced if it exists.
+        tensors: Tensors by name; none: the version is a record alone.
+        manifest: What else the version's manifest says.
+
+    Raises:
+        CtnetError: The folder can't be written; what stood there before is still there.
+    """
+    if dist.get_rank() == 0:
+        with storage.new_folder(uri) as (folder, publish):
+            _share(folder)
+            _save_shards(folder, tensors)
+            publish({**manifest, "files": _files(folder)})
+    else:
+        _save_shards(_share(None), tensors)
+    dist.barrier()
+
+
+def read_manifest(uri: str) -> dict[str, Any]:
+    """Return a version's manifest.
+
+    Raises:
+        CtnetError: There is no whole version.
+    """
+    return _open(uri)[0]
+
+
+def load(
+    uri: str,
+    targets: Tensors,
+    *,
+    saved_prefix: str = "",
+    target_prefix: str = "",
+    may_be_new: tuple[str, ...] = (),
+) -> dict[str, list[str]]:
+    """Load a version's tensors in place. Collective.
+
+    Args:
+        uri: Folder of the version.
+        targets: Tensors to fill, by name; only those under `target_prefix` are.
+        saved_prefix: What stands in the version for `target_prefix`; its other tensors are dropped.
+        target_prefix: Prefix of the names to fill.
+        may_be_new: Prefixes of targets that the version may lack.
+
+    Returns:
+        Names by what became of them: loaded, new, dropped.
+
+    Raises:
+        CtnetError: A tensor is missing that was not expected to be, or has another shape.
+    """
+    _, folder = _open(uri)
+    reader = HuggingFaceStorageReader(_fsspec_path(folder))
+    saved = reader.read_metadata().state_dict_metadata
+    wanted = {
+        saved_prefix + name.removeprefix(target_prefix): name
+        for name in targets
+        if name.startswith(target_prefix)
+    }
+    new = sorted(target for name, target in wanted.items() if name not in saved)
+    unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
+    if unexpected:
+        raise CtnetError(
+            f"version {uri} lacks {unexpected[0]} (and {len(unexpected) - 1} more): the model changed"
+        )
+    found = {name: target for name, target in wanted.items() if name in saved}
+    for name, target in found.items():
+        entry = saved[name]
+        shape = tuple(targets[target].size())
+        if isinstance(entry, TensorStorageMetadata) and tuple(entry.size) != shape:
+            raise CtnetError(f"version {uri}: {name} is {tuple(entry.size)}, the model's is {shape}: resized")
+    dcp.load({name: targets[target] for name, target in found.items()}, storage_reader=reader)
+    report = {
+        "loaded": sorted(found.values()),
+        "new": new,
+        "dropped": sorted(set(saved) - set(wanted)),
+    }
+    logger.info("%s: %s", uri, ", ".join(f"{len(names)} {what}" for what, names in report.items()))
+    return report
+
+
+def _open(uri: str) -> tuple[dict[str, Any], str]:
+    found = storage.read_folder(uri)
+    if found is None:
+        raise CtnetError(f"no model version at {uri}: it was removed, or its run was interrupted there")
+    return found
+
+
+def _fsspec_path(folder: str) -> str:
+    return folder if "://" in folder else str(Path(folder).absolute())
+
+
+def _share(value: str | None) -> str:
+    """Tell every worker the first one's value."""
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0] or ""
+
+
+def _save_shards(folder: str, tensors: Tensors) -> None:
+    if not tensors:
+        return
+    writer = HuggingFaceStorageWriter(_fsspec_path(folder), save_distributed=True)
+    try:
+        dcp.save(dict(tensors), storage_writer=writer)
+    except (CheckpointException, OSError) as error:
+        causes = error.failures.values() if isinstance(error, CheckpointException) else [error]
+        reason = next((str(cause[0] if isinstance(cause, tuple) else cause) for cause in causes), "unknown")
+        raise CtnetError(
+            f"can't write {folder} ({reason}): make room and run the same command again"
+        ) from error
+
+
+def _files(folder: str) -> list[dict[str, Any]]:
+    filesystem, path = storage.resolve(folder)
+    from pyarrow import fs
+
+    infos = filesystem.get_file_info(fs.FileSelector(path))
+    return [
+        {
+            "name": info.base_name,
+            "bytes": info.size,
+            "sha256": storage.sha256(storage.join(folder, info.base_name)),
+        }
+        for info in sorted(infos, key=lambda info: info.base_name)
+    ]
+
+
+def local_shards(tensor: Any) -> list[torch.Tensor]:
+    """Return the parts of a tensor that this worker holds."""
+    if hasattr(tensor, "local_shards"):
+        return [shard.tensor for shard in tensor.local_shards()]
+    return [tensor]

@@ -1,0 +1,47 @@
+"""What the loop needs from the world around it: small enough to be played by a test in one process."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+import torch
+
+from ctnet_ray.samples.reading import Reading, read_local
+
+
+class Context(Protocol):
+    """One worker's view of a run. A torch.distributed process group exists already."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Read the units of readings in order, one table a unit."""
+        ...
+
+    def progress(self, run: str, activity: str, rows: int, total: int) -> None:
+        """Say that `rows` of the `total` rows of the run's reading are done; called often, must be cheap."""
+        ...
+
+    def step_done(self, folder: str) -> None:
+        """Say that a step of the run in `folder` is on disk, evaluated. Collective."""
+        ...
+
+
+class LocalContext:
+    """A single worker without Ray: tests, benchmarks, notebooks."""
+
+    rank = 0
+    world_size = 1
+    device = torch.device("cpu")
+
+    def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Read in this process."""
+        return read_local(readings, columns)
+
+    def progress(self, run: str, activity: str, rows: int, total: int) -> None:
+        """Say nothing."""
+
+    def step_done(self, folder: str) -> None:
+        """Do nothing."""

@@ -1,0 +1,139 @@
+"""The model and its optimisers, sharded over the workers.
+
+Embeddings are sharded by TorchRec and updated in the backward pass by row-wise Adagrad; everything else is
+replicated, its gradient averaged by DDP, and updated by AdamW. The frozen source tower has neither.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torchrec.distributed import DistributedModelParallel
+from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from ctnet_ray.batch import Batch
+from ctnet_ray.config import TrainingConfig
+from ctnet_ray.models.base import BaseModel
+from ctnet_ray.models.ctnet import CTNet
+from ctnet_ray.training.checkpoints import local_shards
+from ctnet_ray.training.plan import ModelPlan
+
+MODEL = "model."  #: prefix of parameters in a version
+OPTIMIZER = "optimizer."  #: prefix of optimiser states in a version
+
+
+def build_model(plan: ModelPlan, device: torch.device | str = "cpu") -> BaseModel | CTNet:
+    """Build the plan's model, unsharded."""
+    if plan.source is None or plan.adapters is None:
+        return BaseModel(plan.schema, plan.config, plan.reads, device)
+    return CTNet((plan.schema, plan.config), plan.source, plan.adapters, device)
+
+
+class TrainingState:
+    """Everything that goes on from day to day.
+
+    Args:
+        plan: The model.
+        config: Optimisers and seed.
+        device: Where this worker computes.
+    """
+
+    def __init__(self, plan: ModelPlan, config: TrainingConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        torch.manual_seed(config.seed)
+        model = build_model(plan, "meta")
+        self.source_prefix = model.SOURCE_PREFIX
+        apply_optimizer_in_backward(
+            RowWiseAdagrad,
+            model.tower.embeddings.parameters(),
+            {"lr": config.embedding_learning_rate, "eps": 1e-8},
+        )
+        self.model = DistributedModelParallel(model, device=device)
+        named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
+        self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self._dense.values(),
+            lr=config.dense_learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.reset_optimizer()
+
+    def reset_optimizer(self) -> None:
+        """Put the optimisers' state back to what it is before the first step."""
+        for parameter in self._dense.values():
+            # The state that AdamW makes at its first step; made here so that a version can be loaded into it.
+            self.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=self.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+        for tensor in self._embedding_states().values():
+            for shard in local_shards(tensor):
+                shard.fill_(self.config.embedding_initial_accumulator)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the model's tensors by name, without a copy."""
+        return {f"{MODEL}{name}": tensor for name, tensor in self.model.state_dict().items()}
+
+    def tensors(self) -> dict[str, Any]:
+        """Return all that a version holds, by name, without a copy.
+
+        The frozen source tower is left out: the version's record names the source version that it is.
+        """
+        frozen = f"{MODEL}{CTNet.SOURCE_PREFIX}"
+        parameters = {name: value for name, value in self.parameters().items() if not name.startswith(frozen)}
+        return {**parameters, **self.optimizer_tensors()}
+
+    def optimizer_tensors(self) -> dict[str, Any]:
+        """Return the optimisers' state by name, without a copy."""
+        dense = {
+            f"{OPTIMIZER}{name}.{key}": tensor
+            for name, parameter in self._dense.items()
+            for key, tensor in self.optimizer.state[parameter].items()
+        }
+        return {**dense, **self._embedding_states()}
+
+    def _embedding_states(self) -> dict[str, Any]:
+        states = self.model.fused_optimizer.state_dict()["state"]
+        return {
+            f"{OPTIMIZER}{name}.{key}": tensor
+            for name, entries in states.items()
+            for key, tensor in entries.items()
+        }
+
+    def train_step(self, batch: Batch) -> torch.Tensor:
+        """Take one step of all optimisers.
+
+        Returns:
+            The sum of this worker's weighted losses, a scalar without gradient.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss_B = self._losses(batch)
+        loss = loss_B.sum()
+        # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
+        # over all rows of the step, wherever they lie.
+        (loss * (dist.get_world_size() / batch.total_weight)).backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    @torch.no_grad()
+    def score(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, float32 [B]."""
+        return self._logits(batch).float()
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        autocast = self.config.bf16 and self.device.type == "cuda"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=autocast):
+            return self.model(batch)
+
+    def _losses(self, batch: Batch) -> torch.Tensor:
+        logit_B = self._logits(batch).float()
+        loss_B = nn.functional.binary_cross_entropy_with_logits(logit_B, batch.label_B, reduction="none")
+        return loss_B * batch.weight_B
