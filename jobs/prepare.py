@@ -12,6 +12,8 @@ from ctnet_ray.samples.logs import Report
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.samples.synthetic import DomainSummary, write_schema, write_world
 from ctnet_ray.samples.synthetic_config import WorldConfig
+from ctnet_ray.samples.table import write_table
+from ctnet_ray.samples.table_mapping import load as load_mapping
 from jobs.command import run
 
 
@@ -93,6 +95,22 @@ def kuairand(
     _print_report(report, out)
 
 
+def table(raw: list[str] | str, mapping: str, out: str, seed: int = 0) -> None:
+    """Write anybody's logs, CSV or Parquet, as a mapping file says (configs/table_mapping_example.yaml).
+
+    Args:
+        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; *.parquet and *.pq are
+            Parquet, all others CSV, plain or compressed (.gz, .bz2, .zst).
+        mapping: YAML file that names the columns of time, domain, user, item, label, group and features.
+        out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
+        seed: Seed of the shuffle of each day.
+    """
+    with _progress() as progress:
+        patterns = [raw] if isinstance(raw, str) else raw
+        report = write_table(patterns, load_mapping(mapping), SampleStore(out), progress, seed=seed)
+    _print_report(report, out)
+
+
 def _progress() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=Console())
@@ -122,4 +140,7 @@ def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
 
 
 if __name__ == "__main__":
-    run({"synthetic": synthetic, "kuairand": kuairand}, "Write sample days into a sample store.")
+    run(
+        {"synthetic": synthetic, "kuairand": kuairand, "table": table},
+        "Write sample days into a sample store.",
+    )

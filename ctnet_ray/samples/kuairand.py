@@ -25,7 +25,16 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.logs import DAY, Impressions, Report, convert, csv_blocks, csv_header, write_text
+from ctnet_ray.samples.logs import (
+    BLOCK_BYTES,
+    DAY,
+    Impressions,
+    Report,
+    convert,
+    csv_blocks,
+    csv_header,
+    write_text,
+)
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 
@@ -71,7 +80,7 @@ def write_kuairand(
     progress: Progress,
     *,
     seed: int = 0,
-    block_bytes: int = 8 << 20,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Report:
     """Write the sample days of some tabs, and the schema to `schema.yaml` in the store's root.
 
@@ -103,7 +112,7 @@ def write_kuairand(
         store,
         report,
         progress,
-        seed,
+        seed=seed,
     )
     schema = files("ctnet_ray.samples").joinpath("kuairand_schema.yaml").read_text(encoding="utf-8")
     write_text(storage.join(store.root, "schema.yaml"), schema)

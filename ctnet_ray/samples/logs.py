@@ -28,7 +28,7 @@ from ctnet_ray.samples.history import Clicks, Windows, look_back, no_clicks
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import LABEL
 
-DAY = "day"  #: date32 column of a block of log rows
+DAY = "__day__"  #: date32 column of a block of log rows; no column of a log is called so
 BLOCK_BYTES = 8 << 20  #: text read at a time
 ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
 _COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -131,21 +131,29 @@ def csv_blocks(
                 yield pa.Table.from_batches([batch])
                 progress(raw.tell())
     except (pa.ArrowException, OSError, EOFError) as error:
-        raise CtnetError(f"{path}: {' '.join(str(error).split())}: repair or remove the file") from error
+        raise unreadable(path, error) from error
 
 
 def csv_header(path: Path, delimiter: str = ",") -> list[str]:
     """Return the column names in the first line of a CSV file.
 
     Raises:
-        CtnetError: The file is empty.
+        CtnetError: The file is empty, or can't be read.
     """
-    with path.open("rb") as raw, pa.input_stream(raw, compression=_compression(path)) as stream:
-        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-        header = next(csv.reader(lines, delimiter=delimiter), None)
+    try:
+        with path.open("rb") as raw, pa.input_stream(raw, compression=_compression(path)) as stream:
+            lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+            header = next(csv.reader(lines, delimiter=delimiter), None)
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
+        raise unreadable(path, error) from error
     if not header:
         raise CtnetError(f"{path} is empty: remove it")
     return header
+
+
+def unreadable(path: Path, error: Exception) -> CtnetError:
+    """Return the error that says that a file can't be read."""
+    return CtnetError(f"{path}: {' '.join(str(error).split())}: repair or remove the file")
 
 
 def convert(
@@ -156,12 +164,14 @@ def convert(
     store: SampleStore,
     report: Report,
     progress: Progress,
+    *,
     seed: int = 0,
+    drop_duplicates: bool = True,
 ) -> None:
     """Write the sample days that blocks of log rows make.
 
     Args:
-        blocks: Log rows with a column `day` (date32), in any order.
+        blocks: Log rows with a column `DAY` (date32), in any order.
         to_impressions: Makes samples of one day's distinct rows.
         histories: Sequence columns to add: names of `Impressions.entities`.
         length: Most clicks of a history.
@@ -169,6 +179,7 @@ def convert(
         report: Takes what was dropped and written.
         progress: Shows the days written.
         seed: Seed of the shuffle of each day.
+        drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
 
     Raises:
         CtnetError: No row is left.
@@ -179,11 +190,8 @@ def convert(
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {_reasons(report)}")
         task = progress.add_task("writing days", total=len(days))
         for day, rows in days.items():
-            table = rows()
-            unique = distinct(table)
-            if unique.num_rows < table.num_rows:
-                report.dropped["exact duplicate"] += table.num_rows - unique.num_rows
-            clicks = _write_day(day, to_impressions(unique), clicks, length, store, report, seed)
+            table = _distinct_rows(rows(), report) if drop_duplicates else rows()
+            clicks = _write_day(day, to_impressions(table), clicks, length, store, report, seed)
             progress.advance(task)
 
 
@@ -193,7 +201,7 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
 
     Yields:
         For each day, ascending, a function that reads its rows, in the order of the blocks, without the
-        column `day`.
+        column `DAY`.
     """
     with tempfile.TemporaryDirectory(prefix="ctnet-log-") as folder:
         paths: dict[date, Path] = {}
@@ -207,21 +215,28 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
         yield {day: (lambda path=paths[day]: _read_streams(path)) for day in sorted(paths)}
 
 
-def distinct(table: pa.Table) -> pa.Table:
-    """Return the rows of a table without exact repetitions, in their order."""
-    keys = [_comparable(column) for column in table.columns]
-    names = [f"key{index}" for index in range(len(keys))]
-    numbered = pa.table([*keys, pa.array(np.arange(table.num_rows))], [*names, "row"])
-    first = numbered.group_by(names).aggregate([("row", "min")])["row_min"]
-    return table.take(pa.array(np.sort(first.to_numpy())))
-
-
 def write_text(uri: str, text: str) -> None:
     """Write a small text file at a local path or URI; folders above it are made."""
     filesystem, path = storage.resolve(uri)
     filesystem.create_dir(path.rpartition("/")[0])
     with filesystem.open_output_stream(path) as stream:
         stream.write(text.encode())
+
+
+def _distinct_rows(table: pa.Table, report: Report) -> pa.Table:
+    """Return the first of rows that are equal in every column, in their order."""
+    names = [f"key{index}" for index in range(table.num_columns)]
+    row = pa.array(np.arange(table.num_rows))
+    try:
+        keys = [_comparable(column) for column in table.columns]
+        numbered = pa.table([*keys, row], [*names, "row"])
+        first = numbered.group_by(names).aggregate([("row", "min")])["row_min"].to_numpy()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise CtnetError(f"rows can't be searched for duplicates ({error}): leave the search out") from error
+    repeated = table.num_rows - len(first)
+    if repeated:
+        report.dropped["exact duplicate"] += repeated
+    return table.take(pa.array(np.sort(first)))
 
 
 def _write_day(
