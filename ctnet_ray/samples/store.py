@@ -260,14 +260,19 @@ class DayWriter:
             return (self._write_file(0, table, rows_per_group),)
         if self._pending_rows:
             self._spill_run()
+        count = len(self._runs)
+        return tuple(
+            self._write_file(index, self._shuffled(self._parts(index, count)), rows_per_group)
+            for index in range(count)
+        )
+
+    def _parts(self, index: int, count: int) -> pa.Table:
+        """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""
         runs = [pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in self._runs]
-        files = []
-        count = len(runs)
-        for index in range(count):
-            bounds = [(run.num_rows * index // count, run.num_rows * (index + 1) // count) for run in runs]
-            parts = [run.slice(low, high - low) for run, (low, high) in zip(runs, bounds, strict=True)]
-            files.append(self._write_file(index, self._shuffled(pa.concat_tables(parts)), rows_per_group))
-        return tuple(files)
+        bounds = [(run.num_rows * index // count, run.num_rows * (index + 1) // count) for run in runs]
+        return pa.concat_tables(
+            run.slice(low, high - low) for run, (low, high) in zip(runs, bounds, strict=True)
+        )
 
     def _checked(self, table: pa.Table) -> pa.Table:
         if self._schema is None:
@@ -292,7 +297,10 @@ class DayWriter:
             raise CtnetError(f"samples changed their columns within a day: {error}") from error
 
     def _shuffled(self, table: pa.Table) -> pa.Table:
-        return table.combine_chunks().take(self._rng.permutation(table.num_rows))
+        order = pa.array(self._rng.permutation(table.num_rows))
+        # Column by column, so that one column and not the table is held a third time.
+        columns = [column.combine_chunks().take(order) for column in table.columns]
+        return pa.Table.from_arrays(columns, schema=table.schema)
 
     def _spill_run(self) -> None:
         table = self._shuffled(pa.concat_tables(self._pending))

@@ -15,7 +15,7 @@ import yaml
 
 from ctnet_ray import storage
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.samples.synthetic_config import AGE_BOUNDARIES, PRICE_BOUNDARIES, WorldConfig
 from ctnet_ray.samples.synthetic_world import (
     Array,
@@ -208,7 +208,9 @@ def _write_day(
     """Write one day of one domain, add its clicks to `coming`, return rows, positives and AUC."""
     day = world.config.first_day + timedelta(days=state.day)
     scores, clicks = [], []
-    with store.write_day(domain.name, day, seed=world.config.seed) as writer:
+    # Two full histories make rows of 0.4 kB: half the usual rows of a file keep any day well below 2 GB.
+    rows_per_file = ROWS_PER_FILE // 2
+    with store.write_day(domain.name, day, seed=world.config.seed, rows_per_file=rows_per_file) as writer:
         for shown in draw_day(world, domain, state):
             writer.write(_to_table(world, domain, state, ids, known, shown))
             coming.add(shown.user[shown.click], shown.item[shown.click], shown.time[shown.click])
