@@ -105,7 +105,7 @@ def parse_time(column: pa.ChunkedArray, unit: str, zone: str) -> pa.ChunkedArray
         zone: Time zone of times that name none.
 
     Returns:
-        timestamp[us, UTC] [N], null where the time can't be read.
+        timestamp[us, UTC] [N], null where the time can't be read; numbers are cut off at 1969 and 2255.
     """
     if pa.types.is_timestamp(column.type) and column.type.tz:
         return column.cast(pa.timestamp("us", "UTC"), safe=False)
@@ -114,8 +114,10 @@ def parse_time(column: pa.ChunkedArray, unit: str, zone: str) -> pa.ChunkedArray
     if unit == "iso":
         return _parse_iso(column.cast(pa.string()), zone)
     scaled = pc.round(pc.multiply(parse_number(column), float(_MICROSECONDS[unit])))
-    # Beyond 2**53 µs (the year 2255) floats are coarse, and beyond 2**63 they are no int64.
-    scaled = pc.if_else(pc.less(pc.abs(scaled), 2.0**53), scaled, None)
+    # Beyond 2**53 µs (the year 2255) floats are coarse, and beyond 2**63 they are no int64: stop there.
+    scaled = pc.max_element_wise(
+        pc.min_element_wise(scaled, 2.0**53, skip_nulls=False), -1.0, skip_nulls=False
+    )
     return scaled.cast(pa.int64()).cast(pa.timestamp("us", "UTC"))
 
 
@@ -153,14 +155,14 @@ def _in_zone(naive: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 def _parse_iso(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
     has_zone = pc.match_substring_regex(column, _TEXT_ZONE)
 
-    def parse(texts: pa.ChunkedArray, type_: pa.DataType, utc: bool) -> pa.ChunkedArray:
-        series = pd.Series(texts.to_numpy(), dtype=object)
-        times = pd.to_datetime(series, format="ISO8601", errors="coerce", utc=utc)
-        return pa.chunked_array([pa.Array.from_pandas(times.dt.as_unit("us"), type=type_)])
+    def parse(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the times in UTC, taking those that name no zone for UTC; without a zone in the type."""
+        texts = pd.Series(texts.to_numpy(), dtype=object)
+        times = pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
+        return pa.chunked_array([pa.array(times.to_numpy("datetime64[us]"))])
 
-    aware = parse(pc.if_else(has_zone, column, None), pa.timestamp("us", "UTC"), utc=True)
-    naive = parse(pc.if_else(has_zone, None, column), pa.timestamp("us"), utc=False)
-    return pc.coalesce(aware, _in_zone(naive, zone))
+    aware = _in_zone(parse(pc.if_else(has_zone, column, None)), "UTC")
+    return pc.coalesce(aware, _in_zone(parse(pc.if_else(has_zone, None, column)), zone))
 
 
 def _files(raw: Sequence[str]) -> list[Path]:

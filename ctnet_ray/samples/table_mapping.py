@@ -101,15 +101,15 @@ class TableMapping:
 
     def columns(self) -> dict[str, str]:
         """Return the log columns that are read, each with the mapping's key that names it."""
-        named = {
+        return {
+            **{feature.column: f"features.{feature.name}.column" for feature in self.features},
             self.time_column: "time.column",
-            self.user: "user",
-            self.item: "item",
-            self.group: "group",
+            **({self.domain_column: "domain.column"} if self.domain_column else {}),
             self.label.column: "label",
-            **{feature.column: f"features.{feature.name}.column" for feature in reversed(self.features)},
+            self.group: "group",
+            self.item: "item",
+            self.user: "user",
         }
-        return {**named, self.domain_column: "domain.column"} if self.domain_column else named
 
 
 def load(path: str) -> TableMapping:
