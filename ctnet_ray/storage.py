@@ -30,7 +30,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         uri: A local path, or a URI of any scheme that pyarrow (`s3://`, `gs://`) or fsspec knows.
 
     Raises:
-        CtnetError: No installed library knows the scheme.
+        CtnetError: No installed library knows the scheme, or the library that does cannot reach the store.
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
@@ -38,6 +38,9 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError):
         pass
+    except OSError as error:
+        # A driver that is not installed (hdfs) says so in a hundred lines.
+        raise CtnetError(f"cannot open {uri!r}: {str(error).splitlines()[0]}") from error
     import fsspec
 
     try:
@@ -45,6 +48,11 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     except (ValueError, ImportError) as error:
         raise CtnetError(f"cannot open {uri!r}: {error}") from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
+
+
+def absolute(uri: str) -> str:
+    """Return a local path made absolute, so that it means the same on every worker; a URI as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 def join(uri: str, *parts: str) -> str:

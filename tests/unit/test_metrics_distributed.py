@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +80,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=[2, 4])
-def outcomes_by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def outcomes_by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp(f"world{request.param}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", __file__, str(request.param), str(folder)]
@@ -95,7 +94,7 @@ def outcomes_by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         for process in processes:
             process.kill()
     assert [process.returncode for process in processes] == [0] * request.param, errors
-    yield [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
 
 
 @pytest.mark.parametrize("name", cases())
