@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
                 # A file of several streams, so that no file stays open however many days there are.
                 with path.open("ab") as sink, pa.ipc.new_stream(sink, part.schema) as writer:
                     writer.write_table(part)
-        yield {day: (lambda path=paths[day]: _read_streams(path)) for day in sorted(paths)}
+        yield {day: partial(_read_streams, paths[day]) for day in sorted(paths)}
 
 
 def write_text(uri: str, text: str) -> None:

@@ -15,6 +15,7 @@ from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.samples.table import parse_number, parse_time, write_table
 from ctnet_ray.samples.table_mapping import from_dict, load
+from jobs.prepare import table
 
 MAPPING = """
 time: {column: at, unit: s}
@@ -336,3 +337,14 @@ def test_the_example_is_a_mapping():
 
     assert example.label.operator == ">="
     assert example.histories == {"clicked_item": "item", "clicked_category": "category"}
+
+
+def test_the_command_says_what_it_read_dropped_and_wrote(tmp_path, capsys):
+    (tmp_path / "map.yaml").write_text(MAPPING)
+    (tmp_path / "log.csv").write_text("\n".join([*LINES, "400,b,i6,2"]))
+
+    table(str(tmp_path / "*.csv"), str(tmp_path / "map.yaml"), str(tmp_path / "out"))
+
+    words = re.sub(r"[^\w.:]+", " ", capsys.readouterr().out)
+    assert "read 6 dropped: label missing or neither 0 nor 1 1 written 5" in words
+    assert "shop 5 3 0.6000 1 1970 01 01" in words
