@@ -107,15 +107,18 @@ class SampleStore:
 
     def days(self, domain: str) -> list[date]:
         """Return the whole days of a domain, ascending."""
-        matches = map(_FOLDER.fullmatch, storage.list_folders(storage.join(self.root, domain)))
-        days = [date.fromisoformat(match[1]) for match in matches if match]
-        return [day for day in days if storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))]
+        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
+        return [
+            day
+            for day in days
+            if day and storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))
+        ]
 
     def manifest(self, domain: str, day: date) -> Manifest:
         """Return the manifest of one day.
 
         Raises:
-            CtnetError: The day is absent, or its manifest can't be read.
+            CtnetError: The day is absent, or its manifest can't be read or contradicts itself.
         """
         uri = self.uri(domain, day)
         found = storage.read_folder(uri)
@@ -127,7 +130,7 @@ class SampleStore:
                 SampleFile(entry["name"], tuple(entry["row_groups"]), entry["bytes"], entry["sha256"])
                 for entry in values["files"]
             )
-            return Manifest(
+            manifest = Manifest(
                 domain=values["domain"],
                 day=date.fromisoformat(values["day"]),
                 rows=values["rows"],
@@ -137,8 +140,18 @@ class SampleStore:
                 writer=values["writer"],
                 uri=folder,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
             raise CtnetError(f"{uri}: the manifest lacks {error}: write the day again") from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise CtnetError(f"{uri}: the manifest can't be read ({error}): write the day again") from error
+        if (manifest.domain, manifest.day) != (domain, day):
+            raise CtnetError(
+                f"{uri}: the manifest is that of {manifest.domain} on {manifest.day}: write the day again"
+            )
+        counted = sum(sum(file.row_groups) for file in files)
+        if manifest.rows != counted or values.get("schema_digest") != manifest.schema_digest:
+            raise CtnetError(f"{uri}: the manifest's rows or columns were changed: write the day again")
+        return manifest
 
     def check_files(self, manifest: Manifest, *, checksums: bool = False) -> None:
         """Compare the files of a day with its manifest.
@@ -275,25 +288,25 @@ class DayWriter:
         )
 
     def _checked(self, table: pa.Table) -> pa.Table:
-        if self._schema is None:
-            for column in (LABEL, GROUP):
-                if column not in table.column_names:
-                    raise CtnetError(f"samples have no column {column!r}")
-            index = table.schema.get_field_index(LABEL)
-            self._schema = table.schema.remove_metadata().set(index, pa.field(LABEL, pa.int8()))
-            self.columns = {field.name: str(field.type) for field in self._schema}
-        label = table[LABEL]
-        valid = (
-            label.null_count == 0
-            and pc.all(pc.is_in(label, pa.array([0, 1], label.type))).as_py() is not False
-        )
-        if not valid:
+        for column in (LABEL, GROUP):
+            if column not in table.column_names:
+                raise CtnetError(f"samples have no column {column!r}")
+        label = _integers(table[LABEL], pa.int8())
+        if label is None or pc.all(pc.is_in(label, pa.array([0, 1], pa.int8()))).as_py() is False:
             raise CtnetError(
                 "a label is neither 0 nor 1 (missing and NaN are not allowed): drop such rows first"
             )
+        group = _integers(table[GROUP], pa.int64())
+        if group is None:
+            raise CtnetError("a group is missing or no whole number: hash the ids, or drop such rows first")
+        names = table.column_names
+        table = table.set_column(names.index(LABEL), LABEL, label)
+        table = table.set_column(names.index(GROUP), GROUP, group)
+        schema = self._schema or table.schema.remove_metadata()
+        self._schema, self.columns = schema, {field.name: str(field.type) for field in schema}
         try:
-            return table.select(self._schema.names).cast(self._schema)
-        except (KeyError, ValueError, pa.ArrowInvalid) as error:
+            return table.select(schema.names).cast(schema)
+        except (KeyError, ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise CtnetError(f"samples changed their columns within a day: {error}") from error
 
     def _shuffled(self, table: pa.Table) -> pa.Table:
@@ -325,3 +338,20 @@ class DayWriter:
             min(rows_per_group, table.num_rows - start) for start in range(0, table.num_rows, rows_per_group)
         ]
         return SampleFile(name, tuple(groups), size, checksum)
+
+
+def _day(folder: str) -> date | None:
+    match = _FOLDER.fullmatch(folder)
+    try:
+        return date.fromisoformat(match[1]) if match else None
+    except ValueError:
+        return None
+
+
+def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    """Return the column as integers; None where a value is missing or none."""
+    try:
+        numbers = column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return None if numbers.null_count else numbers

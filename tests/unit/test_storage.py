@@ -33,6 +33,12 @@ def write_folder(uri: str, **files: str) -> None:
         publish({"names": sorted(files)})
 
 
+def interrupted_write(uri: str, error: type[BaseException]) -> None:
+    with storage.new_folder(uri) as (folder, _):
+        write_file(folder, "data", b"2")
+        raise error
+
+
 def read_files(uri: str) -> dict[str, str] | None:
     found = storage.read_folder(uri)
     if found is None:
@@ -83,9 +89,8 @@ def test_interrupted_write_leaves_what_stood_there(root: str, error: type[BaseEx
     for before in (None, {"data": "1"}):
         if before:
             write_folder(uri, **before)
-        with pytest.raises(error), storage.new_folder(uri) as (folder, _):
-            write_file(folder, "data", b"2")
-            raise error
+        with pytest.raises(error):
+            interrupted_write(uri, error)
         assert read_files(uri) == before
 
 
@@ -99,9 +104,8 @@ def test_no_publish_no_folder(root: str) -> None:
 def test_local_write_leaves_no_temporary_folder(tmp_path: Path) -> None:
     write_folder(str(tmp_path / "a"), data="1")
     write_folder(str(tmp_path / "a"), data="2")
-    with pytest.raises(ValueError), storage.new_folder(str(tmp_path / "b")) as (folder, _):
-        write_file(folder, "data", b"1")
-        raise ValueError
+    with pytest.raises(ValueError):
+        interrupted_write(str(tmp_path / "b"), ValueError)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
