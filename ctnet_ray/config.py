@@ -167,6 +167,47 @@ class JobConfig:
         return storage.digest({**kept, "workers": self.compute.workers})[:12]
 
 
+@dataclass(frozen=True)
+class ComparisonConfig:
+    """Which runs are compared, on what."""
+
+    store: str
+    """Root of the sample store: a local path or a URI."""
+    schema: str
+    """Schema file: a local path or a URI of a YAML file."""
+    source: str
+    """Source domain."""
+    targets: tuple[str, ...]
+    """Target domains."""
+    first_day: date
+    """First day to train on (YYYY-MM-DD)."""
+    first_scored_day: date
+    """First day that the tables count (YYYY-MM-DD); days before it are warm-up."""
+    last_scored_day: date
+    """Last day that the tables count (YYYY-MM-DD); training ends the day before."""
+    transfer_day: date | None = None
+    """First day that transfer methods train on, hot-started from the base model of the day before; none:
+    they start from scratch on first_day."""
+    hot_start_optimizer: Literal["keep", "reset"] = "keep"
+    """Whether that hot start also takes over the base model's optimiser state."""
+    methods: tuple[MethodName, ...] = METHODS
+    """Methods to compare; base is always run."""
+    controls: bool = False
+    """Also run base with its optimiser state reset on transfer_day, and base with twice the epochs."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each has a source series and base model of its own."""
+
+    def __post_init__(self) -> None:
+        if not self.targets or not self.seeds:
+            raise CtnetError("comparison.targets and comparison.seeds need at least one entry")
+        if not self.first_day < self.first_scored_day <= self.last_scored_day:
+            raise CtnetError("comparison: first_day < first_scored_day <= last_scored_day does not hold")
+        if self.transfer_day and not self.first_day < self.transfer_day < self.first_scored_day:
+            raise CtnetError("comparison.transfer_day must lie between first_day and first_scored_day")
+        if self.controls and not self.transfer_day:
+            raise CtnetError("comparison.controls needs comparison.transfer_day")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}

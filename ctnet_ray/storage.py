@@ -66,6 +66,13 @@ def exists(uri: str) -> bool:
     return filesystem.get_file_info(path).type is not fs.FileType.NotFound
 
 
+def remove(uri: str) -> None:
+    """Remove the folder at `uri` with all that is in it, if it is there."""
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).type is not fs.FileType.NotFound:
+        filesystem.delete_dir(path)
+
+
 def list_folders(uri: str) -> list[str]:
     """Return the names of the folders right below `uri`, sorted; none where `uri` is absent."""
     filesystem, path = resolve(uri)

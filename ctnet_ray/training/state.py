@@ -4,6 +4,7 @@ Embeddings are sharded by TorchRec and updated in the backward pass by row-wise 
 replicated, its gradient averaged by DDP, and updated by AdamW. The frozen source tower has neither.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.ctnet import CTNet
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.plan import ModelPlan
+
+# TorchRec's planner warns at every start of what its own defaults are.
+logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)
 
 MODEL = "model."  #: prefix of parameters in a version
 OPTIMIZER = "optimizer."  #: prefix of optimiser states in a version

@@ -1,0 +1,102 @@
+"""What the commands call: one continual run, or one score of one version."""
+
+import uuid
+from dataclasses import replace
+from datetime import date
+
+from rich.console import Console
+from rich.table import Table
+
+from ctnet_ray import storage
+from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
+from ctnet_ray.errors import CtnetError
+try:
+    from ctnet_ray.orchestration import report
+except ImportError: report = None
+from ctnet_ray.orchestration.launch import run_plans, score
+from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.schema import Tower
+from ctnet_ray.training import checkpoints
+from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.training.records import RunRecord, StepRecord, VersionRef
+
+
+def train_series(config: JobConfig, role: Tower) -> None:
+    """Make one continual run, or go on with it, and print its days.
+
+    Args:
+        config: The run.
+        role: "source" for a source series, "target" for a target model.
+
+    Raises:
+        CtnetError: As `plan_job` and `run_plans`.
+    """
+    tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
+    plan = plan_job(config, tracker, role)
+    run_plans([plan], config.compute, tracker, config.tracking.models)
+    console = Console()
+    console.print(_days_table(plan))
+    console.print(
+        f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}"
+    )
+
+
+def _days_table(plan: RunPlan) -> Table:
+    rows = report.read_rows([plan.folder])
+    table = Table("scored day", *report.METRICS, title=plan.record.run)
+    for row in rows:
+        table.add_row(
+            str(row.day), *(f"{row.metrics[key]:.4f}" if key in row.metrics else "" for key in report.METRICS)
+        )
+    return table
+
+
+def evaluate_version(
+    name: str, day: date, domain: str, store: str, compute: ComputeConfig, tracking: TrackingConfig
+) -> dict[str, float]:
+    """Score a registered version on one day and print its metrics.
+
+    Args:
+        name: NAME or NAME/VERSION.
+        day: The day.
+        domain: Domain of the samples; empty: the version's own.
+        store: Sample store; empty: the version's own.
+        compute: Workers.
+        tracking: Where the version is registered.
+
+    Returns:
+        The metrics, as `ctnet_ray.training.metrics.evaluate` gives them.
+
+    Raises:
+        CtnetError: There is no such version or day, or they don't fit each other.
+    """
+    tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
+    version = tracker.resolve(name)
+    manifest = checkpoints.read_manifest(version.uri)
+    step, model = StepRecord.from_dict(manifest["step"]), ModelPlan.from_dict(manifest["model"])
+    run = RunRecord.read(version.uri.rsplit("/", 1)[0])
+    if run is None:
+        raise CtnetError(f"{version.uri} has lost its run.json: restore it")
+    samples = SampleStore(storage.absolute(store or run.config["data"]["store"]))
+    scored = samples.manifest(domain or run.domain, day)
+    samples.check_files(scored)
+    Encoder(model.towers, scored.domain).check(scored)
+    start = VersionRef(step.run, step.day, version.uri) if manifest["files"] else None
+    plan = RunPlan(
+        record=replace(run, domain=scored.domain),
+        folder=storage.join(storage.absolute(tracking.models), "_scores", uuid.uuid4().hex),
+        model=model,
+        training=TrainingConfig(**run.config["training"]),
+        steps=(StepPlan((), scored, scored, step.source),),
+        start=start,
+        start_optimizer=False,
+    )
+    metrics = score(plan, compute, tracking.models)
+    table = Table("metric", "value", title=f"{version.name}/{version.version} on {scored.domain} {day}")
+    for key, value in metrics.items():
+        table.add_row(key, f"{value:.6g}")
+    Console().print(table)
+    return metrics

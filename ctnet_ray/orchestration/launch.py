@@ -1,0 +1,142 @@
+"""Run plans on Ray Train: one worker group walks one plan after another."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
+
+from ctnet_ray import storage
+from ctnet_ray.config import ComputeConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.progress import Board, Display
+from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.orchestration.worker import Launch, train
+from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.records import EvaluationRecord, RunRecord, read_steps
+
+READING_CPUS = 1.0  #: CPUs that reading tasks need beside the workers
+
+
+def connect(compute: ComputeConfig) -> None:
+    """Join the Ray cluster that RAY_ADDRESS or `ray job submit` names, or start one on this machine.
+
+    Raises:
+        CtnetError: The cluster does not answer, or can't ever hold the workers.
+    """
+    if not ray.is_initialized():
+        options = {"log_to_driver": bool(os.environ.get("CTNET_RAY_LOGS")), "logging_level": logging.ERROR}
+        if os.environ.get("RAY_ADDRESS"):
+            try:
+                ray.init(**options)
+            except ConnectionError as error:
+                raise CtnetError(
+                    f"no Ray cluster at {os.environ['RAY_ADDRESS']}: start it or unset RAY_ADDRESS"
+                ) from error
+        else:
+            needed = compute.workers * compute.cpus_per_worker + READING_CPUS
+            ray.init(num_cpus=max(os.cpu_count() or 1, int(needed + 1)), include_dashboard=False, **options)
+    held = ray.cluster_resources()
+    wanted = {"CPU": compute.workers * compute.cpus_per_worker, "GPU": float(compute.workers * compute.gpu)}
+    for resource, amount in wanted.items():
+        # An autoscaling cluster may grow to it; one machine can't.
+        if amount > held.get(resource, 0) and len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS"):
+            raise CtnetError(
+                f"{compute.workers} workers need {amount:g} {resource}s and this machine has "
+                f"{held.get(resource, 0):g}: lower compute.workers or compute.cpus_per_worker"
+            )
+
+
+def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker, models: str) -> None:
+    """Walk plans to their ends and publish what they do in MLflow, step by step.
+
+    Args:
+        plans: The runs, in order; what an earlier call finished is not done again.
+        compute: Workers.
+        tracker: Where to publish.
+        models: Root of the model versions; Ray Train keeps its own state beside them.
+
+    Raises:
+        CtnetError: A run failed for a reason that can be mended; steps that are done stay done.
+    """
+    console = Console(stderr=True)
+    for plan in plans:
+        if RunRecord.read(plan.folder) is None:
+            plan.record.write(plan.folder)
+        tracker.publish(plan.folder)
+    open_plans = tuple(plan for plan in plans if not _is_done(plan))
+    if not open_plans:
+        console.log("nothing to do: all steps are done")
+        return
+    _fit(open_plans, compute, models, tracker.publish)
+    for plan in open_plans:
+        tracker.publish(plan.folder)
+        tracker.finish(plan.record.run)
+
+
+def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float]:
+    """Walk a plan of one scoring step, publish nothing, and return its metrics.
+
+    Args:
+        plan: The plan; its folder is removed afterwards.
+        compute: Workers.
+        models: As for `run_plans`.
+
+    Raises:
+        CtnetError: Samples or version are not what they should be.
+    """
+    try:
+        _fit((plan,), compute, models, lambda folder: None)
+        found = EvaluationRecord.read(plan.folder, plan.steps[0].day.day)
+    finally:
+        storage.remove(plan.folder)
+    return found.metrics if found else {}
+
+
+def _fit(
+    plans: tuple[RunPlan, ...], compute: ComputeConfig, models: str, on_step: Callable[[str], None]
+) -> None:
+    connect(compute)
+    board = Board.remote()
+    trainer = TorchTrainer(
+        train,  # type: ignore[arg-type]
+        train_loop_config={"launch": Launch(plans, board, compute.cpus_per_worker)},
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers,
+            use_gpu=compute.gpu,
+            resources_per_worker={"CPU": compute.cpus_per_worker},
+        ),
+        torch_config=TorchConfig(backend="nccl" if compute.gpu else "gloo"),
+        run_config=RunConfig(
+            name=storage.digest([plan.record.run for plan in plans])[:12],
+            storage_path=storage.join(storage.absolute(models), "_ray"),
+            failure_config=FailureConfig(max_failures=compute.max_failures),
+        ),
+    )
+    with Display(board, len(plans), Console(stderr=True), on_step) as display:
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            _raise_known(board, error)
+    display.raise_error()
+    _raise_known(board, None)
+
+
+def _raise_known(board: object, error: Exception | None) -> None:
+    known = ray.get(board.error.remote())  # type: ignore[attr-defined]
+    if known:
+        raise CtnetError(known) from error
+    if error:
+        raise error
+
+
+def _is_done(plan: RunPlan) -> bool:
+    done = {record.day for record in read_steps(plan.folder)}
+    return all(
+        step.day.day in done
+        and (step.evaluate is None or EvaluationRecord.read(plan.folder, step.day.day) is not None)
+        for step in plan.steps
+    )

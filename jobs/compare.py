@@ -1,0 +1,44 @@
+"""Compare methods on target domains over seeds, and print and plot what each brings.
+
+python -m jobs.compare --config FILE.yaml [--comparison.seeds [0,1,2]]
+"""
+
+from ctnet_ray.config import (
+    AdapterConfig,
+    ComparisonConfig,
+    ComputeConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+from ctnet_ray.orchestration.comparison import Comparison, compare
+from jobs.command import run
+
+
+def main(
+    comparison: ComparisonConfig,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    source_training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    adapters: AdapterConfig = AdapterConfig(),  # noqa: B008
+    compute: ComputeConfig = ComputeConfig(),  # noqa: B008
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+    output: str = "runs/report",
+) -> None:
+    """Run every method on every target with every seed; runs that are done are not repeated.
+
+    Args:
+        comparison: Which runs are compared, on what.
+        model: The towers.
+        training: How a target's day is trained; its seed is not used.
+        source_training: How a source's day is trained; its seed is not used.
+        adapters: CTNet's adapters.
+        compute: What a run may use of the cluster.
+        tracking: Where results go; its name is not used.
+        output: Local folder for the table (CSV) and the plots (PNG).
+    """
+    compare(Comparison(comparison, model, training, source_training, adapters, compute, tracking), output)
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")

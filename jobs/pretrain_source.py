@@ -1,0 +1,39 @@
+"""Train the source model day after day: each step is a version of the source series.
+
+python -m jobs.pretrain_source --config FILE.yaml [--training.epochs 3 ...]
+"""
+
+from ctnet_ray.config import (
+    ComputeConfig,
+    DataConfig,
+    JobConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+from ctnet_ray.orchestration.continual import train_series
+from jobs.command import run
+
+
+def main(
+    data: DataConfig,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    compute: ComputeConfig = ComputeConfig(),  # noqa: B008
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+) -> None:
+    """Make a source series, or go on with it: a version a day, scored on the next day.
+
+    Args:
+        data: Where samples are and what they hold.
+        model: The source tower.
+        training: How one day is trained.
+        compute: What the run may use of the cluster.
+        tracking: Where results go.
+    """
+    config = JobConfig(data=data, model=model, training=training, compute=compute, tracking=tracking)
+    train_series(config, role="source")
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")

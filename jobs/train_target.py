@@ -1,0 +1,51 @@
+"""Train a target model day after day, with or without a source series.
+
+python -m jobs.train_target --config FILE.yaml --method ctnet [--transfer.source_series NAME ...]
+"""
+
+from dataclasses import replace
+
+from ctnet_ray.config import (
+    ComputeConfig,
+    DataConfig,
+    JobConfig,
+    MethodName,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+    TransferConfig,
+)
+from ctnet_ray.orchestration.continual import train_series
+from jobs.command import run
+
+
+def main(
+    data: DataConfig,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    transfer: TransferConfig = TransferConfig(),  # noqa: B008
+    compute: ComputeConfig = ComputeConfig(),  # noqa: B008
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+    method: MethodName | None = None,
+) -> None:
+    """Train a target model with one method, or go on with it: a version a day, scored on the next day.
+
+    Args:
+        data: Where samples are and what they hold.
+        model: The target tower.
+        training: How one day is trained.
+        transfer: What the target takes over, and from where.
+        compute: What the run may use of the cluster.
+        tracking: Where results go.
+        method: Short for --transfer.method.
+    """
+    if method:
+        transfer = replace(transfer, method=method)
+    config = JobConfig(
+        data=data, model=model, training=training, transfer=transfer, compute=compute, tracking=tracking
+    )
+    train_series(config, role="target")
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")
