@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from ctnet_ray.errors import CtnetError
+
 MISSING = 0  #: id of a value that is not there
 
 
@@ -21,25 +23,37 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
             "7", 7 and 7.0 (a column that lost its type to missing values) are one id.
 
     Returns:
-        int64 [N] without nulls; null, NaN and the empty text become `MISSING`.
+        int64 [N] without nulls; null, NaN, the text "nan" and the empty text become `MISSING`.
+
+    Raises:
+        CtnetError: The values have no text, as lists and bytes that are not UTF-8.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_floating(values.type) and _whole(values):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values).cast(pa.int64())
-    encoded = pc.dictionary_encode(values)
-    hashes = np.fromiter(map(_hash_text, encoded.dictionary.cast(pa.string()).to_pylist()), dtype=np.int64)
-    indices = encoded.indices
-    taken = pa.array(hashes).take(indices) if len(hashes) else pa.nulls(len(values), pa.int64())
+    try:
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        if pa.types.is_float16(values.type):
+            values = values.cast(pa.float32())
+        encoded = pc.dictionary_encode(values)
+        texts = _texts(encoded.dictionary)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CtnetError(
+            f"ids of type {values.type} can't be hashed: {error}: give numbers or texts"
+        ) from error
+    hashes = np.fromiter(map(_hash_text, texts.to_pylist()), dtype=np.int64)
+    taken = pa.array(hashes).take(encoded.indices) if len(hashes) else pa.nulls(len(values), pa.int64())
     return pc.fill_null(taken, MISSING)
 
 
-def _whole(values: pa.Array) -> bool:
-    numbers = values.drop_null().to_numpy(zero_copy_only=False)
-    numbers = numbers[~np.isnan(numbers)]
-    return bool(np.all(np.isfinite(numbers)) and np.all(numbers == np.trunc(numbers)))
+def _texts(values: pa.Array) -> pa.Array:
+    """Return the text of each value; of a whole float, that of the integer, whatever stands beside it."""
+    if not pa.types.is_floating(values.type):
+        return values.cast(pa.string())
+    numbers = values.to_numpy(zero_copy_only=False)
+    whole = (np.trunc(numbers) == numbers) & (np.abs(numbers) < 2.0**63)
+    integers = pa.array(np.where(whole, numbers, 0).astype(np.int64))
+    return pc.if_else(pa.array(whole), integers.cast(pa.string()), values.cast(pa.string()))
 
 
 def _hash_text(text: str | None) -> int:
