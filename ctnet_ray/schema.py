@@ -17,8 +17,10 @@ On disk a categorical feature is an int64 column (a stable hash of the raw id, 0
 numeric one a float32 column (NaN where it is missing), a sequence a list<int64> column, most recent last.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,7 +62,8 @@ class Feature:
     table: str
     """Embedding table that the ids look into."""
     boundaries: tuple[float, ...] = ()
-    """Numeric only: ascending bucket edges; value v goes to bucket #{edges <= v}, a missing one to the last."""
+    """Numeric only: ascending bucket edges; value v goes to bucket #{edges <= v}, a missing one to the
+    last."""
     max_length: int = 0
     """Sequence only: the most recent ids that are read."""
     attends_to: str = ""
@@ -77,7 +80,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Schema:
-    """The features of a model and the tables they look into."""
+    """The features of a model and the tables they look into, both by name."""
 
     features: tuple[Feature, ...]
     tables: tuple[Table, ...]
@@ -103,7 +106,8 @@ class Schema:
         for feature in features:
             if feature.attends_to and feature.attends_to not in names:
                 raise CtnetError(
-                    f"schema: features.{feature.name}.attends_to: the {tower} tower has no {feature.attends_to!r}"
+                    f"schema: features.{feature.name}.attends_to: "
+                    f"the {tower} tower has no {feature.attends_to!r}"
                 )
         used = {feature.table for feature in features}
         # A tower's part is a schema of its own: it no longer says which tower it came from.
@@ -130,12 +134,15 @@ def load(path: str) -> Schema:
         path: Local path or URI of a YAML file.
 
     Raises:
-        CtnetError: The file is absent, is no YAML, or says something that can't be; the message names the key.
+        CtnetError: The file is absent, is no YAML, or says something that can't be; the message names the
+            key.
     """
     try:
         content = yaml.safe_load(storage.read_bytes(path))
     except FileNotFoundError as error:
         raise CtnetError(f"no schema file at {path}") from error
+    except OSError as error:
+        raise CtnetError(f"cannot read the schema file {path}: {error}") from error
     except yaml.YAMLError as error:
         raise CtnetError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return from_dict(content, where=Path(path).name)
@@ -156,8 +163,9 @@ def from_dict(content: Any, where: str = "schema") -> Schema:
     entries = _mapping(top.get("features") or {}, f"{where}: features")
     if not entries:
         raise CtnetError(f"{where}: features: at least one feature is needed")
+    # By name: the order decides how inputs and weights line up, and must not depend on how a file lists it.
     features = tuple(
-        _feature(str(name), entry, f"{where}: features.{name}") for name, entry in entries.items()
+        _feature(str(name), entries[name], f"{where}: features.{name}") for name in sorted(entries, key=str)
     )
     tables = _tables(features, declared, dim, where)
     _check_attention(features, tables, where)
@@ -197,6 +205,8 @@ def _table(name: str, entry: Any, dim: int, where: str) -> Table:
 def _names(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
         raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
+    if len(set(value)) < len(value):
+        raise CtnetError(f"{where}: a name stands twice in {list(value)!r}")
     return tuple(value)
 
 
@@ -216,7 +226,7 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
         raise CtnetError(f"{where}.towers: only {' and '.join(TOWERS)} are towers, not {list(towers)!r}")
     return Feature(
         name=name,
-        kind=kind,
+        kind=kind,  # type: ignore[arg-type]
         table=str(values.get("table", name)),
         boundaries=_boundaries(values.get("boundaries"), f"{where}.boundaries") if kind == "numeric" else (),
         max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else 0,
@@ -227,12 +237,14 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
 
 
 def _boundaries(value: Any, where: str) -> tuple[float, ...]:
-    numeric = (
-        isinstance(value, list | tuple) and value and all(isinstance(edge, int | float) for edge in value)
-    )
-    if not numeric or any(low >= high for low, high in zip(value, value[1:], strict=False)):
+    numeric = isinstance(value, list | tuple) and value and all(map(_is_finite, value))
+    if not numeric or any(low >= high for low, high in pairwise(value)):
         raise CtnetError(f"{where}: an ascending list of numbers is needed, not {value!r}")
     return tuple(float(edge) for edge in value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tables(
@@ -257,7 +269,7 @@ def _tables(
     unused = sorted(set(tables) - used)
     if unused:
         raise CtnetError(f"{where}: tables.{unused[0]}: no feature uses it")
-    return tuple(tables.values())
+    return tuple(tables[name] for name in sorted(tables))
 
 
 def _check_attention(features: tuple[Feature, ...], tables: tuple[Table, ...], where: str) -> None:

@@ -1,0 +1,210 @@
+"""A schema is checked when it is read, and every error names its key."""
+
+import copy
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ctnet_ray import schema
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.schema import Feature, Table
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = sorted([*ROOT.glob("configs/*schema.yaml"), *ROOT.glob("ctnet_ray/samples/*schema.yaml")])
+EXAMPLE = """
+embedding_dim: 16
+tables:
+  item: {rows: 20000}
+  user: {rows: 10000, dim: 8}
+  slot: {rows: 50}
+features:
+  item: {kind: categorical}
+  user: {kind: categorical}
+  clicks: {kind: sequence, table: item, max_length: 20, attends_to: item}
+  duration: {kind: numeric, boundaries: [7, 18, 60]}
+  feed_slot: {kind: categorical, table: slot, towers: [source], domains: [feed]}
+"""
+
+
+def example(**changes: Any) -> dict[str, Any]:
+    """The example with changes, `features__item__kind="numeric"`; None removes a key."""
+    content = copy.deepcopy(yaml.safe_load(EXAMPLE))
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = content
+        for name in path:
+            place = place.setdefault(name, {})
+        place.pop(last, None)
+        if value is not None:
+            place[last] = value
+    return content
+
+
+def test_example_is_read_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "schema.yaml"
+    path.write_text(EXAMPLE)
+    read = schema.load(str(path))
+    assert read == schema.load(path.as_uri()) == schema.from_dict(example())
+    assert read.tables == (
+        Table("duration", 5, 16),  # buckets below 7, 18 and 60, the one above, and one for missing values
+        Table("item", 20000, 16),
+        Table("slot", 50, 16),
+        Table("user", 10000, 8),
+    )
+    assert read.features == (
+        Feature("clicks", "sequence", "item", max_length=20, attends_to="item"),
+        Feature("duration", "numeric", "duration", boundaries=(7.0, 18.0, 60.0)),
+        Feature("feed_slot", "categorical", "slot", towers=("source",), domains=("feed",)),
+        Feature("item", "categorical", "item"),
+        Feature("user", "categorical", "user"),
+    )
+    assert read.table("user").dim == 8
+    assert read.rows(read.features[0]) == 20000
+
+
+def test_plain_data_and_back() -> None:
+    read = schema.from_dict(example())
+    assert schema.from_dict(yaml.safe_load(yaml.safe_dump(read.to_dict()))) == read
+
+
+def test_order_in_the_file_means_nothing() -> None:
+    # Weights are laid out in the schema's order; a version's manifest lists features in another one.
+    content = example()
+    turned = {key: dict(reversed(list(content[key].items()))) for key in ("features", "tables")}
+    assert schema.from_dict(turned) == schema.from_dict(content)
+    assert schema.from_dict(json.loads(json.dumps(content, sort_keys=True))) == schema.from_dict(content)
+
+
+def test_digest_follows_the_content() -> None:
+    digest = schema.from_dict(example()).digest
+    for change in ({"tables__user__rows": 9999}, {"features__duration__boundaries": [7, 18, 61]}):
+        assert schema.from_dict(example(**change)).digest != digest
+    assert schema.from_dict(example(tables__user__dim=8)).digest == digest
+
+
+def test_towers_have_their_own_features_and_tables() -> None:
+    read = schema.from_dict(example(features__user__towers=["target"]))
+    source, target = read.for_tower("source"), read.for_tower("target")
+    assert [feature.name for feature in source.features] == ["clicks", "duration", "feed_slot", "item"]
+    assert [feature.name for feature in target.features] == ["clicks", "duration", "item", "user"]
+    assert [table.name for table in source.tables] == ["duration", "item", "slot"]
+    assert [table.name for table in target.tables] == ["duration", "item", "user"]
+    assert source.for_tower("target") == source  # a part no longer knows of towers
+
+
+def test_feature_of_some_domains() -> None:
+    slot, item = schema.from_dict(example()).features[2:4]
+    assert [slot.present_in("feed"), slot.present_in("channel")] == [True, False]
+    assert item.present_in("anything")
+
+
+def test_tower_without_what_it_needs() -> None:
+    alone = schema.from_dict(example(features__item__towers=["source"]))
+    with pytest.raises(CtnetError, match=r"clicks\.attends_to: the target tower has no 'item'"):
+        alone.for_tower("target")
+    tables, features = {"a": {"rows": 3}}, {"a": {"kind": "categorical", "towers": ["source"]}}
+    with pytest.raises(CtnetError, match="no feature names the target tower in `towers`"):
+        schema.from_dict({"tables": tables, "features": features}).for_tower("target")
+
+
+def test_features_may_share_a_declared_numeric_table() -> None:
+    content = example(tables__span={"rows": 9}, features__duration__table="span")
+    content["features"]["age"] = {"kind": "numeric", "boundaries": [1, 2], "table": "span"}
+    assert schema.from_dict(content).table("span").rows == 9
+
+
+NAMED = "the name must be an identifier other than label"
+KINDS = "one of categorical, numeric, sequence is needed, not"
+WHOLE = "a whole number of at least 1 is needed, not"
+NAMES = "a list of names is needed, not"
+ASCENDING = "an ascending list of numbers is needed, not"
+ERRORS = [
+    ({"embedding_dim": 0}, f"embedding_dim: {WHOLE} 0"),
+    ({"embedding_dim": True}, f"embedding_dim: {WHOLE} True"),
+    ({"embeding_dim": 8}, "unknown key 'embeding_dim'; known are embedding_dim, features, tables"),
+    ({"tables": [1]}, "tables: a mapping is needed, not [1]"),
+    ({"tables__user": 7}, "tables.user: a mapping is needed, not 7"),
+    ({"tables__user__rows": None}, "tables.user.rows: missing"),
+    ({"tables__user__rows": -1}, f"tables.user.rows: {WHOLE} -1"),
+    ({"tables__user__rows": 1e4}, f"tables.user.rows: {WHOLE} 10000.0"),
+    ({"tables__user__rows": "9"}, f"tables.user.rows: {WHOLE} '9'"),
+    ({"tables__user__dim": 0}, f"tables.user.dim: {WHOLE} 0"),
+    ({"tables__user__size": 3}, "tables.user: unknown key 'size'; known are dim, rows"),
+    ({"tables__spare": {"rows": 3}}, "tables.spare: no feature uses it"),
+    ({"tables__user": None}, "features.user.table: tables.user is not declared"),
+    ({"tables__duration": {"rows": 4}}, "tables.duration.rows: duration needs 5, not 4"),
+    ({"features": None}, "features: at least one feature is needed"),
+    ({"features": ["item"]}, "features: a mapping is needed, not ['item']"),
+    ({"features__user": "categorical"}, "features.user: a mapping is needed, not 'categorical'"),
+    ({"features__user__kind": None}, f"features.user.kind: {KINDS} None"),
+    ({"features__user__kind": "number"}, f"features.user.kind: {KINDS} 'number'"),
+    ({"features__user__kind": []}, f"features.user.kind: {KINDS} []"),
+    ({"features__user__tower": ["source"]}, "features.user: unknown key 'tower'; known are attends_to, "),
+    ({"features__user__boundaries": [1]}, "features.user.boundaries: only a numeric feature has it"),
+    ({"features__user__max_length": 1}, "features.user.max_length: only a sequence feature has it"),
+    ({"features__user__attends_to": "item"}, "features.user.attends_to: only a sequence feature has it"),
+    ({"features__user__towers": "source"}, f"features.user.towers: {NAMES} 'source'"),
+    ({"features__user__towers": []}, f"features.user.towers: {NAMES} []"),
+    ({"features__user__towers": ["sauce"]}, "features.user.towers: only source and target are towers"),
+    ({"features__user__towers": ["source"] * 2}, "features.user.towers: a name stands twice in"),
+    ({"features__user__domains": []}, f"features.user.domains: {NAMES} []"),
+    ({"features__user__domains": [3]}, f"features.user.domains: {NAMES} [3]"),
+    ({"features__label": {"kind": "categorical"}}, f"features.label: {NAMED}"),
+    ({"features__true_probability": {"kind": "categorical"}}, f"features.true_probability: {NAMED}"),
+    ({"features__a-b": {"kind": "categorical"}}, f"features.a-b: {NAMED}"),
+    ({"features__duration__boundaries": None}, f"features.duration.boundaries: {ASCENDING} None"),
+    ({"features__duration__boundaries": []}, f"features.duration.boundaries: {ASCENDING} []"),
+    ({"features__duration__boundaries": [1, 1]}, f"features.duration.boundaries: {ASCENDING} [1, 1]"),
+    ({"features__duration__boundaries": [2, 1]}, f"features.duration.boundaries: {ASCENDING} [2, 1]"),
+    ({"features__duration__boundaries": ["1"]}, f"features.duration.boundaries: {ASCENDING} ['1']"),
+    ({"features__duration__boundaries": [True]}, f"features.duration.boundaries: {ASCENDING} [True]"),
+    ({"features__duration__boundaries": [math.nan, 1]}, f"features.duration.boundaries: {ASCENDING} [nan, 1]"),
+    ({"features__duration__boundaries": [1, math.inf]}, f"features.duration.boundaries: {ASCENDING} [1, inf]"),
+    ({"features__clicks__max_length": None}, f"features.clicks.max_length: {WHOLE} None"),
+    ({"features__clicks__max_length": 0}, f"features.clicks.max_length: {WHOLE} 0"),
+    ({"features__clicks__table": "shop"}, "features.clicks.table: tables.shop is not declared"),
+    ({"features__clicks__attends_to": "shop"}, "features.clicks.attends_to: 'shop' is not a categorical"),
+    ({"features__clicks__attends_to": "duration"}, "features.clicks.attends_to: 'duration' is not a"),
+    ({"features__clicks__attends_to": "user"}, "features.clicks.attends_to: tables user and item differ"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), ERRORS, ids=[str(changes) for changes, _ in ERRORS])
+def test_error_names_the_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CtnetError) as caught:
+        schema.from_dict(example(**changes), where="my.yaml")
+    assert str(caught.value).startswith(f"my.yaml: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_content_that_is_no_mapping(content: Any) -> None:
+    with pytest.raises(CtnetError, match=r"^schema: a mapping is needed"):
+        schema.from_dict(content)
+
+
+def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    for content in (b"features: {item: [", b"\xff\xfe\x00", b"a: b: c"):
+        broken.write_bytes(content)
+        with pytest.raises(CtnetError, match=r"broken\.yaml is not YAML") as caught:
+            schema.load(str(broken))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CtnetError, match=r"no schema file at .*none\.yaml"):
+        schema.load(str(tmp_path / "none.yaml"))
+    with pytest.raises(CtnetError, match="cannot read the schema file"):
+        schema.load(str(tmp_path))
+    broken.write_text("")
+    with pytest.raises(CtnetError, match=r"^broken\.yaml: a mapping is needed"):
+        schema.load(str(broken))
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda p: p.name)
+def test_schemas_that_come_with_the_project(path: Path) -> None:
+    read = schema.load(str(path))
+    for tower in schema.TOWERS:
+        assert read.for_tower(tower).features
