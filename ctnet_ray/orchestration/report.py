@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
@@ -154,19 +155,21 @@ def write(rows: list[Row], folder: Path, console: Console, baseline: str = "base
 def table(lines: list[Line], baseline: str = "base") -> Table:
     """Return one domain's lines as a table: methods down, metrics across.
 
-    A cell is the mean, and below it the difference to the baseline ± its standard error.
+    A cell holds the mean, and below it the difference to the baseline and its standard error.
     """
-    first = lines[0]
     over = next((line.error_over for line in lines if line.error_over), "seeds")
-    title = f"{first.domain}: mean, and difference to {baseline} ± standard error over {over}"
-    shown = Table("method", "seeds", "days", *METRICS, "slope of AUC gain", title=title, title_justify="left")
+    title = f"{lines[0].domain}: mean, difference to {baseline}, ± its standard error over {over}"
+    shown = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, pad_edge=False)
+    shown.add_column("method", overflow="fold")
+    for name in ("seeds x days", *METRICS, "AUC gain a day"):
+        shown.add_column(name.replace("_", " "), justify="right", overflow="fold", min_width=7)
     for method in dict.fromkeys(line.method for line in lines):
         found = {line.metric: line for line in lines if line.method == method}
-        any_line = next(iter(found.values()))
-        auc = found.get("auc")
+        counts = next(iter(found.values()))
         cells = [_cell(found[metric]) if metric in found else "" for metric in METRICS]
-        slope = _with_error(auc.slope, auc.slope_error, 5) if auc else ""
-        shown.add_row(method, str(any_line.seeds), str(any_line.days), *cells, slope)
+        auc = found.get("auc")
+        slope = _with_error(auc.slope, auc.slope_error, _DIGITS + 1) if auc else ""
+        shown.add_row(method, f"{counts.seeds} x {counts.days}", *cells, slope)
     return shown
 
 
@@ -288,7 +291,7 @@ def _cell(line: Line) -> str:
 def _with_error(value: float | None, error: float | None, digits: int) -> str:
     if value is None:
         return ""
-    return f"{value:+.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
+    return f"{value:+.{digits}f}" + (f"\n±{error:.{digits}f}" if error is not None else "")
 
 
 def _write_summary(path: Path, lines: list[Line]) -> None:
