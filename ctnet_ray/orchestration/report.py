@@ -159,10 +159,10 @@ def table(lines: list[Line], baseline: str = "base") -> Table:
     """
     over = next((line.error_over for line in lines if line.error_over), "seeds")
     title = f"{lines[0].domain}: mean, difference to {baseline}, ± its standard error over {over}"
-    shown = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, pad_edge=False)
+    shown = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, padding=0)
     shown.add_column("method", overflow="fold")
     for name in ("seeds x days", *METRICS, "AUC gain a day"):
-        shown.add_column(name.replace("_", " "), justify="right", overflow="fold", min_width=7)
+        shown.add_column(name.replace("_", " "), justify="right", overflow="fold", min_width=8)
     for method in dict.fromkeys(line.method for line in lines):
         found = {line.metric: line for line in lines if line.method == method}
         counts = next(iter(found.values()))
