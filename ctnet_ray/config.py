@@ -5,6 +5,7 @@ unknown keys are errors. `to_dict` serves MLflow parameters, the records beside 
 that names a run.
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal, get_args
@@ -228,8 +229,19 @@ def _check(config: JobConfig) -> None:
         **{f"model.hidden[{index}]": width for index, width in enumerate(config.model.hidden)},
     }
     for key, value in positive.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise CtnetError(f"{key} must be above 0, not {value}")
+    not_negative = {
+        "training.embedding_initial_accumulator": config.training.embedding_initial_accumulator,
+        "training.weight_decay": config.training.weight_decay,
+        "training.clip_norm": config.training.clip_norm,
+        "training.seed": config.training.seed,
+        "model.embedding_init": config.model.embedding_init,
+        "compute.max_failures": config.compute.max_failures,
+    }
+    for key, value in not_negative.items():
+        if not 0 <= value < math.inf:
+            raise CtnetError(f"{key} must be at least 0, not {value}")
     if not config.model.hidden:
         raise CtnetError("model.hidden needs at least one layer")
     if config.training.batch_size % config.compute.workers:

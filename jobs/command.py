@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, NoReturn
 
@@ -24,12 +24,19 @@ class _Parser(ArgumentParser):
         sys.exit(2)
 
 
-def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], description: str) -> NoReturn:
+def run(
+    components: Callable[..., Any] | dict[str, Callable[..., Any]],
+    description: str,
+    args: Sequence[str] | None = None,
+    positional: bool = False,
+) -> NoReturn:
     """Parse the command line, call the function that it names, and exit.
 
     Args:
         components: A function, or one for each subcommand; parameters and their docstrings become options.
         description: First lines of `--help`.
+        args: Command line; None: the one that the program was started with.
+        positional: Whether parameters without a default are given by place, not by name.
 
     Exits with status 0, with 1 and one line on standard error for a `CtnetError`, with 2 for a wrong option,
     with 130 when interrupted. CTNET_TRACEBACK=1 shows the traceback of a `CtnetError` too.
@@ -39,7 +46,8 @@ def run(components: Callable[..., Any] | dict[str, Callable[..., Any]], descript
             components,
             parser_class=_Parser,
             description=description,
-            as_positional=False,
+            args=list(args) if args is not None else None,
+            as_positional=positional,
             prog=f"python -m {_module()}",
         )
     except CtnetError as error:

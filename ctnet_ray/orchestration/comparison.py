@@ -147,7 +147,11 @@ def _report(comparison: Comparison, labels: dict[str, str], tracker: Tracker, ou
         if label != "source" and what.first_scored_day <= row.day <= what.last_scored_day
     ]
     output.mkdir(parents=True, exist_ok=True)
-    report.write(rows, output, Console())
+    console = Console()
+    if not console.is_terminal:
+        # A log has no width of its own; the table needs this much.
+        console = Console(width=160)
+    report.write(rows, output, console)
     tracker.log_report(f"comparison {what.first_scored_day} to {what.last_scored_day}", str(output))
     Console().print(
         f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}"

@@ -10,9 +10,7 @@ from rich.table import Table
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-try:
-    from ctnet_ray.orchestration import report
-except ImportError: report = None
+from ctnet_ray.orchestration import report
 from ctnet_ray.orchestration.launch import run_plans, score
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.tracking import Tracker

@@ -62,7 +62,7 @@ def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker
     Raises:
         CtnetError: A run failed for a reason that can be mended; steps that are done stay done.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, log_path=False)
     for plan in plans:
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
@@ -116,7 +116,7 @@ def _fit(
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )
-    with Display(board, len(plans), Console(stderr=True), on_step) as display:
+    with Display(board, len(plans), Console(stderr=True, log_path=False), on_step) as display:
         try:
             trainer.fit()
         except TrainingFailedError as error:

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ctnet_ray.training.records import EvaluationRecord, read_steps
+
 
 @dataclass
 class _State:
@@ -141,4 +143,13 @@ class Display:
                 self._on_step(folder)
             except Exception as error:  # raised again in the launching thread
                 self._error = error
-            self._console.log(f"recorded {folder.rsplit('/', 1)[-1]} ({time.monotonic() - started:.1f} s)")
+            self._console.log(f"recorded {_newest(folder)} ({time.monotonic() - started:.1f} s)")
+
+
+def _newest(folder: str) -> str:
+    """Say what the newest step of a run is, and how it scored the next day."""
+    step = read_steps(folder)[-1]
+    evaluation = EvaluationRecord.read(folder, step.day)
+    auc = evaluation.metrics.get("auc") if evaluation else None
+    scored = f", AUC {auc:.4f} on {evaluation.samples.day}" if evaluation and auc is not None else ""
+    return f"{step.run} {step.day}{scored}"
