@@ -84,11 +84,18 @@ class RunRecord:
 
     @classmethod
     def read(cls, folder: str) -> Self | None:
-        """Read it from the run's folder; None where the run never started."""
+        """Read it from the run's folder; None where the run never started.
+
+        Raises:
+            CtnetError: The file holds something else.
+        """
+        uri = storage.join(folder, "run.json")
         try:
-            return cls(**storage.read_json(storage.join(folder, "run.json")))
+            return cls(**storage.read_json(uri))
         except FileNotFoundError:
             return None
+        except TypeError as error:
+            raise CtnetError(f"{uri} is no run record ({error}): restore it or remove the run") from error
 
 
 @dataclass(frozen=True)
@@ -170,17 +177,26 @@ class EvaluationRecord:
 
     @classmethod
     def read(cls, folder: str, day: date) -> Self | None:
-        """Read it from the run's folder; None where the version was not scored yet."""
+        """Read it from the run's folder; None where the version was not scored yet.
+
+        Raises:
+            CtnetError: The file holds something else.
+        """
+        uri = storage.join(folder, "evaluations", f"{day.isoformat()}.json")
         try:
-            values = storage.read_json(storage.join(folder, "evaluations", f"{day.isoformat()}.json"))
+            values = storage.read_json(uri)
+            return cls(
+                values["run"],
+                date.fromisoformat(values["day"]),
+                SampleRef.from_dict(values["samples"]),
+                values["metrics"],
+            )
         except FileNotFoundError:
             return None
-        return cls(
-            values["run"],
-            date.fromisoformat(values["day"]),
-            SampleRef.from_dict(values["samples"]),
-            values["metrics"],
-        )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CtnetError(
+                f"{uri} is no evaluation record ({error}): remove it to score the day again"
+            ) from error
 
 
 def version_folder(folder: str, day: date) -> str:

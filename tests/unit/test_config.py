@@ -1,0 +1,180 @@
+"""What is checked of a configuration, and what its digest depends on."""
+
+import json
+import math
+from dataclasses import fields, is_dataclass, replace
+from datetime import date
+from typing import Any
+
+import pytest
+
+from ctnet_ray.config import (
+    AdapterConfig,
+    ComparisonConfig,
+    ComputeConfig,
+    DataConfig,
+    JobConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+    TransferConfig,
+)
+from ctnet_ray.errors import CtnetError
+
+DATA = DataConfig("samples", "schema.yaml", "feed", date(2022, 5, 1), date(2022, 5, 3))
+JOB = JobConfig(DATA)
+
+
+def test_plain_data_is_json() -> None:
+    values = JobConfig(DATA, transfer=TransferConfig("ctnet", "ctnet.feed.base")).to_dict()
+    assert json.loads(json.dumps(values)) == values
+    assert values["data"]["first_day"] == "2022-05-01"
+    assert values["model"]["hidden"] == [128, 64, 32]
+    assert values["transfer"]["adapters"]["placement"] == ["hidden"]
+
+
+def test_digest_is_twelve_hexadecimal_digits_and_stable() -> None:
+    assert JOB.digest == JobConfig(replace(DATA)).digest
+    assert len(JOB.digest) == 12
+    assert int(JOB.digest, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": replace(DATA, last_day=date(2022, 6, 30))},
+        {"tracking": TrackingConfig("elsewhere", "http://server", "other", "name")},
+        {"compute": ComputeConfig(cpus_per_worker=4, gpu=True, max_failures=9)},
+    ],
+    ids=["a day is added", "results go elsewhere", "another cluster"],
+)
+def test_what_does_not_decide_the_result_is_not_in_the_digest(changes: dict[str, Any]) -> None:
+    assert replace(JOB, **changes).digest == JOB.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": replace(DATA, domain="channel")},
+        {"data": replace(DATA, store="other")},
+        {"data": replace(DATA, first_day=date(2022, 4, 30))},
+        {"model": ModelConfig(hidden=(128, 64))},
+        {"training": TrainingConfig(seed=1)},
+        {"training": TrainingConfig(epochs=2)},
+        {"transfer": TransferConfig(hot_start="x")},
+        {"transfer": TransferConfig(adapters=AdapterConfig(gate="linear"))},
+        {"compute": ComputeConfig(workers=2)},
+    ],
+    ids=str,
+)
+def test_what_decides_the_result_is_in_the_digest(changes: dict[str, Any]) -> None:
+    assert replace(JOB, **changes).digest != JOB.digest
+
+
+def change(key: str, value: Any) -> JobConfig:
+    section, name = key.split(".")
+    return replace(JOB, **{section: replace(getattr(JOB, section), **{name: value})})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.batch_size",
+        "training.epochs",
+        "training.dense_learning_rate",
+        "training.embedding_learning_rate",
+        "model.attention_hidden",
+        "compute.workers",
+        "compute.cpus_per_worker",
+    ],
+)
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+def test_must_be_above_0(key: str, value: float) -> None:
+    with pytest.raises(CtnetError) as caught:
+        change(key, value)
+    assert str(caught.value) == f"{key} must be above 0, not {value}"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.embedding_initial_accumulator",
+        "training.weight_decay",
+        "training.clip_norm",
+        "training.seed",
+        "model.embedding_init",
+        "compute.max_failures",
+    ],
+)
+def test_must_be_at_least_0(key: str) -> None:
+    change(key, 0)
+    with pytest.raises(CtnetError) as caught:
+        change(key, -1)
+    assert str(caught.value) == f"{key} must be at least 0, not -1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": ModelConfig(hidden=())}, "model.hidden needs at least one layer"),
+        ({"model": ModelConfig(hidden=(8, 0))}, "model.hidden[1] must be above 0, not 0"),
+        (
+            {"compute": ComputeConfig(workers=3)},
+            "training.batch_size (512) must be a multiple of compute.workers (3)",
+        ),
+        (
+            {"data": replace(DATA, last_day=date(2022, 4, 30))},
+            "data.last_day 2022-04-30 is before data.first_day 2022-05-01",
+        ),
+        *(
+            ({"transfer": TransferConfig(method)}, f"transfer.source_series is needed by method {method}")
+            for method in ("ctnet", "ctnet_one_time", "source_direct")
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CtnetError) as caught:
+        replace(JOB, **changes)
+    assert str(caught.value) == message
+
+
+def test_one_day_is_a_run() -> None:
+    assert replace(JOB, data=replace(DATA, last_day=DATA.first_day)).data.last_day == DATA.first_day
+
+
+@pytest.mark.parametrize("section", [DataConfig, *(type(getattr(JOB, f.name)) for f in fields(JobConfig))])
+def test_every_field_is_frozen(section: type) -> None:
+    assert is_dataclass(section)
+    assert section.__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+COMPARISON = ComparisonConfig(
+    store="samples",
+    schema="schema.yaml",
+    source="feed",
+    targets=("channel",),
+    first_day=date(2022, 4, 25),
+    first_scored_day=date(2022, 5, 2),
+    last_scored_day=date(2022, 5, 8),
+    transfer_day=date(2022, 4, 28),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ()}, "comparison.targets and comparison.seeds need at least one entry"),
+        ({"seeds": ()}, "comparison.targets and comparison.seeds need at least one entry"),
+        ({"first_day": date(2022, 5, 2)}, "first_day < first_scored_day <= last_scored_day does not hold"),
+        ({"last_scored_day": date(2022, 5, 1)}, "first_day < first_scored_day <= last_scored_day does not"),
+        ({"transfer_day": date(2022, 4, 25)}, "comparison.transfer_day must lie between first_day and"),
+        ({"transfer_day": date(2022, 5, 2)}, "comparison.transfer_day must lie between first_day and"),
+        ({"transfer_day": None, "controls": True}, "comparison.controls needs comparison.transfer_day"),
+    ],
+    ids=str,
+)
+def test_comparison_that_cannot_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(CtnetError) as caught:
+        replace(COMPARISON, **changes)
+    assert message in str(caught.value)
