@@ -16,6 +16,10 @@ register_type(date, str, lambda value: value if isinstance(value, date) else dat
 
 
 class _Parser(ArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A misspelt option is an error, not the option that begins like it.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say in one line what is wrong with the options."""
         del ex
@@ -43,7 +47,7 @@ def run(
     """
     try:
         auto_cli(
-            components,
+            components,  # type: ignore[arg-type]
             parser_class=_Parser,
             description=description,
             args=list(args) if args is not None else None,
