@@ -2,7 +2,8 @@
 
 A tower reads one `KeyedJaggedTensor` with a key for each of its features. Categorical and numeric features
 hold exactly one row number an example, sequences any number. Keys stand in the order of the embedding
-tables, so that TorchRec need not permute them. Example, B = 2, tables user (user) and item (item, clicks):
+tables, those of one width side by side, so that TorchRec need not permute them. Example, B = 2, tables user
+(user) and item (item, clicks):
 
     keys     user   item   clicks
     lengths  1 1    1 1    2 0
@@ -50,7 +51,7 @@ class Batch:
 
 
 def features_by_table(schema: Schema) -> dict[str, tuple[Feature, ...]]:
-    """Return each table's features, in the order of keys: tables without sequences first, sequences last."""
+    """Return each table's features, in the order of keys: by the table's width, sequences last in each."""
     by_table = {
         table.name: sorted(
             (feature for feature in schema.features if feature.table == table.name),
@@ -58,7 +59,7 @@ def features_by_table(schema: Schema) -> dict[str, tuple[Feature, ...]]:
         )
         for table in schema.tables
     }
-    order = sorted(by_table, key=lambda name: by_table[name][-1].kind == "sequence")
+    order = sorted(by_table, key=lambda name: (schema.table(name).dim, by_table[name][-1].kind == "sequence"))
     return {name: tuple(by_table[name]) for name in order}
 
 

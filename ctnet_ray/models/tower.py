@@ -11,7 +11,7 @@ embedding, H width of a hidden layer.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import nn
@@ -82,20 +82,9 @@ class Tower(nn.Module):
     def __init__(self, schema: Schema, config: ModelConfig, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.features = keys(schema)
-        init = partial(nn.init.normal_, std=config.embedding_init)
-        self.embeddings = EmbeddingCollection(
-            device=torch.device(device),
-            tables=[
-                EmbeddingConfig(
-                    name=name,
-                    embedding_dim=schema.table(name).dim,
-                    num_embeddings=schema.table(name).rows,
-                    feature_names=[feature.name for feature in features],
-                    init_fn=init,
-                )
-                for name, features in features_by_table(schema).items()
-            ],
-        )
+        dims = [schema.table(feature.table).dim for feature in self.features]
+        self._keys_by_width = [len(list(same)) for _, same in groupby(dims)]
+        self.embeddings = _collections(schema, config.embedding_init, torch.device(device))
         self.attention = nn.ModuleDict(
             {
                 feature.name: AttentionUnit(schema.table(feature.table).dim, config.attention_hidden)
@@ -104,14 +93,15 @@ class Tower(nn.Module):
             }
         )
         widths = [layer_widths(schema, config)["embedding"], *config.hidden]
-        self.layers = nn.ModuleList(
-            nn.Linear(narrow, wide) for narrow, wide in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
         self.output = nn.Linear(widths[-1], 1)
 
     def embed(self, features: KeyedJaggedTensor) -> torch.Tensor:
         """Return the MLP's input, [B, E]: every feature's embedding side by side."""
-        found: dict[str, JaggedTensor] = self.embeddings(features)
+        found: dict[str, JaggedTensor] = {}
+        own = features.split(self._keys_by_width)
+        for collection, part in zip(self.embeddings.values(), own, strict=True):
+            found |= collection(part)
         parts = []
         for feature in self.features:
             jagged = found[feature.name]
@@ -157,6 +147,25 @@ class Tower(nn.Module):
         if "logit" in added:
             logit_B1 = logit_B1 + added["logit"]
         return TowerStates(embedding_BE, tuple(hidden), logit_B1.squeeze(1))
+
+
+def _collections(schema: Schema, std: float, device: torch.device) -> nn.ModuleDict:
+    """Make the embedding tables; a collection of TorchRec holds tables of one width."""
+    by_table = features_by_table(schema)
+    collections = nn.ModuleDict()
+    for dim, names in groupby(by_table, key=lambda name: schema.table(name).dim):
+        tables = [
+            EmbeddingConfig(
+                name=name,
+                embedding_dim=dim,
+                num_embeddings=schema.table(name).rows,
+                feature_names=[feature.name for feature in by_table[name]],
+                init_fn=partial(nn.init.normal_, std=std),
+            )
+            for name in names
+        ]
+        collections[f"width_{dim}"] = EmbeddingCollection(device=device, tables=tables)
+    return collections
 
 
 def _pad(jagged: JaggedTensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,42 @@
+"""What several unit tests need: a process group, and scripts started as its workers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+
+@pytest.fixture(scope="session")
+def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One gloo process group of this process alone, for the whole session."""
+    folder = tmp_path_factory.mktemp("group")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def run_workers() -> Callable[..., None]:
+    """Run a test file as a script, once a rank, with arguments WORLD_SIZE RANK FOLDER."""
+
+    def run(script: str, world_size: int, folder: Path) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        commands = [
+            [sys.executable, script, str(world_size), str(rank), str(folder)] for rank in range(world_size)
+        ]
+        processes = [
+            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+            for command in commands
+        ]
+        try:
+            errors = [process.communicate(timeout=180)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0] * world_size, "\n".join(errors)
+
+    return run
