@@ -48,7 +48,7 @@ class Table:
     rows: int
     """Number of rows; ids are folded into it by remainder."""
     dim: int
-    """Width of one embedding."""
+    """Width of one embedding, a multiple of 4."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,18 @@ class Schema:
         return storage.digest(self.to_dict())
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads plain YAML, in which no key stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: str) -> Schema:
     """Read and check a schema file.
 
@@ -138,7 +150,7 @@ def load(path: str) -> Schema:
             key.
     """
     try:
-        content = yaml.safe_load(storage.read_bytes(path))
+        content = yaml.load(storage.read_bytes(path), _Loader)  # noqa: S506  (a SafeLoader)
     except FileNotFoundError as error:
         raise CtnetError(f"no schema file at {path}") from error
     except OSError as error:
@@ -155,7 +167,7 @@ def from_dict(content: Any, where: str = "schema") -> Schema:
         CtnetError: As `load`.
     """
     top = _mapping(content, where, {"embedding_dim", "tables", "features"})
-    dim = _positive(top.get("embedding_dim", 16), f"{where}: embedding_dim")
+    dim = _width(top.get("embedding_dim", 16), f"{where}: embedding_dim")
     declared = {
         str(name): _table(str(name), entry, dim, f"{where}: tables.{name}")
         for name, entry in _mapping(top.get("tables") or {}, f"{where}: tables").items()
@@ -193,12 +205,19 @@ def _positive(value: Any, where: str) -> int:
     return value
 
 
+def _width(value: Any, where: str) -> int:
+    # What the fused kernels of fbgemm can hold.
+    if _positive(value, where) % 4:
+        raise CtnetError(f"{where}: a multiple of 4 is needed, not {value!r}")
+    return value
+
+
 def _table(name: str, entry: Any, dim: int, where: str) -> Table:
     values = _mapping(entry, where, {"rows", "dim"})
     if "rows" not in values:
         raise CtnetError(f"{where}.rows: missing")
     return Table(
-        name, _positive(values["rows"], f"{where}.rows"), _positive(values.get("dim", dim), f"{where}.dim")
+        name, _positive(values["rows"], f"{where}.rows"), _width(values.get("dim", dim), f"{where}.dim")
     )
 
 

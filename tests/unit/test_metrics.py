@@ -121,7 +121,7 @@ def test_arrays_of_different_length() -> None:
         evaluate(scores([0, 1], [0]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_scores())
 def test_agrees_with_scikit_learn(case: Scores) -> None:
     result = evaluate(case)
@@ -139,7 +139,7 @@ def test_agrees_with_scikit_learn(case: Scores) -> None:
         assert result["auc"] == pytest.approx(roc_auc_score(case.label_N, case.score_N), abs=1e-12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(random_scores())
 def test_gauc_is_the_loop_over_groups(case: Scores) -> None:
     result = evaluate(case)
@@ -158,7 +158,7 @@ def test_gauc_is_the_loop_over_groups(case: Scores) -> None:
         assert "gauc" not in result
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(random_scores(), st.randoms(use_true_random=False))
 def test_order_of_rows_changes_no_bit(case: Scores, random: Any) -> None:
     order = list(range(len(case.label_N)))
@@ -167,7 +167,7 @@ def test_order_of_rows_changes_no_bit(case: Scores, random: Any) -> None:
     assert evaluate(shuffled) == evaluate(case)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(random_scores())
 def test_scores_shifted_and_stretched_rank_the_same(case: Scores) -> None:
     coarse = np.rint(case.score_N * 4)  # exact under the map below

@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> SampleStore:
 
 
 @pytest.mark.parametrize("cuts", [[0, 1000], [0, 1, 300, 300, 999, 1000]], ids=["one call", "many calls"])
-@pytest.mark.parametrize("rows_per_file", [10_000, 1000, 999, 256, 7])
+@pytest.mark.parametrize("rows_per_file", [10_000, 1000, 999, 256, 37])
 def test_a_day_holds_the_rows_that_were_written(
     store: SampleStore, cuts: list[int], rows_per_file: int
 ) -> None:
