@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("process_group")
 SCHEMA = from_dict(
     {
         "embedding_dim": 4,
-        "tables": {"item": {"rows": 30}, "user": {"rows": 20, "dim": 8}, "slot": {"rows": 5, "dim": 2}},
+        "tables": {"item": {"rows": 30}, "user": {"rows": 20, "dim": 8}, "slot": {"rows": 5, "dim": 12}},
         "features": {
             "item": {"kind": "categorical"},
             "user": {"kind": "categorical", "towers": ["target"]},

@@ -13,8 +13,8 @@ from ctnet_ray.schema import Schema, from_dict
 
 SCHEMA = from_dict(
     {
-        "embedding_dim": 3,
-        "tables": {"item": {"rows": 40}, "user": {"rows": 10, "dim": 5}, "tag": {"rows": 8, "dim": 2}},
+        "embedding_dim": 4,
+        "tables": {"item": {"rows": 40}, "user": {"rows": 10, "dim": 12}, "tag": {"rows": 8, "dim": 8}},
         "features": {
             "clicks": {"kind": "sequence", "table": "item", "max_length": 50, "attends_to": "item"},
             "item": {"kind": "categorical"},
@@ -72,7 +72,7 @@ def embedded(tower: Tower, row: dict[str, list[int]]) -> torch.Tensor:
         "item": look_up("item", row["item"])[0],
         "user": look_up("user", row["user"])[0],
         "price": look_up("price", row["price"])[0],
-        "tags": torch.stack(look_up("tag", row["tags"]) or [torch.zeros(2)]).mean(0),
+        "tags": torch.stack(look_up("tag", row["tags"]) or [torch.zeros(8)]).mean(0),
     }
     unit = tower.attention["clicks"]
     parts["clicks"] = attended(unit, parts["item"], look_up("item", row["clicks"]))  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ def test_layers_are_those_of_a_loop(tower: Tower) -> None:
 
 def test_layer_widths_are_those_of_the_states(tower: Tower) -> None:
     states = tower(jagged(ROWS))
-    widths = {"embedding": 3 + 3 + 5 + 3 + 2, "hidden_1": 6, "hidden_2": 4, "logit": 1}
+    widths = {"embedding": 4 + 4 + 12 + 4 + 8, "hidden_1": 6, "hidden_2": 4, "logit": 1}
     assert layer_widths(SCHEMA, CONFIG) == widths
     found = (states.embedding_BE, *states.hidden, states.logit_B.unsqueeze(1))
     assert [state.shape for state in found] == [(3, width) for width in widths.values()]
@@ -135,7 +135,7 @@ def test_attention_weights_do_not_overflow() -> None:
 @pytest.mark.parametrize("fusion", ["before_activation", "after_activation"])
 def test_additions_come_where_they_should(tower: Tower, fusion: str) -> None:
     added = {
-        "embedding": torch.full((3, 16), 0.5),
+        "embedding": torch.full((3, 32), 0.5),
         "hidden_1": torch.full((3, 6), -0.25),
         "logit": torch.full((3, 1), 2.0),
     }
