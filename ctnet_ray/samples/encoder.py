@@ -54,6 +54,11 @@ class Encoder:
                 raise CtnetError(
                     f"{where}: no column {name!r}: add it to the samples or take it out of the schema"
                 )
+        for name, kind in {LABEL: "int8", GROUP: "int64"}.items():
+            if manifest.columns[name] != kind:
+                raise CtnetError(
+                    f"{where}: column {name!r} is {manifest.columns[name]}; it must be {kind}: write the day again"
+                )
         for key in self._keys:
             feature = key.feature
             expected = _ARROW_TYPES[feature.kind]
@@ -171,7 +176,8 @@ def _fold_lists(table: pa.Table, key: _Key) -> tuple[torch.Tensor, torch.Tensor]
     lists = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     lengths = np.asarray(lists.value_lengths().fill_null(0), dtype=np.int64)
     # `flatten` honours the slice and skips null lists; the last max_length of each list are kept.
-    values = _fold(np.ascontiguousarray(_numpy(lists.flatten())), key.rows)
+    ids = lists.flatten()
+    values = _fold(_numpy(ids.fill_null(MISSING) if ids.null_count else ids), key.rows)
     kept = np.minimum(lengths, feature.max_length)
     offsets = np.concatenate([[0], np.cumsum(kept)])
     if kept.sum() < len(values):
@@ -189,7 +195,7 @@ def _key_parts(
         values = [block.dense[key][start:stop] for block, start, stop in blocks]
         values.append(torch.zeros(padding, dtype=torch.int64))
         return values, [torch.ones(sum(map(len, values)), dtype=torch.int64)]
-    values, lengths = [], []
+    values, lengths = [torch.zeros(0, dtype=torch.int64)], []
     for block, start, stop in blocks:
         rows, offsets = block.sequences[key]
         values.append(rows[offsets[start] : offsets[stop]])

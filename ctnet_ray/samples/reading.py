@@ -105,6 +105,9 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise CtnetError(f"{unit.uri} can't be read ({reason}): write the day again") from error
+    lacking = [name for name in columns if name not in table.column_names]
+    if lacking:
+        raise CtnetError(f"{unit.uri} has no column {lacking[0]!r}: write the day again")
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
     if not unit.seed:
         return table
