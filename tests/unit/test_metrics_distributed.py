@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from ctnet_ray.training.metrics import Scores, evaluate
 
+SIZES = (2, 4)  #: workers
 Case = tuple[Scores, np.ndarray]  # all rows, and the share in [0, 1) that places each row on a worker
 
 
@@ -59,9 +60,9 @@ def cases() -> dict[str, Case]:
     return named_cases() | {f"seed {seed}": random_case(seed) for seed in range(12)}
 
 
-def outcome(scores: Scores) -> dict[str, float] | str:
+def outcome(scores: Scores, group: dist.ProcessGroup | None = None) -> dict[str, float] | str:
     try:
-        return evaluate(scores)
+        return evaluate(scores, group)
     except FloatingPointError as error:
         return str(error)
 
@@ -72,36 +73,45 @@ def part(case: Case, rank: int, world_size: int) -> Scores:
     return Scores(scores.label_N[mine], scores.score_N[mine], scores.group_N[mine])
 
 
-def work(rank: int, world_size: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
-    outcomes = {name: outcome(part(case, rank, world_size)) for name, case in cases().items()}
-    (folder / f"{rank}.json").write_text(json.dumps(outcomes))
+def work(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=max(SIZES))
+    for size in SIZES:
+        group = dist.new_group(list(range(size)))  # collective on all processes, members or not
+        if rank < size:
+            outcomes = {name: outcome(part(case, rank, size), group) for name, case in cases().items()}
+            (folder / f"{rank} of {size}.json").write_text(json.dumps(outcomes))
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def outcomes_by_rank(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp(f"world{request.param}")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outcomes of all processes, started once."""
+    folder = tmp_path_factory.mktemp("outcomes")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "error", __file__, str(request.param), str(folder)]
     processes = [
-        subprocess.Popen([*command, str(rank)], env=environment, stderr=subprocess.PIPE, text=True)
-        for rank in range(request.param)
+        subprocess.Popen(
+            [sys.executable, "-W", "error", __file__, str(folder), str(rank)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(max(SIZES))
     ]
     try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * request.param, errors
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
+    assert [process.returncode for process in processes] == [0] * len(processes), errors
+    return folder
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", cases())
-def test_every_worker_has_the_result_of_one_process(outcomes_by_rank: list[dict], name: str) -> None:
-    expected = outcome(cases()[name][0])
+def test_every_worker_has_the_result_of_one_process(folder: Path, name: str, size: int) -> None:
+    outcomes = [json.loads((folder / f"{rank} of {size}.json").read_text())[name] for rank in range(size)]
     # JSON keeps every bit of a float.
-    assert [outcomes[name] for outcomes in outcomes_by_rank] == [expected] * len(outcomes_by_rank)
+    assert outcomes == [outcome(cases()[name][0])] * size
 
 
 def test_cases_have_what_they_should_have() -> None:
@@ -113,4 +123,4 @@ def test_cases_have_what_they_should_have() -> None:
 
 
 if __name__ == "__main__":
-    work(rank=int(sys.argv[3]), world_size=int(sys.argv[1]), folder=Path(sys.argv[2]))
+    work(rank=int(sys.argv[2]), folder=Path(sys.argv[1]))
