@@ -1,0 +1,47 @@
+# The commands of this project; `make help` lists them. Only Python 3.11 and pip are assumed.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint unit integration demo bench clean
+
+help:  ## List the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY)  ## Make .venv with everything pinned (CPU; docs/install.md says how for GPUs)
+
+# TorchRec's metadata asks for the CUDA build of fbgemm: it goes in without its dependencies, which
+# pyproject.toml names instead. torch goes first, so that nothing else chooses its build.
+$(READY): pyproject.toml requirements/constraints.txt requirements/torch-cpu.txt
+	@echo "setting up $(VENV) (some minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "  torch" && $(PIP) -c requirements/constraints.txt torch==2.13.0
+	@echo "  torchrec, fbgemm" && $(PIP) --no-deps -r requirements/torch-cpu.txt
+	@echo "  ray, mlflow and the rest" && $(PIP) -c requirements/constraints.txt -e '.[dev]'
+	@touch $@
+
+test: lint unit integration  ## Run all that CI runs
+
+lint: $(READY)  ## Style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports --no-cache
+
+unit: $(READY)  ## Unit tests: no Ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
+
+integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
+	$(BIN)/python -m pytest tests/integration
+
+demo: $(READY)  ## A small world, its source series, base and CTNet, and what CTNet brings (minutes)
+	@$(BIN)/python -m jobs.demo
+
+bench: $(READY)  ## Measure speed, fixed cost a day and memory (many minutes)
+	$(BIN)/python -m benchmarks.job
+
+clean:  ## Remove what setup and demo made
+	rm -rf $(VENV) demo *.egg-info .pytest_cache .ruff_cache .hypothesis
