@@ -154,5 +154,6 @@ def _report(comparison: Comparison, labels: dict[str, str], tracker: Tracker, ou
     report.write(rows, output, console)
     tracker.log_report(f"comparison {what.first_scored_day} to {what.last_scored_day}", str(output))
     Console().print(
-        f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}"
+        f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
+        soft_wrap=True,
     )

@@ -38,7 +38,8 @@ def train_series(config: JobConfig, role: Tower) -> None:
     console = Console()
     console.print(_days_table(plan))
     console.print(
-        f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}"
+        f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
+        soft_wrap=True,
     )
 
 

@@ -1,0 +1,136 @@
+"""One Ray, one small world and one set of trained runs for the whole suite: a launch costs 10 to 20 s."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+
+from ctnet_ray.config import (
+    AdapterConfig,
+    ComputeConfig,
+    DataConfig,
+    JobConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+    TransferConfig,
+)
+from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.samples.synthetic import write_schema, write_world
+from ctnet_ray.samples.synthetic_config import WorldConfig
+from ctnet_ray.training.records import EvaluationRecord, read_steps
+
+FIRST = date(2022, 4, 25)
+DAYS = [FIRST + timedelta(days=index) for index in range(6)]
+WORLD = WorldConfig(
+    days=len(DAYS),
+    source_rows=600,
+    target_rows=301,  # odd: two workers get parts of different size
+    users=60,
+    evergreen_items=80,
+    new_items=5,
+    categories=8,
+    shops=10,
+    segments=4,
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Where a suite's samples are and where its runs go."""
+
+    root: Path
+
+    @property
+    def store(self) -> str:
+        return str(self.root / "store")
+
+    @property
+    def schema(self) -> str:
+        return f"{self.store}/schema.yaml"
+
+    @property
+    def tracking(self) -> TrackingConfig:
+        return TrackingConfig(models=str(self.root / "models"), mlflow_uri=f"sqlite:///{self.root}/mlflow.db")
+
+    def tracker(self) -> Tracker:
+        return Tracker(self.tracking.mlflow_uri, self.tracking.experiment)
+
+    def config(
+        self, domain: str = "channel", first: date = FIRST, last: date = DAYS[3], **changes: Any
+    ) -> JobConfig:
+        """Return a small run's configuration; `changes` replaces parts of it."""
+        config = JobConfig(
+            data=DataConfig(self.store, self.schema, domain, first, last),
+            model=ModelConfig(hidden=(16, 8), attention_hidden=8),
+            training=TrainingConfig(batch_size=64, dense_learning_rate=0.01),
+            compute=ComputeConfig(cpus_per_worker=0.5),
+            tracking=self.tracking,
+        )
+        return replace(config, **changes)
+
+    def ctnet(self, method: str = "ctnet", **changes: Any) -> TransferConfig:
+        """Return a transfer from this world's source series."""
+        transfer = TransferConfig(
+            method=method,  # type: ignore[arg-type]
+            source_series="ctnet.feed.source",
+            adapters=AdapterConfig(placement=("hidden", "logit")),
+        )
+        return replace(transfer, **changes)
+
+    def with_domain_changed(self, root: Path) -> "World":
+        """Return a world with a copy of the samples, to be damaged, that shares nothing else."""
+        shutil.copytree(self.store, root / "store")
+        return World(root)
+
+
+def write_yaml(path: Path, config: JobConfig, *sections: str) -> Path:
+    """Write a configuration as people do, with the given sections."""
+    values = config.to_dict()
+    path.write_text(yaml.safe_dump({key: values[key] for key in sections}))
+    return path
+
+
+def outcome(folder: str) -> dict[date, tuple[Any, ...]]:
+    """Return what a run came to: by day, its files' checksums, where it came from, and how it scored."""
+    from ctnet_ray.training.checkpoints import read_manifest
+    from ctnet_ray.training.records import version_folder
+
+    found: dict[date, tuple[Any, ...]] = {}
+    for step in read_steps(folder):
+        files = read_manifest(version_folder(folder, step.day))["files"]
+        evaluation = EvaluationRecord.read(folder, step.day)
+        parent = (step.parent.run, step.parent.day) if step.parent else None
+        found[step.day] = (
+            tuple((file["name"], file["sha256"]) for file in files),
+            parent,
+            step.rows_seen,
+            step.metrics.get("train_loss"),
+            evaluation.metrics if evaluation else None,
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Six days of a source domain `feed` and a target domain `channel`."""
+    world = World(tmp_path_factory.mktemp("world"))
+    write_world(SampleStore(world.store), WORLD)
+    write_schema(world.schema, WORLD)
+    return world
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A local Ray that the launches of this process join."""
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()

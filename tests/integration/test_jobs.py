@@ -1,0 +1,207 @@
+"""The whole job, as people run it: a source series, target models on top of it, their versions in MLflow."""
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from datetime import date
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from ctnet_ray.config import ComputeConfig, TransferConfig
+from ctnet_ray.orchestration.continual import evaluate_version
+from ctnet_ray.orchestration.launch import run_plans
+from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.records import EvaluationRecord, read_steps
+from jobs import pretrain_source, train_target
+from tests.integration.conftest import DAYS, WORLD, World
+
+ONE = ComputeConfig(cpus_per_worker=0.5)
+TWO = replace(ONE, workers=2)
+TRANSFER_DAYS = DAYS[2:5]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was run, by method."""
+
+    plans: dict[str, RunPlan]
+    printed: str
+    """What `jobs.train_target` wrote to standard output."""
+    said: str
+    """What it wrote to standard error."""
+
+    def metrics(self, method: str, day: date) -> dict[str, float]:
+        found = EvaluationRecord.read(self.plans[method].folder, day)
+        assert found
+        return found.metrics
+
+
+@pytest.fixture(scope="module")
+def trained(world: World, cluster: None) -> Trained:
+    """A source series of four days, a base model of five, and transfers from the third day on."""
+    source = world.config("feed")
+    pretrain_source.main(source.data, source.model, source.training, source.compute, source.tracking)
+    tracker = world.tracker()
+    base = world.config(last=DAYS[1])
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said:
+        train_target.main(
+            base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
+        )
+    # The base run goes on for three days in the same launch.
+    configs = [world.config(last=DAYS[4])]
+    configs += [
+        world.config(
+            first=TRANSFER_DAYS[0],
+            last=TRANSFER_DAYS[-1],
+            transfer=world.ctnet(method, hot_start="ctnet.channel.base"),
+        )
+        for method in ("ctnet", "ctnet_one_time", "source_direct")
+    ]
+    plans = [plan_job(config, tracker) for config in configs]
+    run_plans(plans, ONE, tracker, world.tracking.models)
+    plans.append(plan_job(source, tracker, "source"))
+    return Trained({plan.record.method: plan for plan in plans}, printed.getvalue(), said.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("method", "days"),
+    [
+        ("source", DAYS[:4]),
+        ("base", DAYS[:5]),
+        ("ctnet", TRANSFER_DAYS),
+        ("ctnet_one_time", TRANSFER_DAYS),
+        ("source_direct", TRANSFER_DAYS),
+    ],
+)
+def test_run_registers_a_version_a_day_and_a_metric_a_scored_day(
+    world: World, trained: Trained, method: str, days: list[date]
+) -> None:
+    plan = trained.plans[method]
+    versions = world.tracker().versions(plan.record.model)
+    assert [(version.version, version.day) for version in versions] == list(enumerate(days, 1))
+    assert [version.tags["parent"] for version in versions[1:]] == [version.id for version in versions[:-1]]
+    client = _client(world)
+    assert int(client.get_model_version_by_alias(plan.record.model, "newest").version) == len(days)
+    parent, children = _runs(client, plan.record.run)
+    assert parent.info.status == "FINISHED"
+    assert [run.data.tags["ctnet.day"] for run in children] == [day.isoformat() for day in days]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    history = client.get_metric_history(parent.info.run_id, "auc")
+    recorded = [trained.metrics(method, day)["auc"] for day in days]
+    assert [(point.step, point.value) for point in history] == [
+        ((day - date(1970, 1, 1)).days + 1, auc) for day, auc in zip(days, recorded, strict=True)
+    ]
+    rows = client.get_metric_history(parent.info.run_id, "evaluated_rows")
+    expected = WORLD.source_rows if method == "source" else WORLD.target_rows
+    assert {point.value for point in rows} == {expected}
+    for day, run in zip(days, children, strict=True):
+        domain = plan.record.domain
+        following = date.fromordinal(day.toordinal() + 1)
+        wanted = {f"{domain}/{following}": "evaluation"}
+        if method != "source_direct":
+            wanted[f"{domain}/{day}"] = "training"
+        inputs = run.inputs.dataset_inputs
+        assert {entry.dataset.name: entry.tags[0].value for entry in inputs} == wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "sources"),
+    [
+        # The series ends on the day before the last step: the newest version there is serves it.
+        ("ctnet", (3, 4, 4)),
+        ("ctnet_one_time", (3, 3, 3)),
+        ("source_direct", (3, 4, 4)),
+        ("base", (None,) * 5),
+    ],
+)
+def test_each_step_names_the_source_version_that_it_used(
+    world: World, trained: Trained, method: str, sources: tuple[int | None, ...]
+) -> None:
+    versions = world.tracker().versions(trained.plans[method].record.model)
+    expected = tuple(number and f"ctnet.feed.source/{number}" for number in sources)
+    assert tuple(version.tags.get("source") for version in versions) == expected
+
+
+def test_hot_start_goes_on_from_the_newest_base_version_before_the_first_day(
+    world: World, trained: Trained
+) -> None:
+    for method in ("ctnet", "ctnet_one_time"):
+        first = world.tracker().versions(trained.plans[method].record.model)[0]
+        assert first.tags["parent"] == "ctnet.channel.base/2"
+        loaded = read_steps(trained.plans[method].folder)[0].loaded
+        assert loaded["new"]
+        assert all("adapters." in name for name in loaded["new"])
+        assert not loaded["dropped"]
+
+
+def test_methods_differ_in_what_they_serve(trained: Trained) -> None:
+    losses = {
+        method: trained.metrics(method, TRANSFER_DAYS[-1])["logloss"]
+        for method in trained.plans
+        if method != "source"
+    }
+    assert len(set(losses.values())) == len(losses)
+
+
+def test_command_prints_a_table_of_days_and_says_how_to_look_at_runs(trained: Trained) -> None:
+    lines = trained.printed.splitlines()
+    for day in DAYS[1:3]:
+        auc = trained.metrics("base", date.fromordinal(day.toordinal() - 1))["auc"]
+        assert any(str(day) in line and f"{auc:.4f}" in line for line in lines)
+    assert "mlflow ui --backend-store-uri sqlite:///" in lines[-1]
+    assert trained.said.count("recorded") == 2
+    assert "progress.py" not in trained.said
+
+
+def test_two_workers_score_a_version_as_one_does(world: World, trained: Trained) -> None:
+    scores = evaluate_version("ctnet.channel.ctnet/2", DAYS[4], "", "", TWO, world.tracking)
+    assert scores == pytest.approx(trained.metrics("ctnet", DAYS[3]), abs=1e-6)
+    assert scores["rows"] == WORLD.target_rows
+
+
+def test_two_workers_train_on_every_row_once(world: World, trained: Trained) -> None:
+    config = world.config(
+        first=DAYS[2],
+        last=DAYS[3],
+        compute=TWO,
+        transfer=world.ctnet(hot_start="ctnet.channel.base/2"),
+        tracking=replace(world.tracking, name="two.workers"),
+    )
+    tracker = world.tracker()
+    plan = plan_job(config, tracker)
+    run_plans([plan], TWO, tracker, world.tracking.models)
+    steps = read_steps(plan.folder)
+    assert [step.rows_seen for step in steps] == [WORLD.target_rows, 2 * WORLD.target_rows]
+    # The gradient is that of the same rows; only their order, and so the batches, differ.
+    one = read_steps(trained.plans["ctnet"].folder)
+    for step, other in zip(steps, one, strict=False):
+        assert step.metrics["rows"] == WORLD.target_rows
+        assert step.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=0.1)
+    recorded = EvaluationRecord.read(plan.folder, DAYS[3])
+    assert recorded
+    assert evaluate_version("two.workers", DAYS[4], "", "", ONE, world.tracking) == pytest.approx(
+        recorded.metrics, abs=1e-6
+    )
+
+
+def test_run_that_is_done_does_nothing(world: World, trained: Trained) -> None:
+    tracker = world.tracker()
+    with redirect_stderr(io.StringIO()) as said:
+        run_plans([trained.plans["ctnet"]], ONE, tracker, world.tracking.models)
+    assert "nothing to do" in said.getvalue()
+    assert len(tracker.versions("ctnet.channel.ctnet")) == len(TRANSFER_DAYS)
+
+
+def _client(world: World) -> MlflowClient:
+    return MlflowClient(world.tracking.mlflow_uri, world.tracking.mlflow_uri)
+
+
+def _runs(client: MlflowClient, run: str) -> tuple[Run, list[Run]]:
+    experiment = client.get_experiment_by_name("ctnet")
+    assert experiment
+    found = client.search_runs([experiment.experiment_id], f"tags.`ctnet.run` = '{run}'")
+    parent, *children = sorted(found, key=lambda entry: entry.data.tags.get("ctnet.day", ""))
+    return parent, children
