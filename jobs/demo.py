@@ -1,6 +1,6 @@
 """Make a small world, train a source series, base and CTNet on it, and show what CTNet brings.
 
-    make demo
+make demo
 """
 
 from pathlib import Path

@@ -66,15 +66,15 @@ def _target_entries(comparison: Comparison, target: str, seed: int) -> Iterator[
     base = _config(comparison, target, seed, comparison.training)
     source = _config(comparison, what.source, seed, comparison.source_training)
     yield Entry("base", base)
-    late = {"hot_start": model_name(base), "hot_start_optimizer": what.hot_start_optimizer}
+    late = TransferConfig(hot_start=model_name(base), hot_start_optimizer=what.hot_start_optimizer)
     for name in what.methods:
         if name == "base":
             continue
-        transfer = TransferConfig(
+        transfer = replace(
+            late if what.transfer_day else TransferConfig(),
             method=name,
             source_series=model_name(source, "source"),
             adapters=comparison.adapters,
-            **(late if what.transfer_day else {}),
         )
         config = replace(base, transfer=transfer)
         yield Entry(name, _from_transfer_day(config, what), builds_on_others=True)

@@ -119,7 +119,7 @@ class Display:
             current, shown = bars.add_task("starting workers", total=None), ""
             while True:
                 last = self._stop.wait(0.3)
-                state = ray.get(self._board.read.remote())
+                state: Any = ray.get(self._board.read.remote())
                 if state["run"] != shown:
                     bars.reset(current, start=True)
                     shown = state["run"]

@@ -28,7 +28,7 @@ class Encoder:
     """
 
     def __init__(self, towers: Mapping[Tower, Schema], domain: str) -> None:
-        self.towers = {
+        self.towers: dict[Tower, tuple[_Key, ...]] = {
             tower: tuple(_Key.of(schema, f) for f in keys(schema)) for tower, schema in towers.items()
         }
         self.domain = domain
@@ -55,10 +55,9 @@ class Encoder:
                     f"{where}: no column {name!r}: add it to the samples or take it out of the schema"
                 )
         for name, kind in {LABEL: "int8", GROUP: "int64"}.items():
-            if manifest.columns[name] != kind:
-                raise CtnetError(
-                    f"{where}: column {name!r} is {manifest.columns[name]}; it must be {kind}: write the day again"
-                )
+            found = manifest.columns[name]
+            if found != kind:
+                raise CtnetError(f"{where}: column {name!r} is {found}, not {kind}: write the day again")
         for key in self._keys:
             feature = key.feature
             expected = _ARROW_TYPES[feature.kind]

@@ -42,7 +42,7 @@ def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.
         return read_unit(units[int(batch["unit"][0])], chosen)
 
     dataset = ray.data.range(len(units), override_num_blocks=len(units)).rename_columns({"id": "unit"})
-    dataset = dataset.map_batches(read, batch_size=None, num_cpus=cpus)
+    dataset = dataset.map_batches(read, batch_size=None, num_cpus=cpus)  # type: ignore[arg-type]
     yield from dataset.iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES
     )

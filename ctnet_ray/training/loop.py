@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -204,11 +205,11 @@ def _readings(
     plan: RunPlan, steps: list[StepPlan], done: dict[date, StepRecord], context: Context
 ) -> Iterator[Reading]:
     """Say what will be read, in the order in which the loop asks for it."""
-    worker = {"rank": context.rank, "world_size": context.world_size}
+    read = partial(plan_reading, rank=context.rank, world_size=context.world_size)
     for step in steps:
         for day in step.train if step.day.day not in done else ():
             for epoch in range(plan.training.epochs):
                 seed = (plan.training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
-                yield plan_reading(day, batch_size=plan.training.batch_size, seed=seed, **worker)
+                yield read(day, batch_size=plan.training.batch_size, seed=seed)
         if step.evaluate:
-            yield plan_reading(step.evaluate, batch_size=EVALUATION_BATCH_SIZE * context.world_size, **worker)
+            yield read(step.evaluate, batch_size=EVALUATION_BATCH_SIZE * context.world_size)

@@ -31,7 +31,10 @@ class ModelPlan:
     @property
     def towers(self) -> Mapping[Tower, Schema]:
         """Features of each input that the model reads."""
-        return {self.reads: self.schema} | ({"source": self.source[0]} if self.source else {})
+        towers: dict[Tower, Schema] = {self.reads: self.schema}
+        if self.source:
+            towers["source"] = self.source[0]
+        return towers
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for a version's manifest."""
