@@ -173,9 +173,9 @@ class ComparisonConfig:
     """Which runs are compared, on what."""
 
     store: str
-    """Root of the sample store: a local path or a URI."""
+    """Root of the sample store: a local path or a URI; {seed} in it becomes the seed (a world a seed)."""
     schema: str
-    """Schema file: a local path or a URI of a YAML file."""
+    """Schema file: a local path or a URI of a YAML file; {seed} in it becomes the seed."""
     source: str
     """Source domain."""
     targets: tuple[str, ...]

@@ -92,8 +92,8 @@ def _config(comparison: Comparison, domain: str, seed: int, training: TrainingCo
     what = comparison.what
     return JobConfig(
         data=DataConfig(
-            store=what.store,
-            schema=what.schema,
+            store=what.store.replace("{seed}", str(seed)),
+            schema=what.schema.replace("{seed}", str(seed)),
             domain=domain,
             first_day=what.first_day,
             last_day=what.last_scored_day - timedelta(days=1),
