@@ -4,8 +4,11 @@ Every worker writes its shards into one new folder, which the first worker publi
 names the files. Nothing in a version is executed when it is loaded: no pickle is written or read.
 """
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint._fsspec_filesystem import FileSystem as FsspecFileSystem
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -35,13 +39,22 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
     Raises:
         CtnetError: The folder can't be written; what stood there before is still there.
     """
-    if dist.get_rank() == 0:
-        with storage.new_folder(uri) as (folder, publish):
-            _share(folder)
-            _save_shards(folder, tensors)
-            publish({**manifest, "files": _files(folder)})
-    else:
-        _save_shards(_share(None), tensors)
+    try:
+        if dist.get_rank() == 0:
+            with storage.new_folder(uri) as (folder, publish):
+                _share(folder)
+                _save_shards(folder, tensors)
+                publish({**manifest, "files": _files(folder)})
+        else:
+            _save_shards(_share(None), tensors)
+    except (CheckpointException, OSError) as error:
+        cause = _first_cause(error)
+        if not isinstance(cause, OSError):
+            raise
+        reason = " ".join(str(cause).split())
+        raise CtnetError(
+            f"can't write version {uri} ({reason}): make room and run the same command again"
+        ) from error
     dist.barrier()
 
 
@@ -75,9 +88,11 @@ def load(
         Names by what became of them: loaded, new, dropped.
 
     Raises:
-        CtnetError: A tensor is missing that was not expected to be, or has another shape.
+        CtnetError: There is no whole version, or a file of it was changed; a tensor is missing that was not
+            expected to be, or has another shape.
     """
-    _, folder = _open(uri)
+    manifest, folder = _open(uri)
+    _check_files(uri, manifest, folder)
     reader = HuggingFaceStorageReader(_fsspec_path(folder))
     saved = reader.read_metadata().state_dict_metadata
     wanted = {
@@ -129,14 +144,46 @@ def _save_shards(folder: str, tensors: Tensors) -> None:
     if not tensors:
         return
     writer = HuggingFaceStorageWriter(_fsspec_path(folder), save_distributed=True)
-    try:
-        dcp.save(dict(tensors), storage_writer=writer)
-    except (CheckpointException, OSError) as error:
-        causes = error.failures.values() if isinstance(error, CheckpointException) else [error]
-        reason = next((str(cause[0] if isinstance(cause, tuple) else cause) for cause in causes), "unknown")
-        raise CtnetError(
-            f"can't write {folder} ({reason}): make room and run the same command again"
-        ) from error
+    writer.fs = _StableFileSystem()
+    writer.fs.init_path(_fsspec_path(folder))
+    dcp.save(dict(tensors), storage_writer=writer)
+
+
+class _StableFileSystem(FsspecFileSystem):
+    """Writes the same safetensors bytes for the same tensors."""
+
+    @contextmanager
+    def create_stream(self, path: str | PathLike[str], mode: str) -> Iterator[Any]:
+        """Open a file."""
+        with super().create_stream(path, mode) as stream:
+            yield _StableStream(stream) if mode == "wb" else stream
+
+
+class _StableStream:
+    """Puts a file's header into one order: safetensors writes its metadata in that of a hash map.
+
+    Layout of a file: the header's size (8 bytes, little endian), the header (JSON), the tensors.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, content: bytes) -> None:
+        """Write a whole file."""
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        self._stream.write(len(header).to_bytes(8, "little") + header)
+        self._stream.write(memoryview(content)[start:])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _first_cause(error: Exception) -> BaseException:
+    """Return what went wrong on the first worker where something did."""
+    failures = list(error.failures.values()) if isinstance(error, CheckpointException) else []
+    return failures[0][0] if failures else error
 
 
 def _files(folder: str) -> list[dict[str, Any]]:
@@ -152,6 +199,18 @@ def _files(folder: str) -> list[dict[str, Any]]:
         }
         for info in sorted(infos, key=lambda info: info.base_name)
     ]
+
+
+def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
+    filesystem, path = storage.resolve(folder)
+    for entry in manifest["files"]:
+        info = filesystem.get_file_info(f"{path}/{entry['name']}")
+        if info.size != entry["bytes"]:
+            found = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
+            raise CtnetError(
+                f"version {uri} is damaged: {entry['name']} {found}: remove the version's folder and run the "
+                "command that made it again"
+            )
 
 
 def local_shards(tensor: Any) -> list[torch.Tensor]:

@@ -51,6 +51,9 @@ class TrainingState:
         torch.manual_seed(config.seed)
         model = build_model(plan, "meta")
         self.source_prefix = model.SOURCE_PREFIX
+        if dist.get_rank():
+            # Workers draw their own shards of the tables; dense parameters become the first one's.
+            torch.manual_seed(config.seed ^ (dist.get_rank() << 32))
         apply_optimizer_in_backward(
             RowWiseAdagrad,
             model.tower.embeddings.parameters(),
