@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from rich.console import Console
-
 from ctnet_ray.config import (
     AdapterConfig,
     ComparisonConfig,
@@ -22,6 +20,7 @@ from ctnet_ray.config import (
 from ctnet_ray.orchestration import report
 from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.schema import Tower
 
@@ -147,13 +146,10 @@ def _report(comparison: Comparison, labels: dict[str, str], tracker: Tracker, ou
         if label != "source" and what.first_scored_day <= row.day <= what.last_scored_day
     ]
     output.mkdir(parents=True, exist_ok=True)
-    console = Console()
-    if not console.is_terminal:
-        # A log has no width of its own; the table needs this much.
-        console = Console(width=160)
+    console = open_console()
     report.write(rows, output, console)
     tracker.log_report(f"comparison {what.first_scored_day} to {what.last_scored_day}", str(output))
-    Console().print(
+    console.print(
         f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
         soft_wrap=True,
     )

@@ -4,7 +4,6 @@ import uuid
 from dataclasses import replace
 from datetime import date
 
-from rich.console import Console
 from rich.table import Table
 
 from ctnet_ray import storage
@@ -13,6 +12,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration import report
 from ctnet_ray.orchestration.launch import run_plans, score
 from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.store import SampleStore
@@ -35,7 +35,7 @@ def train_series(config: JobConfig, role: Tower) -> None:
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
     plan = plan_job(config, tracker, role)
     run_plans([plan], config.compute, tracker, config.tracking.models)
-    console = Console()
+    console = open_console()
     console.print(_days_table(plan))
     console.print(
         f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
@@ -97,5 +97,5 @@ def evaluate_version(
     table = Table("metric", "value", title=f"{version.name}/{version.version} on {scored.domain} {day}")
     for key, value in metrics.items():
         table.add_row(key, f"{value:.6g}")
-    Console().print(table)
+    open_console().print(table)
     return metrics

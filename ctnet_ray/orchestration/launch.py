@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
-from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.progress import Board, Display
+from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.orchestration.worker import Launch, train
 from ctnet_ray.training.plan import RunPlan
@@ -62,7 +62,7 @@ def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker
     Raises:
         CtnetError: A run failed for a reason that can be mended; steps that are done stay done.
     """
-    console = Console(stderr=True, log_path=False)
+    console = open_console(stderr=True)
     for plan in plans:
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
@@ -116,7 +116,7 @@ def _fit(
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )
-    with Display(board, len(plans), Console(stderr=True, log_path=False), on_step) as display:
+    with Display(board, len(plans), open_console(stderr=True), on_step) as display:
         try:
             trainer.fit()
         except TrainingFailedError as error:
