@@ -69,7 +69,7 @@ def run(plan: RunPlan, context: Context) -> None:
             metrics = _train(state, step, reader, plan, progress)
             done[step.day.day] = _save(plan, state, step, progress, metrics)
         if step.evaluate:
-            metrics = _evaluate(state, reader, step.evaluate)
+            metrics = _evaluate(plan, state, reader, step.evaluate)
             if context.rank == 0:
                 samples = sample_ref(step.evaluate)
                 EvaluationRecord(plan.record.run, step.day.day, samples, metrics).write(plan.folder)
@@ -135,10 +135,7 @@ def _train(
     dist.all_reduce(loss)
     mean = loss.item() / rows
     if not math.isfinite(mean):
-        raise CtnetError(
-            f"{plan.record.run}: the loss of {step.day.day} is not finite: lower "
-            "training.dense_learning_rate or training.embedding_learning_rate"
-        )
+        raise _diverged(plan, f"the loss of {step.day.day} is not finite")
     progress.rows_seen += rows
     seconds = time.monotonic() - started
     return {"train_loss": mean, "rows": float(rows), "seconds": seconds, "rows_per_second": rows / seconds}
@@ -164,7 +161,7 @@ def _save(
     return record
 
 
-def _evaluate(state: TrainingState, reader: "_Reader", day: Manifest) -> dict[str, float]:
+def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manifest) -> dict[str, float]:
     state.model.eval()
     labels, scores, groups = [np.zeros(0)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
     for batch in reader.batches(f"score {day.day}"):
@@ -173,7 +170,16 @@ def _evaluate(state: TrainingState, reader: "_Reader", day: Manifest) -> dict[st
         labels.append(batch.label_B.cpu()[kept_B].numpy())
         scores.append(logit_B[kept_B].numpy())
         groups.append(batch.group_B[kept_B].numpy())
-    return evaluate(Scores(np.concatenate(labels), np.concatenate(scores), np.concatenate(groups)))
+    try:
+        return evaluate(Scores(np.concatenate(labels), np.concatenate(scores), np.concatenate(groups)))
+    except FloatingPointError as error:
+        raise _diverged(plan, f"{error} on {day.day}") from error
+
+
+def _diverged(plan: RunPlan, what: str) -> CtnetError:
+    return CtnetError(
+        f"{plan.record.run}: {what}: lower training.dense_learning_rate or training.embedding_learning_rate"
+    )
 
 
 class _Reader:
