@@ -1,0 +1,52 @@
+"""Versions stand in several files: ranges in pyproject.toml, pins in requirements/, the Makefile."""
+
+import re
+import tomllib
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def _pins(file: str) -> dict[str, str]:
+    """Return the versions that a file in requirements/ pins, by normalised name."""
+    pairs = (line.split("==") for line in (ROOT / "requirements" / file).read_text().split())
+    return {canonicalize_name(name): number for name, number in pairs}
+
+
+CONSTRAINTS = _pins("constraints.txt")
+TORCH_CPU = _pins("torch-cpu.txt")
+
+
+@pytest.mark.parametrize("text", [*PROJECT["dependencies"], *EXTRAS["dev"]])
+def test_the_pin_lies_in_the_range(text: str) -> None:
+    requirement = Requirement(text)
+    torch = re.search(r"torch==(\S+)", (ROOT / "Makefile").read_text())
+    assert torch
+    pinned = {**CONSTRAINTS, "torch": torch[1]}
+    assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_constraints_allow_what_torchrec_asks_for() -> None:
+    """Or `pip install -c requirements/constraints.txt '.[gpu]'` has no solution."""
+    asked = [Requirement(text) for text in requires("torchrec") or []]
+    pinned = [(requirement, CONSTRAINTS.get(canonicalize_name(requirement.name))) for requirement in asked]
+    assert [str(requirement) for requirement, pin in pinned if pin and pin not in requirement.specifier] == []
+
+
+def test_a_gpu_machine_gets_the_versions_of_a_cpu_machine() -> None:
+    assert EXTRAS["gpu"] == [
+        f"torchrec=={TORCH_CPU['torchrec']}",
+        f"fbgemm-gpu=={TORCH_CPU['fbgemm-gpu-cpu']}",
+    ]
+
+
+def test_constraints_name_no_build_and_no_cuda() -> None:
+    assert [pin for pin in CONSTRAINTS.values() if "+" in pin] == []
+    assert [name for name in CONSTRAINTS if name.startswith(("nvidia-", "cuda-", "triton"))] == []
