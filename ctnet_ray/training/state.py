@@ -19,6 +19,7 @@ from ctnet_ray.batch import Batch
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.ctnet import CTNet
+from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.plan import ModelPlan
 
@@ -46,6 +47,7 @@ class TrainingState:
     """
 
     def __init__(self, plan: ModelPlan, config: TrainingConfig, device: torch.device) -> None:
+        cpu_backward.install()
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
