@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -86,9 +88,10 @@ class World:
         )
         return replace(transfer, **changes)
 
-    def with_domain_changed(self, root: Path) -> "World":
+    def copied_to(self, root: Path) -> "World":
         """Return a world with a copy of the samples, to be damaged, that shares nothing else."""
         shutil.copytree(self.store, root / "store")
+        shutil.copy(self.root / "empty.db", root / "mlflow.db")
         return World(root)
 
 
@@ -125,7 +128,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("world"))
     write_world(SampleStore(world.store), WORLD)
     write_schema(world.schema, WORLD)
+    _write_database(world.root / "empty.db")
     return world
+
+
+def _write_database(path: Path) -> None:
+    """Write MLflow's tables: making them takes seconds, copying them none."""
+    Tracker(f"sqlite:///{path}", "other")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @pytest.fixture(scope="session")
