@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
@@ -14,13 +14,14 @@ help:  ## List the commands
 setup: $(READY)  ## Make .venv with everything pinned (CPU; docs/install.md says how for GPUs)
 
 # TorchRec's metadata asks for the CUDA build of fbgemm: it goes in without its dependencies, which
-# pyproject.toml names instead. torch goes first, so that nothing else chooses its build.
+# pyproject.toml names instead, and pip must not warn of it. torch goes first, so that nothing else chooses its
+# build.
 $(READY): pyproject.toml requirements/constraints.txt requirements/torch-cpu.txt
 	@echo "setting up $(VENV) (some minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "  torch" && $(PIP) -c requirements/constraints.txt torch==2.13.0
 	@echo "  torchrec, fbgemm" && $(PIP) --no-deps -r requirements/torch-cpu.txt
-	@echo "  ray, mlflow and the rest" && $(PIP) -c requirements/constraints.txt -e '.[dev]'
+	@echo "  ray, mlflow and the rest" && $(PIP) --no-warn-conflicts -c requirements/constraints.txt -e '.[dev]'
 	@touch $@
 
 test: lint unit integration  ## Run all that CI runs
