@@ -12,8 +12,10 @@ import pyarrow as pa
 import ray.data
 from ray.data import DataContext
 
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.reading import Reading, Unit, read_unit
 
+_ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
 
 
@@ -27,6 +29,9 @@ def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.
 
     Yields:
         One table a unit, in order.
+
+    Raises:
+        CtnetError: As `read_unit`.
     """
     units = [unit for reading in readings for unit in reading.units]
     if not units:
@@ -39,13 +44,20 @@ def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.
     chosen = list(columns)
 
     def read(batch: dict[str, np.ndarray]) -> pa.Table:
-        return read_unit(units[int(batch["unit"][0])], chosen)
+        try:
+            return read_unit(units[int(batch["unit"][0])], chosen)
+        except CtnetError as error:
+            # Raised here, it would reach the trainer as a traceback of Ray's in which its type is lost.
+            return pa.table({_ERROR: [str(error)]})
 
     dataset = ray.data.range(len(units), override_num_blocks=len(units)).rename_columns({"id": "unit"})
     dataset = dataset.map_batches(read, batch_size=None, num_cpus=cpus)  # type: ignore[arg-type]
-    yield from dataset.iter_batches(
+    for table in dataset.iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES
-    )
+    ):
+        if table.column_names == [_ERROR]:
+            raise CtnetError(table[_ERROR][0].as_py())
+        yield table
 
 
 __all__ = ["Unit", "stream"]

@@ -6,15 +6,18 @@ names the files. Nothing in a version is executed when it is loaded: no pickle i
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from pyarrow import fs
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint._fsspec_filesystem import FileSystem as FsspecFileSystem
 from torch.distributed.checkpoint.api import CheckpointException
@@ -93,26 +96,23 @@ def load(
     """
     manifest, folder = _open(uri)
     _check_files(uri, manifest, folder)
-    reader = HuggingFaceStorageReader(_fsspec_path(folder))
-    saved = reader.read_metadata().state_dict_metadata
-    wanted = {
-        saved_prefix + name.removeprefix(target_prefix): name
-        for name in targets
-        if name.startswith(target_prefix)
-    }
-    new = sorted(target for name, target in wanted.items() if name not in saved)
-    unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
-    if unexpected:
-        raise CtnetError(
-            f"version {uri} lacks {unexpected[0]} (and {len(unexpected) - 1} more): the model changed"
-        )
-    found = {name: target for name, target in wanted.items() if name in saved}
-    for name, target in found.items():
-        entry = saved[name]
-        shape = tuple(targets[target].size())
-        if isinstance(entry, TensorStorageMetadata) and tuple(entry.size) != shape:
-            raise CtnetError(f"version {uri}: {name} is {tuple(entry.size)}, the model's is {shape}: resized")
-    dcp.load({name: targets[target] for name, target in found.items()}, storage_reader=reader)
+    with _local_copy(folder, manifest) as path:
+        reader = HuggingFaceStorageReader(path)
+        saved = reader.read_metadata().state_dict_metadata
+        wanted = {
+            saved_prefix + name.removeprefix(target_prefix): name
+            for name in targets
+            if name.startswith(target_prefix)
+        }
+        new = sorted(target for name, target in wanted.items() if name not in saved)
+        unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
+        if unexpected:
+            raise CtnetError(
+                f"version {uri} lacks {unexpected[0]} (and {len(unexpected) - 1} more): the model changed"
+            )
+        found = {name: target for name, target in wanted.items() if name in saved}
+        _check_shapes(uri, saved, {name: targets[target] for name, target in found.items()})
+        dcp.load({name: targets[target] for name, target in found.items()}, storage_reader=reader)
     report = {
         "loaded": sorted(found.values()),
         "new": new,
@@ -127,6 +127,30 @@ def _open(uri: str) -> tuple[dict[str, Any], str]:
     if found is None:
         raise CtnetError(f"no model version at {uri}: it was removed, or its run was interrupted there")
     return found
+
+
+def _check_shapes(uri: str, saved: Mapping[str, Any], targets: Tensors) -> None:
+    for name, target in targets.items():
+        entry, shape = saved[name], tuple(target.size())
+        if isinstance(entry, TensorStorageMetadata) and tuple(entry.size) != shape:
+            raise CtnetError(f"version {uri}: {name} is {tuple(entry.size)}, the model's is {shape}: resized")
+
+
+@contextmanager
+def _local_copy(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
+    """Give a folder's local path, of a copy where it is on an object store: safetensors reads local files."""
+    filesystem, path = storage.resolve(folder)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        yield path
+        return
+    with TemporaryDirectory(prefix="ctnet-version-") as copy:
+        for entry in manifest["files"]:
+            with (
+                filesystem.open_input_stream(f"{path}/{entry['name']}") as stream,
+                (Path(copy) / entry["name"]).open("wb") as sink,
+            ):
+                shutil.copyfileobj(stream, sink, 1 << 20)
+        yield copy
 
 
 def _fsspec_path(folder: str) -> str:
@@ -145,7 +169,7 @@ def _save_shards(folder: str, tensors: Tensors) -> None:
         return
     writer = HuggingFaceStorageWriter(_fsspec_path(folder), save_distributed=True)
     writer.fs = _StableFileSystem()
-    writer.fs.init_path(_fsspec_path(folder))
+    writer.path = writer.fs.init_path(_fsspec_path(folder))
     dcp.save(dict(tensors), storage_writer=writer)
 
 
@@ -188,8 +212,6 @@ def _first_cause(error: Exception) -> BaseException:
 
 def _files(folder: str) -> list[dict[str, Any]]:
     filesystem, path = storage.resolve(folder)
-    from pyarrow import fs
-
     infos = filesystem.get_file_info(fs.FileSelector(path))
     return [
         {

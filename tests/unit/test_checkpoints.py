@@ -138,6 +138,16 @@ def test_the_same_state_gives_the_same_files(tmp_path: Path) -> None:
         assert all(torch.equal(file.get_tensor(name).reshape(-1), expected[name]) for name in expected)
 
 
+def test_a_version_on_an_object_store(tmp_path: Path) -> None:
+    uri = "memory://ctnet-test-checkpoints/day=2022-05-01"
+    first, second = trained(steps=1), state(1)
+    for step in (1, 2):
+        checkpoints.save(uri, first.tensors(), {"step": step})
+    assert checkpoints.read_manifest(uri)["step"] == 2
+    checkpoints.load(uri, second.tensors())
+    assert same(first.tensors(), second.tensors())
+
+
 def test_a_record_without_tensors(tmp_path: Path) -> None:
     uri = str(tmp_path / "version")
     checkpoints.save(uri, {}, {"step": 1})
