@@ -1,8 +1,10 @@
 """Versions stand in several files: ranges in pyproject.toml, pins in requirements/, the Makefile."""
 
+import ast
 import re
+import sys
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,13 @@ def _pins(file: str) -> dict[str, str]:
     return {canonicalize_name(name): number for name, number in pairs}
 
 
+def _imported_packages(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.partition(".")[0] for name in plain | named}
+
+
 CONSTRAINTS = _pins("constraints.txt")
 TORCH_CPU = _pins("torch-cpu.txt")
 
@@ -31,6 +40,20 @@ def test_the_pin_lies_in_the_range(text: str) -> None:
     assert torch
     pinned = {**CONSTRAINTS, "torch": torch[1]}
     assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    declared |= set(TORCH_CPU)
+    distributions = packages_distributions()
+    undeclared = {
+        module
+        for folder in ("ctnet_ray", "jobs")
+        for path in (ROOT / folder).rglob("*.py")
+        for module in _imported_packages(path) - set(sys.stdlib_module_names) - {"ctnet_ray", "jobs"}
+        if declared.isdisjoint(map(canonicalize_name, distributions[module]))
+    }
+    assert undeclared == set()
 
 
 def test_constraints_allow_what_torchrec_asks_for() -> None:
