@@ -11,33 +11,26 @@ creates with the tags that it is found again by, and a step's run gets its last 
 No weights are copied: a version's artifact is a card that says where they are and what their checksums are.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import requests
-import sqlalchemy
-from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-from sqlalchemy.exc import SQLAlchemyError
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration import projection
+from ctnet_ray.orchestration.connection import connect, talking, unless_exists, without_credentials
 from ctnet_ray.training.records import EvaluationRecord, RunRecord, StepRecord, VersionRef, version_folder
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
 #: with the version registered last, which is the same one as long as days are registered in order.
 NEWEST = "newest"
 CARD = "model/card.json"
-_PROBE_SECONDS = 5
 _PAGE = 1000
 
 
@@ -113,13 +106,10 @@ class Tracker:
 
     def __init__(self, uri: str, experiment: str, create: bool = True) -> None:
         self.experiment = experiment
-        self.shown_uri = _without_credentials(uri)
+        self.shown_uri = without_credentials(uri)
         self._shown: dict[str, _Shown] = {}
         self._found: dict[tuple[str, date], ModelVersion] = {}
-        with self._talking():
-            _probe(uri, create)
-            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            self._experiment_id = self._open_experiment(_artifact_location(uri), create)
+        self._client, self._experiment_id = connect(uri, experiment, create)
 
     def publish(self, folder: str) -> None:
         """Show a run's folder: its steps, their metrics and versions. Does nothing twice.
@@ -141,7 +131,7 @@ class Tracker:
         steps = list(_read_steps(folder, known.settled if known else set()))
         # What was created before a failure is found again by its tags.
         shown = self._shown.pop(record.run, None)
-        with self._talking():
+        with talking(self.shown_uri):
             self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
@@ -155,7 +145,7 @@ class Tracker:
             CtnetError: The run was never published, or MLflow fails.
         """
         self._shown.pop(run, None)
-        with self._talking():
+        with talking(self.shown_uri):
             parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
@@ -167,7 +157,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with self._talking():
+        with talking(self.shown_uri):
             return self._search_versions(f"name = {_quoted(model)}")
 
     def series(self, model: str) -> list[ModelVersion]:
@@ -203,7 +193,7 @@ class Tracker:
             CtnetError: MLflow fails.
         """
         if (run, day) not in self._found:
-            with self._talking():
+            with talking(self.shown_uri):
                 versions = self._search_versions(
                     f"tags.run = {_quoted(run)} and tags.day = '{day.isoformat()}'"
                 )
@@ -226,7 +216,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with self._talking():
+        with talking(self.shown_uri):
             run = self._client.create_run(self._experiment_id, run_name=name, tags={"ctnet.kind": "report"})
             self._client.log_artifacts(run.info.run_id, folder)
             self._client.log_batch(run.info.run_id, metrics=projection.plain_points(metrics or {}))
@@ -288,6 +278,7 @@ class Tracker:
         params = projection.params(record, shown.parent.data.params)
         tags = projection.parent_tags(record) | {projection.RECORD_DIGEST: digest}
         self._client.log_batch(run_id, params=params, tags=projection.run_tags(tags))
+        shown.parent = self._client.get_run(run_id)
         shown.record = digest
 
     def _show_step(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
@@ -306,7 +297,7 @@ class Tracker:
         if new:
             card = projection.card(record, step.record, step.uri, step.files)
             self._client.log_dict(child.run_id, card, CARD)
-        self._client.log_inputs(child.run_id, projection.datasets(step.record, step.evaluation))
+        self._show_samples(child.run_id, step)
         self._show_version(record, step, shown)
         points = projection.points(step.record if new else None, step.evaluation)
         # The database drops a point that it has: a second call after a kill draws none twice.
@@ -318,6 +309,16 @@ class Tracker:
             self._client.update_run(child.run_id, status="FINISHED")
         self._client.log_batch(child.run_id, metrics=points, tags=tags)
         shown.evaluations[day] = digest
+
+    def _show_samples(self, run_id: str, step: _Step) -> None:
+        inputs = projection.datasets(step.record, step.evaluation)
+        for attempts_left in (2, 1, 0):
+            try:
+                return self._client.log_inputs(run_id, inputs)
+            except MlflowException:
+                # Two publishers that add the same sample day at once collide; looked up again, it is there.
+                if not attempts_left:
+                    raise
 
     def _show_version(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
         """Register the step's version, or bring its tags up to date."""
@@ -347,21 +348,8 @@ class Tracker:
         shown.newest = max(shown.newest or version, version, key=_by_day)
 
     def _create_model(self, name: str) -> None:
-        with _unless_exists():
+        with unless_exists():
             self._client.create_registered_model(name)
-
-    def _open_experiment(self, artifacts: str | None, create: bool) -> str:
-        found = self._client.get_experiment_by_name(self.experiment)
-        if not found and create:
-            with _unless_exists():
-                return self._client.create_experiment(self.experiment, artifacts)
-            found = self._client.get_experiment_by_name(self.experiment)
-        if found and found.lifecycle_stage != "active":
-            raise CtnetError(
-                f"experiment {self.experiment!r} in {self.shown_uri} was deleted: "
-                "restore it or set another tracking.experiment"
-            )
-        return found.experiment_id if found else ""
 
     def _search_runs(self, run: str) -> list[Run]:
         return _pages(
@@ -392,21 +380,9 @@ class Tracker:
         return sorted(versions, key=_by_day)
 
     def _known_models(self) -> str:
-        with self._talking():
+        with talking(self.shown_uri):
             names = [model.name for model in self._client.search_registered_models(max_results=20)]
         return f"it has {', '.join(names)}" if names else "it has none"
-
-    @contextmanager
-    def _talking(self) -> Iterator[None]:
-        """Say in one line what went wrong between us and MLflow."""
-        try:
-            yield
-        except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
-            reason = _without_credentials(" ".join(str(error).split()))[:300]
-            raise CtnetError(
-                f"MLflow at {self.shown_uri} fails ({reason}): see that it runs and that tracking.mlflow_uri "
-                "is right, then run the same command again"
-            ) from error
 
 
 def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
@@ -450,57 +426,5 @@ def _pages(search: Callable[[str | None], Any]) -> list[Any]:
     return found
 
 
-@contextmanager
-def _unless_exists() -> Iterator[None]:
-    """Let somebody else have created it first."""
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
-
-
 def _quoted(value: str) -> str:
     return f'"{value}"' if "'" in value else f"'{value}'"
-
-
-def _without_credentials(text: str) -> str:
-    return re.sub(r"//[^/\s]*@", "//", text)
-
-
-def _is_database(uri: str) -> bool:
-    return bool(re.match(r"(sqlite|postgresql|mysql|mssql)\b", uri))
-
-
-def _probe(uri: str, create: bool) -> None:
-    """Fail soon where nothing answers: MLflow itself goes on trying for minutes."""
-    if re.match(r"https?://", uri):
-        try:
-            requests.get(uri, timeout=_PROBE_SECONDS)
-        except requests.exceptions.SSLError:
-            return  # MLflow has its own settings for certificates.
-    elif _is_database(uri):
-        file = _sqlite_file(uri)
-        if file and not file.exists() and not create:
-            raise CtnetError(f"no MLflow database at {file}: set tracking.mlflow_uri to where the runs are")
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            engine = sqlalchemy.create_engine(uri)
-        except ImportError as error:
-            raise CtnetError(f"MLflow's database needs a driver ({error}): install it") from error
-        with engine.connect():
-            pass
-        engine.dispose()
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    url = sqlalchemy.make_url(uri)
-    named = url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:"
-    return Path(url.database).absolute() if named and url.database else None
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Return where artifacts go: beside an SQLite file, and elsewhere where the server has them."""
-    file = _sqlite_file(uri) if _is_database(uri) else None
-    return (file.parent / "mlruns").as_uri() if file else None

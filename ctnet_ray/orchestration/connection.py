@@ -1,0 +1,134 @@
+"""Connecting to MLflow: soon, safely from several processes, and with failures that are one line."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import requests
+import sqlalchemy
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from sqlalchemy.exc import SQLAlchemyError
+
+from ctnet_ray.errors import CtnetError
+
+_PROBE_SECONDS = 5
+_CREATION_SECONDS = 300
+_SHOWN_CHARACTERS = 300
+
+
+def connect(uri: str, experiment: str, create: bool) -> tuple[MlflowClient, str]:
+    """Return a client that works, and the id of the experiment.
+
+    Args:
+        uri: Tracking and registry URI.
+        experiment: Name of the experiment.
+        create: Whether a database or an experiment that is not there is created; if not, the id is "".
+
+    Raises:
+        CtnetError: Nothing answers, there is no database, or the experiment was deleted.
+    """
+    with talking(uri):
+        if re.match(r"https?://", uri):
+            _probe_server(uri)
+        file = _sqlite_file(uri) if _is_database(uri) else None
+        if file and not file.exists() and not create:
+            raise CtnetError(f"no MLflow database at {file}: set tracking.mlflow_uri to where the runs are")
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow does not lock while it creates the tables: two processes would break each other's database.
+        lock = FileLock(f"{file}.lock", timeout=_CREATION_SECONDS) if file and create else nullcontext()
+        with lock:
+            if _is_database(uri):
+                _probe_database(uri)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            # Artifacts go beside an SQLite file, and elsewhere to where the server has them.
+            artifacts = (file.parent / "mlruns").as_uri() if file else None
+            found = _experiment(client, experiment, artifacts, create)
+    if found and found.lifecycle_stage != "active":
+        raise CtnetError(
+            f"experiment {experiment!r} in {without_credentials(uri)} was deleted: "
+            "restore it or set another tracking.experiment"
+        )
+    return client, found.experiment_id if found else ""
+
+
+@contextmanager
+def talking(uri: str) -> Iterator[None]:
+    """Say in one line what goes wrong between us and MLflow.
+
+    Raises:
+        CtnetError: In place of MLflow's, the database's, the network's and the disk's errors.
+    """
+    try:
+        yield
+    except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
+        reason = without_credentials(" ".join(str(error).split()))[:_SHOWN_CHARACTERS]
+        raise CtnetError(
+            f"MLflow at {without_credentials(uri)} fails ({reason}): see that it runs and that "
+            "tracking.mlflow_uri is right, then run the same command again"
+        ) from error
+
+
+@contextmanager
+def unless_exists() -> Iterator[None]:
+    """Let somebody else have created it first."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+
+
+def without_credentials(text: str) -> str:
+    """Return text with user and password taken out of every URI in it."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: bool) -> Experiment | None:
+    found = client.get_experiment_by_name(name)
+    if found or not create:
+        return found
+    with unless_exists():
+        client.create_experiment(name, artifacts)
+    return client.get_experiment_by_name(name)
+
+
+def _is_database(uri: str) -> bool:
+    return bool(re.match(r"(sqlite|postgresql|mysql|mssql)\b", uri))
+
+
+def _probe_server(uri: str) -> None:
+    """Fail soon where nothing answers: MLflow itself goes on trying for minutes."""
+    try:
+        requests.get(uri, timeout=_PROBE_SECONDS)
+    except requests.exceptions.SSLError:
+        return  # MLflow has its own settings for certificates.
+    except requests.RequestException as error:
+        raise CtnetError(
+            f"no MLflow server answers at {without_credentials(uri)} ({type(error).__name__}): "
+            "start it, or set tracking.mlflow_uri to where it is"
+        ) from error
+
+
+def _probe_database(uri: str) -> None:
+    """Fail soon where there is no database: MLflow itself goes on trying for two minutes."""
+    try:
+        engine = sqlalchemy.create_engine(uri)
+    except ImportError as error:
+        raise CtnetError(f"the database {without_credentials(uri)} needs a driver: {error}") from error
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return None
+    return Path(url.database).absolute()

@@ -1,0 +1,39 @@
+"""Show where a registered model version came from.
+
+python -m jobs.lineage NAME[/VERSION] [--json]
+"""
+
+import json as json_format
+import sys
+
+from rich.console import Console
+
+from ctnet_ray.config import TrackingConfig
+from ctnet_ray.orchestration.lineage import ancestry, tree
+from ctnet_ray.orchestration.tracking import Tracker
+from jobs.command import run
+
+
+def main(
+    name: str,
+    json: bool = False,
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+) -> None:
+    """Print the ancestry of a version: parents, source versions, sample days, code and configuration.
+
+    Args:
+        name: Registered model: NAME/VERSION, or NAME for the version of its newest day.
+        json: Print JSON in place of a tree.
+        tracking: Where versions are registered.
+    """
+    found = ancestry(Tracker(tracking.mlflow_uri, tracking.experiment, create=False), name)
+    if json:
+        print(json_format.dumps(found, indent=2))
+    else:
+        Console().print(tree(found))
+
+
+if __name__ == "__main__":
+    # The option takes true or false; standing alone it means true.
+    arguments = ["--json=true" if argument == "--json" else argument for argument in sys.argv[1:]]
+    run(main, __doc__ or "", arguments, positional=True)
