@@ -48,7 +48,7 @@ def test_one_file_reads_ray_data() -> None:
 
 
 def test_only_tracking_knows_mlflow() -> None:
-    known = {"ctnet_ray/orchestration/tracking.py", "ctnet_ray/orchestration/projection.py"}
+    known = {f"ctnet_ray/orchestration/{name}.py" for name in ("connection", "projection", "tracking")}
     found = _importers("mlflow")
     assert "ctnet_ray/orchestration/tracking.py" in found
     assert found <= known
