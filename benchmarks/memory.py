@@ -1,0 +1,62 @@
+"""How much memory the processes of a job hold at most."""
+
+import os
+import threading
+from dataclasses import dataclass
+
+import psutil
+
+_MIB = 1 << 20
+
+
+@dataclass
+class Peaks:
+    """Peaks in MiB."""
+
+    trainer_rss: float = 0.0
+    """Training worker: all pages that it has mapped and touched, the object store's among them."""
+    trainer_private: float = 0.0
+    """Training worker: pages that are its alone (USS)."""
+    all_processes: float = 0.0
+    """This process and all below it, shared pages counted once (sum of PSS)."""
+
+
+class Sampler:
+    """Samples this process and those below it while the block runs.
+
+    Args:
+        seconds: Between two samples.
+    """
+
+    def __init__(self, seconds: float = 0.5) -> None:
+        self.peaks = Peaks()
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Sampler":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def sample(self) -> None:
+        """Look once."""
+        root = psutil.Process(os.getpid())
+        total = 0.0
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                held, title = process.memory_full_info(), " ".join(process.cmdline())
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            total += held.pss / _MIB
+            if "RayTrainWorker" in title:
+                self.peaks.trainer_rss = max(self.peaks.trainer_rss, held.rss / _MIB)
+                self.peaks.trainer_private = max(self.peaks.trainer_private, held.uss / _MIB)
+        self.peaks.all_processes = max(self.peaks.all_processes, total)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self.sample()

@@ -1,0 +1,63 @@
+"""When a run's batches and steps were done, as the worker saw it."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from ctnet_ray import storage
+from ctnet_ray.orchestration import worker
+from ctnet_ray.orchestration.worker import Launch, RayContext
+
+_FILE = "timeline.json"
+
+
+@dataclass(frozen=True)
+class Span:
+    """One activity, in seconds since the epoch."""
+
+    activity: str
+    """"train DAY" and "score DAY", from its first batch's end to its last one's; "report", around the report
+    to Ray Train."""
+    start: float
+    stop: float
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return self.stop - self.start
+
+
+class TimedContext(RayContext):
+    """A context that notes the time, and writes what it noted into the run's folder after every step."""
+
+    def __init__(self, board: Any) -> None:
+        super().__init__(board)
+        self._spans: list[list[Any]] = []
+
+    def progress(self, run: str, activity: str, rows: int, total: int) -> None:
+        """Note the end of a batch."""
+        super().progress(run, activity, rows, total)
+        now = time.time()
+        if not self._spans or self._spans[-1][0] != activity:
+            self._spans.append([activity, now, now])
+        self._spans[-1][2] = now
+
+    def step_done(self, folder: str) -> None:
+        """Note the time that reporting takes."""
+        start = time.time()
+        super().step_done(folder)
+        self._spans.append(["report", start, time.time()])
+        if self.rank == 0:
+            storage.write_json(storage.join(folder, _FILE), {"spans": self._spans})
+
+
+def train(config: dict[str, Launch]) -> None:
+    """Be `worker.train`, with a context that notes the time."""
+    with mock.patch.object(worker, "RayContext", TimedContext):
+        worker.train(config)
+
+
+def read(folder: str) -> list[Span]:
+    """Return the spans of the run in `folder`, in order."""
+    return [Span(*entry) for entry in storage.read_json(storage.join(folder, _FILE))["spans"]]
