@@ -111,7 +111,11 @@ def read_json(uri: str) -> dict[str, Any]:
 
 
 def write_json(uri: str, content: dict[str, Any]) -> None:
-    """Write a JSON object in one atomic replacement."""
+    """Write a JSON object in one atomic replacement.
+
+    Raises:
+        CtnetError: The disk is full, or the folder can't be written; what stood there before still does.
+    """
     filesystem, path = resolve(uri)
     data = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
     if not isinstance(filesystem, fs.LocalFileSystem):
@@ -124,6 +128,10 @@ def write_json(uri: str, content: dict[str, Any]) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(target)
+    except OSError as error:
+        raise CtnetError(
+            f"can't write {uri} ({error.strerror}): make room and run the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

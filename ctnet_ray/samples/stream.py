@@ -13,7 +13,7 @@ import ray.data
 from ray.data import DataContext
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.reading import Reading, Unit, read_unit
+from ctnet_ray.samples.reading import Reading, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
@@ -58,6 +58,3 @@ def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.
         if table.column_names == [_ERROR]:
             raise CtnetError(table[_ERROR][0].as_py())
         yield table
-
-
-__all__ = ["Unit", "stream"]
