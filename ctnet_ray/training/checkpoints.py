@@ -168,7 +168,7 @@ def _save_shards(folder: str, tensors: Tensors) -> None:
     if not tensors:
         return
     writer = HuggingFaceStorageWriter(_fsspec_path(folder), save_distributed=True)
-    writer.fs = _StableFileSystem()
+    writer.fs = _StableFileSystem()  # type: ignore[assignment]
     writer.path = writer.fs.init_path(_fsspec_path(folder))
     dcp.save(dict(tensors), storage_writer=writer)
 
@@ -204,7 +204,7 @@ class _StableStream:
         return getattr(self._stream, name)
 
 
-def _first_cause(error: Exception) -> BaseException:
+def _first_cause(error: BaseException) -> BaseException:
     """Return what went wrong on the first worker where something did."""
     failures = list(error.failures.values()) if isinstance(error, CheckpointException) else []
     return failures[0][0] if failures else error

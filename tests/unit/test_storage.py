@@ -176,7 +176,7 @@ def test_failed_json_write_keeps_the_old_content(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(CtnetError, match="No space left on device.: make room"):
+    with pytest.raises(CtnetError, match=r"No space left on device.: make room"):
         storage.write_json(uri, {"a": 2})
     assert storage.read_json(uri) == {"a": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
