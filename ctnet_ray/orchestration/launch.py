@@ -3,8 +3,10 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -25,29 +27,51 @@ def connect(compute: ComputeConfig) -> None:
     """Join the Ray cluster that RAY_ADDRESS or `ray job submit` names, or start one on this machine.
 
     Raises:
-        CtnetError: The cluster does not answer, or can't ever hold the workers.
+        CtnetError: The cluster does not answer or refuses, or this machine can't hold the workers.
     """
-    if not ray.is_initialized():
-        options = {"log_to_driver": bool(os.environ.get("CTNET_RAY_LOGS")), "logging_level": logging.ERROR}
-        if os.environ.get("RAY_ADDRESS"):
-            try:
-                ray.init(**options)
-            except ConnectionError as error:
-                raise CtnetError(
-                    f"no Ray cluster at {os.environ['RAY_ADDRESS']}: start it or unset RAY_ADDRESS"
-                ) from error
-        else:
-            needed = compute.workers * compute.cpus_per_worker + READING_CPUS
-            ray.init(num_cpus=max(os.cpu_count() or 1, int(needed + 1)), include_dashboard=False, **options)
-    held = ray.cluster_resources()
     wanted = {"CPU": compute.workers * compute.cpus_per_worker, "GPU": float(compute.workers * compute.gpu)}
+    if not ray.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            _join(os.environ["RAY_ADDRESS"])
+        else:
+            _start(wanted["CPU"])
+    held = ray.cluster_resources()
     for resource, amount in wanted.items():
-        # An autoscaling cluster may grow to it; one machine can't.
-        if amount > held.get(resource, 0) and len(ray.nodes()) == 1 and not os.environ.get("RAY_ADDRESS"):
-            raise CtnetError(
-                f"{compute.workers} workers need {amount:g} {resource}s and this machine has "
-                f"{held.get(resource, 0):g}: lower compute.workers or compute.cpus_per_worker"
-            )
+        if amount <= held.get(resource, 0):
+            continue
+        lack = (
+            f"{compute.workers} workers need {amount:g} {resource}s and there are {held.get(resource, 0):g}"
+        )
+        if not os.environ.get("RAY_ADDRESS"):
+            raise CtnetError(f"{lack}: lower compute.workers or compute.cpus_per_worker, or use a cluster")
+        # An autoscaling cluster may grow to it, one that does not never will: Ray waits without a word.
+        open_console(stderr=True).log(f"{lack}: waiting for the cluster to grow")
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(**_quiet())
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        reason = str(error).splitlines()[0]
+        raise CtnetError(
+            f"no way into the Ray cluster at {address} ({reason}): start it, see that RAY_AUTH_MODE and the "
+            "token are the cluster's, or unset RAY_ADDRESS"
+        ) from error
+
+
+def _start(cpus: float) -> None:
+    there = os.cpu_count() or 1
+    if cpus > there:
+        raise CtnetError(
+            f"the workers need {cpus:g} CPUs and this machine has {there}: lower compute.workers or "
+            "compute.cpus_per_worker, or use a cluster"
+        )
+    # "local": not a cluster that somebody has started here for other work.
+    ray.init("local", num_cpus=max(there, int(cpus + READING_CPUS + 1)), include_dashboard=False, **_quiet())
+
+
+def _quiet() -> dict[str, Any]:
+    return {"log_to_driver": bool(os.environ.get("CTNET_RAY_LOGS")), "logging_level": logging.ERROR}
 
 
 def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker, models: str) -> None:

@@ -1,10 +1,11 @@
 """One Ray, one small world and one set of trained runs for the whole suite: a launch costs 10 to 20 s."""
 
+import io
 import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import ray
 import yaml
+from mlflow import MlflowClient
 
 from ctnet_ray.config import (
     AdapterConfig,
@@ -24,14 +26,21 @@ from ctnet_ray.config import (
     TrainingConfig,
     TransferConfig,
 )
+from ctnet_ray.orchestration.launch import run_plans
+from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.samples.synthetic import write_schema, write_world
 from ctnet_ray.samples.synthetic_config import WorldConfig
-from ctnet_ray.training.records import EvaluationRecord, read_steps
+from ctnet_ray.training.checkpoints import read_manifest
+from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.records import EvaluationRecord, read_steps, version_folder
+from jobs import pretrain_source, train_target
 
 FIRST = date(2022, 4, 25)
 DAYS = [FIRST + timedelta(days=index) for index in range(6)]
+TRANSFER_DAYS = DAYS[2:5]
+ONE = ComputeConfig(cpus_per_worker=0.5)
 WORLD = WorldConfig(
     days=len(DAYS),
     source_rows=600,
@@ -88,6 +97,16 @@ class World:
         )
         return replace(transfer, **changes)
 
+    def metric_history(self, run: str, key: str) -> list[float]:
+        """Return the points of a metric of a continual run, by day."""
+        client = MlflowClient(self.tracking.mlflow_uri, self.tracking.mlflow_uri)
+        experiment = client.get_experiment_by_name(self.tracking.experiment)
+        assert experiment
+        found = client.search_runs([experiment.experiment_id], f"tags.`ctnet.run` = '{run}'")
+        (parent,) = (entry for entry in found if "ctnet.day" not in entry.data.tags)
+        points = client.get_metric_history(parent.info.run_id, key)
+        return [point.value for point in sorted(points, key=lambda point: point.step)]
+
     def copied_to(self, root: Path) -> "World":
         """Return a world with a copy of the samples, to be damaged, that shares nothing else."""
         shutil.copytree(self.store, root / "store")
@@ -104,9 +123,6 @@ def write_yaml(path: Path, config: JobConfig, *sections: str) -> Path:
 
 def outcome(folder: str) -> dict[date, tuple[Any, ...]]:
     """Return what a run came to: by day, its files' checksums, where it came from, and how it scored."""
-    from ctnet_ray.training.checkpoints import read_manifest
-    from ctnet_ray.training.records import version_folder
-
     found: dict[date, tuple[Any, ...]] = {}
     for step in read_steps(folder):
         files = read_manifest(version_folder(folder, step.day))["files"]
@@ -120,6 +136,22 @@ def outcome(folder: str) -> dict[date, tuple[Any, ...]]:
             evaluation.metrics if evaluation else None,
         )
     return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What was run, by method."""
+
+    plans: dict[str, RunPlan]
+    printed: str
+    """What `jobs.train_target` wrote to standard output."""
+    said: str
+    """What it wrote to standard error."""
+
+    def metrics(self, method: str, day: date) -> dict[str, float]:
+        found = EvaluationRecord.read(self.plans[method].folder, day)
+        assert found
+        return found.metrics
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +174,33 @@ def _write_database(path: Path) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A local Ray that the launches of this process join."""
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def trained(world: World, cluster: None) -> Trained:
+    """A source series of four days, a base model of five, and transfers from the third day on."""
+    source = world.config("feed")
+    pretrain_source.main(source.data, source.model, source.training, source.compute, source.tracking)
+    tracker = world.tracker()
+    base = world.config(last=DAYS[1])
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said:
+        train_target.main(
+            base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
+        )
+    # The base run goes on for three days in the same launch.
+    configs = [world.config(last=DAYS[4])]
+    configs += [
+        world.config(
+            first=TRANSFER_DAYS[0],
+            last=TRANSFER_DAYS[-1],
+            transfer=world.ctnet(method, hot_start="ctnet.channel.base"),
+        )
+        for method in ("ctnet", "ctnet_one_time", "source_direct")
+    ]
+    plans = [plan_job(config, tracker) for config in configs]
+    run_plans(plans, ONE, tracker, world.tracking.models)
+    plans.append(plan_job(source, tracker, "source"))
+    return Trained({plan.record.method: plan for plan in plans}, printed.getvalue(), said.getvalue())

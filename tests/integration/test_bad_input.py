@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import AuthenticationError
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
@@ -236,6 +237,34 @@ def test_hot_start_of_another_width(own: World, monkeypatch: pytest.MonkeyPatch)
     register(own, "warm", DAYS[:1], model_config=ModelConfig(hidden=(4,), attention_hidden=8))
     with said_before_ray(own, monkeypatch, "warm/1 has other features or widths"):
         train_series(own.config(first=DAYS[1], transfer=TransferConfig(hot_start="warm")), "target")
+
+
+def test_more_workers_than_the_machine_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(launch.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
+    with pytest.raises(CtnetError, match="the workers need 4096 CPUs and this machine has"):
+        launch.connect(ComputeConfig(workers=4096))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ConnectionError("nobody\nanswers"),
+        AuthenticationError("Unauthorized"),
+        RuntimeError("version differs"),
+    ],
+)
+def test_cluster_that_does_not_let_us_in(monkeypatch: pytest.MonkeyPatch, failure: Exception) -> None:
+    def init(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(launch.ray, "init", init)
+    with pytest.raises(CtnetError, match=r"no way into the Ray cluster at 127.0.0.1:9 \(.*token") as caught:
+        launch.connect(ComputeConfig())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,69 +1,21 @@
 """The whole job, as people run it: a source series, target models on top of it, their versions in MLflow."""
 
 import io
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from contextlib import redirect_stderr
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ctnet_ray.config import ComputeConfig, TransferConfig
 from ctnet_ray.orchestration.continual import evaluate_version
 from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.records import EvaluationRecord, read_steps
-from jobs import pretrain_source, train_target
-from tests.integration.conftest import DAYS, WORLD, World
+from tests.integration.conftest import DAYS, ONE, TRANSFER_DAYS, WORLD, Trained, World
 
-ONE = ComputeConfig(cpus_per_worker=0.5)
 TWO = replace(ONE, workers=2)
-TRANSFER_DAYS = DAYS[2:5]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What was run, by method."""
-
-    plans: dict[str, RunPlan]
-    printed: str
-    """What `jobs.train_target` wrote to standard output."""
-    said: str
-    """What it wrote to standard error."""
-
-    def metrics(self, method: str, day: date) -> dict[str, float]:
-        found = EvaluationRecord.read(self.plans[method].folder, day)
-        assert found
-        return found.metrics
-
-
-@pytest.fixture(scope="module")
-def trained(world: World, cluster: None) -> Trained:
-    """A source series of four days, a base model of five, and transfers from the third day on."""
-    source = world.config("feed")
-    pretrain_source.main(source.data, source.model, source.training, source.compute, source.tracking)
-    tracker = world.tracker()
-    base = world.config(last=DAYS[1])
-    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said:
-        train_target.main(
-            base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
-        )
-    # The base run goes on for three days in the same launch.
-    configs = [world.config(last=DAYS[4])]
-    configs += [
-        world.config(
-            first=TRANSFER_DAYS[0],
-            last=TRANSFER_DAYS[-1],
-            transfer=world.ctnet(method, hot_start="ctnet.channel.base"),
-        )
-        for method in ("ctnet", "ctnet_one_time", "source_direct")
-    ]
-    plans = [plan_job(config, tracker) for config in configs]
-    run_plans(plans, ONE, tracker, world.tracking.models)
-    plans.append(plan_job(source, tracker, "source"))
-    return Trained({plan.record.method: plan for plan in plans}, printed.getvalue(), said.getvalue())
 
 
 @pytest.mark.parametrize(
