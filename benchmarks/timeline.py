@@ -21,6 +21,8 @@ class Span:
     to Ray Train."""
     start: float
     stop: float
+    cpu_seconds: float
+    """CPU time of the worker's process in it, all threads."""
 
     @property
     def seconds(self) -> float:
@@ -34,20 +36,22 @@ class TimedContext(RayContext):
     def __init__(self, board: Any) -> None:
         super().__init__(board)
         self._spans: list[list[Any]] = []
+        self._cpu = 0.0  # CPU time at the start of the last span
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
         """Note the end of a batch."""
         super().progress(run, activity, rows, total)
-        now = time.time()
+        now, cpu = time.time(), time.process_time()
         if not self._spans or self._spans[-1][0] != activity:
-            self._spans.append([activity, now, now])
-        self._spans[-1][2] = now
+            self._spans.append([activity, now, now, 0.0])
+            self._cpu = cpu
+        self._spans[-1][2:] = now, cpu - self._cpu
 
     def step_done(self, folder: str) -> None:
         """Note the time that reporting takes."""
-        start = time.time()
+        start, cpu = time.time(), time.process_time()
         super().step_done(folder)
-        self._spans.append(["report", start, time.time()])
+        self._spans.append(["report", start, time.time(), time.process_time() - cpu])
         if self.rank == 0:
             storage.write_json(storage.join(folder, _FILE), {"spans": self._spans})
 
