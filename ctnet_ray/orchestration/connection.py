@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ctnet_ray.errors import CtnetError
 
-_PROBE_SECONDS = 5
+_PROBE_SECONDS = (5, 10)  # to connect, to answer
 _CREATION_SECONDS = 300
 _SHOWN_CHARACTERS = 300
 

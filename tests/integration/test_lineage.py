@@ -15,8 +15,6 @@ from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.training.records import RunRecord, SampleRef, StepRecord, VersionRef, version_folder
 from jobs import lineage as job
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
-
 DAY = date(2022, 5, 1)
 
 

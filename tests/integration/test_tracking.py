@@ -27,8 +27,6 @@ from ctnet_ray.training.records import (
 )
 
 DAY = date(2022, 5, 1)
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")  # MLflow's own
-
 EPOCH_DAYS = 19113  # 2022-05-01 is that many days after 1970-01-01
 
 
