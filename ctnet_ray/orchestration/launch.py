@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -95,7 +96,14 @@ def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker
     if not open_plans:
         console.log("nothing to do: all steps are done")
         return
-    _fit(open_plans, compute, models, tracker.publish)
+    try:
+        _fit(open_plans, compute, models, tracker.publish)
+    except Exception:
+        # What went wrong says more than an MLflow that can't be told of it.
+        with suppress(CtnetError):
+            for plan in open_plans:
+                tracker.finish(plan.record.run, "FINISHED" if _is_done(plan) else "FAILED")
+        raise
     for plan in open_plans:
         tracker.publish(plan.folder)
         tracker.finish(plan.record.run)
