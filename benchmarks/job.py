@@ -205,10 +205,10 @@ def _throughput(
     state = TrainingState(plan.model, plan.training, torch.device("cpu"))
     steps, jobs = [], []
     for repeat in range(repeats):
-        before = step_speed(state, held, rows // 2)
+        before = step_speed(state, held, rows // 4)
         plan = samples.make_plan(root, f"job{repeat}", schema, [day], batch_size, evaluate=False)
         jobs.append(run_job(plan, compute))
-        after = step_speed(state, held, rows // 2)
+        after = step_speed(state, held, rows // 4)
         # The mean of right before and right after: other load on the machine drifts.
         steps.append(Speed((before.wall + after.wall) / 2, (before.cpu + after.cpu) / 2))
     sequences = sum(feature.kind == "sequence" for feature in schema.features)

@@ -58,6 +58,7 @@ def update(
     tables = weights_offsets_F.tolist()
     bounds = offsets[:: max((len(offsets) - 1) // len(tables), 1)].tolist()
     dims = torch.tensor([0, dim], dtype=torch.int32)
+    bag_bounds = torch.arange(len(indices_N) + 1, dtype=indices_N.dtype)
     for _, features in groupby(range(len(tables)), key=tables.__getitem__):
         first, *others = features
         last = others[-1] if others else first
@@ -74,7 +75,7 @@ def update(
             hash_size_cumsum[[first, last + 1]],
             total_hash_size_bits,
             indices_N[start:stop],
-            torch.arange(stop - start + 1, dtype=indices_N.dtype),
+            bag_bounds[: stop - start + 1],
             _SUM,
             torch.empty(0),  # no weights of single rows
             stochastic_rounding,
