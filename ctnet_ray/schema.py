@@ -166,13 +166,13 @@ def from_dict(content: Any, where: str = "schema") -> Schema:
     Raises:
         CtnetError: As `load`.
     """
-    top = _mapping(content, where, {"embedding_dim", "tables", "features"})
+    top = section(content, where, {"embedding_dim", "tables", "features"})
     dim = _width(top.get("embedding_dim", 16), f"{where}: embedding_dim")
     declared = {
         str(name): _table(str(name), entry, dim, f"{where}: tables.{name}")
-        for name, entry in _mapping(top.get("tables") or {}, f"{where}: tables").items()
+        for name, entry in section(top.get("tables") or {}, f"{where}: tables").items()
     }
-    entries = _mapping(top.get("features") or {}, f"{where}: features")
+    entries = section(top.get("features") or {}, f"{where}: features")
     if not entries:
         raise CtnetError(f"{where}: features: at least one feature is needed")
     # By name: the order decides how inputs and weights line up, and must not depend on how a file lists it.
@@ -190,7 +190,17 @@ def _feature_to_dict(feature: Feature) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def _mapping(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
+def section(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
+    """Return one mapping of a YAML file.
+
+    Args:
+        value: What stands there.
+        where: File and key, for messages.
+        known: Keys that it may have; None: any.
+
+    Raises:
+        CtnetError: It is no mapping, or has a key that is not known.
+    """
     if not isinstance(value, Mapping):
         raise CtnetError(f"{where}: a mapping is needed, not {value!r}")
     unknown = sorted(str(key) for key in value if known is not None and key not in known)
@@ -213,7 +223,7 @@ def _width(value: Any, where: str) -> int:
 
 
 def _table(name: str, entry: Any, dim: int, where: str) -> Table:
-    values = _mapping(entry, where, {"rows", "dim"})
+    values = section(entry, where, {"rows", "dim"})
     if "rows" not in values:
         raise CtnetError(f"{where}.rows: missing")
     return Table(
@@ -233,7 +243,7 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
     if not name.isidentifier() or name in RESERVED:
         raise CtnetError(f"{where}: the name must be an identifier other than {', '.join(RESERVED)}")
     allowed = {field.name for field in fields(Feature)} - {"name"}
-    values = _mapping(entry, where, allowed)
+    values = section(entry, where, allowed)
     kind = values.get("kind")
     if kind not in get_args(Kind):
         raise CtnetError(f"{where}.kind: one of {', '.join(get_args(Kind))} is needed, not {kind!r}")

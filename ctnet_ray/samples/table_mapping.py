@@ -28,7 +28,7 @@ import yaml
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.schema import Kind, Schema
+from ctnet_ray.schema import Kind, Schema, section
 
 Unit = Literal["s", "ms", "us", "iso"]
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
@@ -136,13 +136,13 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
     Raises:
         CtnetError: As `load`.
     """
-    top = _section(content, name, _KEYS)
-    time = _section(_needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
-    domain = _section(_needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename"})
+    top = section(content, name, _KEYS)
+    time = section(_needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
+    domain = section(_needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename"})
     if ("column" in domain) == ("constant" in domain):
         raise CtnetError(f"{name}: domain: give either column or constant")
-    days = _section(top.get("days") or {}, f"{name}: days", {"first", "last"})
-    text = _section(top.get("csv") or {}, f"{name}: csv", {"delimiter", "header"})
+    days = section(top.get("days") or {}, f"{name}: days", {"first", "last"})
+    text = section(top.get("csv") or {}, f"{name}: csv", {"delimiter", "header"})
     user, item = (_text(_needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories = _histories(top, entries, name)
@@ -155,7 +155,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else "",
         rename={
             str(value): _text(new, f"{name}: domain.rename.{value}")
-            for value, new in _section(domain.get("rename") or {}, f"{name}: domain.rename").items()
+            for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
         },
         user=user,
         item=item,
@@ -174,9 +174,9 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
 
 
 def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
-    entries = _section(top.get("features") or {}, f"{name}: features")
+    entries = section(top.get("features") or {}, f"{name}: features")
     return {
-        str(key): _section(entry or {}, f"{name}: features.{key}", _FEATURE_KEYS)
+        str(key): section(entry or {}, f"{name}: features.{key}", _FEATURE_KEYS)
         for key, entry in entries.items()
     }
 
@@ -194,7 +194,7 @@ def _histories(
     top: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], name: str
 ) -> tuple[int, dict[str, str]]:
     where = f"{name}: histories"
-    values = _section(top.get("histories") or {}, where, {"length", "of"})
+    values = section(top.get("histories") or {}, where, {"length", "of"})
     length = values.get("length", 20)
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:
         raise CtnetError(f"{where}.length: a whole number of at least 1 is needed, not {length!r}")
@@ -258,19 +258,10 @@ def _label(value: Any, where: str) -> Label:
     return Label(column, operator, number)  # type: ignore[arg-type]
 
 
-def _section(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise CtnetError(f"{where}: a mapping is needed, not {value!r}")
-    unknown = sorted(str(key) for key in value if known is not None and key not in known)
-    if unknown:
-        raise CtnetError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known or ()))}")
-    return value
-
-
-def _needed(section: Mapping[str, Any], key: str, where: str) -> Any:
-    if section.get(key) is None:
+def _needed(values: Mapping[str, Any], key: str, where: str) -> Any:
+    if values.get(key) is None:
         raise CtnetError(f"{where}{'.' if ': ' in where else ': '}{key}: missing")
-    return section[key]
+    return values[key]
 
 
 def _text(value: Any, where: str) -> str:
