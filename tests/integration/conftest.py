@@ -127,7 +127,7 @@ def outcome(folder: str) -> dict[date, tuple[Any, ...]]:
     for step in read_steps(folder):
         files = read_manifest(version_folder(folder, step.day))["files"]
         evaluation = EvaluationRecord.read(folder, step.day)
-        parent = (step.parent.run, step.parent.day) if step.parent else None
+        parent = step.parent.day if step.parent else None
         found[step.day] = (
             tuple((file["name"], file["sha256"]) for file in files),
             parent,
