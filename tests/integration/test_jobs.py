@@ -1,6 +1,7 @@
 """The whole job, as people run it: a source series, target models on top of it, their versions in MLflow."""
 
 import io
+import json
 from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import date
@@ -13,6 +14,7 @@ from ctnet_ray.orchestration.continual import evaluate_version
 from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.training.records import EvaluationRecord, read_steps
+from jobs import lineage
 from tests.integration.conftest import DAYS, ONE, TRANSFER_DAYS, WORLD, Trained, World
 
 TWO = replace(ONE, workers=2)
@@ -139,11 +141,28 @@ def test_two_workers_train_on_every_row_once(world: World, trained: Trained) -> 
     )
 
 
+def test_lineage_names_parent_and_source(
+    world: World, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lineage.main("ctnet.channel.ctnet/2", json=True, tracking=world.tracking)
+    versions = json.loads(capsys.readouterr().out)["versions"]
+    entry = versions["ctnet.channel.ctnet/2"]
+    assert (entry["parent"], entry["source"]) == ("ctnet.channel.ctnet/1", "ctnet.feed.source/4")
+    assert versions["ctnet.channel.ctnet/1"]["parent"] == "ctnet.channel.base/2"
+    lineage.main("ctnet.channel.ctnet/2", tracking=world.tracking)
+    assert "ctnet.feed.source/4" in capsys.readouterr().out
+
+
 def test_run_that_is_done_does_nothing(world: World, trained: Trained) -> None:
     tracker = world.tracker()
+    plan = trained.plans["ctnet"]
+    # As it is left by a kill between the last step and the end of the run.
+    parent, _ = _runs(_client(world), plan.record.run)
+    _client(world).update_run(parent.info.run_id, status="RUNNING")
     with redirect_stderr(io.StringIO()) as said:
-        run_plans([trained.plans["ctnet"]], ONE, tracker, world.tracking.models)
+        run_plans([plan], ONE, tracker, world.tracking.models)
     assert "nothing to do" in said.getvalue()
+    assert _runs(_client(world), plan.record.run)[0].info.status == "FINISHED"
     assert len(tracker.versions("ctnet.channel.ctnet")) == len(TRANSFER_DAYS)
 
 
