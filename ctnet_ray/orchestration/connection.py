@@ -1,5 +1,6 @@
 """Connecting to MLflow: soon, safely from several processes, and with failures that are one line."""
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,9 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
 from ctnet_ray.errors import CtnetError
+
+# It tells of every table that it makes.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 
 _PROBE_SECONDS = (5, 10)  # to connect, to answer
 _CREATION_SECONDS = 300

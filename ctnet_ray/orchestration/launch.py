@@ -92,6 +92,9 @@ def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
         tracker.publish(plan.folder)
+        if _is_done(plan):
+            # Killed between its last step and its end, it is still open.
+            tracker.finish(plan.record.run)
     open_plans = tuple(plan for plan in plans if not _is_done(plan))
     if not open_plans:
         console.log("nothing to do: all steps are done")

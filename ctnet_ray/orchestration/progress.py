@@ -141,9 +141,9 @@ class Display:
             started = time.monotonic()
             try:
                 self._on_step(folder)
+                self._console.log(f"recorded {_newest(folder)} ({time.monotonic() - started:.1f} s)")
             except Exception as error:  # raised again in the launching thread
                 self._error = error
-            self._console.log(f"recorded {_newest(folder)} ({time.monotonic() - started:.1f} s)")
 
 
 def _newest(folder: str) -> str:

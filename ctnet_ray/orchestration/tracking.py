@@ -135,7 +135,7 @@ class Tracker:
             self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
 
     def finish(self, run: str, status: str = "FINISHED") -> None:
-        """Close a published run.
+        """Close a published run; one that ended with this status already stays as it is.
 
         Args:
             run: Name of the continual run.
@@ -149,7 +149,8 @@ class Tracker:
             parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
-            self._client.set_terminated(parents[0].info.run_id, status)
+            if parents[0].info.status != status:
+                self._client.set_terminated(parents[0].info.run_id, status)
 
     def versions(self, model: str) -> list[ModelVersion]:
         """Return all versions of a registered model, ascending by day and version; none if it is unknown.
