@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 import ray.data
-from ray.data import DataContext
+from ray.data import DataContext, ExecutionResources
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.reading import Reading, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
+LOOKAHEAD_BYTES = 256 << 20  #: object store that one trainer's stream may fill
 
 
 def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.5) -> Iterator[pa.Table]:
@@ -39,6 +40,9 @@ def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    # Without a limit, reading runs ahead of training until half the object store is full.
+    limits = ExecutionResources(object_store_memory=LOOKAHEAD_BYTES)
+    context.execution_options.resource_limits = limits
     # A unit is a block is a table: nothing may be cut or put together on the way.
     context.target_max_block_size = None
     chosen = list(columns)
