@@ -51,7 +51,8 @@ def test_only_tracking_knows_mlflow() -> None:
     known = {f"ctnet_ray/orchestration/{name}.py" for name in ("connection", "projection", "tracking")}
     found = _importers("mlflow")
     assert "ctnet_ray/orchestration/tracking.py" in found
-    assert found <= known
+    # The recovery benchmark looks at MLflow from outside, to compare what two runs left there.
+    assert found <= known | {"benchmarks/recovery.py"}
 
 
 @pytest.mark.parametrize("module", ["pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"])
