@@ -53,15 +53,17 @@ def main(store: str, domain: str, first_day: date, last_day: date, kills: int = 
         started = time.monotonic()
         _start(whole, data).wait()
         seconds = time.monotonic() - started
-        console.print(f"never killed: {seconds:.0f} s, {len(_versions(whole))} versions")
-        for _ in range(kills):
+        console.print(f"never killed: {seconds:.0f} s, {_days_done(whole)} days")
+        days = (last_day - first_day).days + 1
+        for version in sorted(moments.sample(range(days), kills)):
             process = _start(broken, data)
-            # From the first step on: before it, there is nothing to lose.
-            wait = moments.uniform(0.3, 0.95) * seconds
-            time.sleep(wait)
+            # Starting takes most of the time: the moment is counted from the version before it.
+            while _days_done(broken) < version and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(moments.uniform(0, 0.5))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            console.print(f"killed after {wait:.0f} s with {len(_versions(broken))} versions")
+            console.print(f"killed with {_days_done(broken)} of {days} days done")
         _start(broken, data).wait()
         same = {
             "versions and evaluations": (_versions(whole), _versions(broken)),
@@ -82,6 +84,10 @@ def _start(root: Path, data: list[str]) -> subprocess.Popen[bytes]:
 
 def _uri(root: Path) -> str:
     return f"sqlite:///{root / 'mlflow.db'}"
+
+
+def _days_done(root: Path) -> int:
+    return len(list((root / "models").glob(f"ctnet.*/day=*/{storage.MANIFEST}")))
 
 
 def _versions(root: Path) -> dict[str, Any]:
