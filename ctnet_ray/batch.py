@@ -34,6 +34,8 @@ class Batch:
     """int64 [B]: group of GAUC."""
     total_weight: float
     """Sum of the weights over all workers' parts of this step."""
+    domain: str
+    """Domain of all its samples."""
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on `device`."""
@@ -47,6 +49,7 @@ class Batch:
             self.weight_B.to(device, non_blocking=True),
             self.group_B,
             self.total_weight,
+            self.domain,
         )
 
 

@@ -104,6 +104,7 @@ class Encoder:
             weight_B,
             group_B,
             total_weight,
+            self.domain,
         )
 
 

@@ -185,6 +185,7 @@ def test_a_batch_is_put_together_from_ranges_and_padding() -> None:
     assert batch.weight_B.tolist() == [1, 1, 1, 0, 0]
     assert batch.group_B.tolist()[:3] == [2, 3, 4]
     assert batch.total_weight == 8.0
+    assert batch.domain == batch.to(torch.device("meta")).domain == "feed"
     assert (batch.label_B.dtype, batch.group_B.dtype) == (torch.float32, torch.int64)
 
 
