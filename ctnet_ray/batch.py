@@ -1,7 +1,7 @@
 """The batch that models read, and the order of its keys.
 
-A tower reads one `KeyedJaggedTensor` with a key for each of its features. Categorical and numeric features
-hold exactly one row number an example, sequences any number. Keys stand in the order of the embedding
+A tower reads one `KeyedJaggedTensor` with a key for each of its features. Sequences hold any number of row
+numbers an example, all other features exactly one. Keys stand in the order of the embedding
 tables, those of one width side by side, so that TorchRec need not permute them. Example, B = 2, tables user
 (user) and item (item, clicks):
 

@@ -12,13 +12,16 @@ A schema is a YAML file, one for all domains that are to share samples:
       clicked_items: {kind: sequence, table: item, max_length: 20, attends_to: item}
       duration: {kind: numeric, boundaries: [7, 18, 60]}
       feed_slot: {kind: categorical, table: slot, towers: [source], domains: [feed]}
+      domain: {kind: domain, domains: [feed, search], towers: [source]}     # models of several domains only
+      items_in_feed: {kind: sequence, table: item, max_length: 20, attends_to: item, clicks_in: feed}
 
 On disk a categorical feature is an int64 column (a stable hash of the raw id, 0 where it is missing), a
 numeric one a float32 column (NaN where it is missing), a sequence a list<int64> column, most recent last.
+One of kind domain has no column: whoever reads a domain's samples knows the domain.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +32,7 @@ import yaml
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
-Kind = Literal["categorical", "numeric", "sequence"]
+Kind = Literal["categorical", "numeric", "sequence", "domain"]
 Tower = Literal["source", "target"]
 TOWERS: tuple[Tower, ...] = get_args(Tower)
 
@@ -58,7 +61,8 @@ class Feature:
     name: str
     """Name of the sample column."""
     kind: Kind
-    """Categorical (one id), numeric (one number, by bucket) or sequence (a list of ids)."""
+    """Categorical (one id), numeric (one number, by bucket), sequence (a list of ids) or domain (the domain
+    that a sample is of, as one id)."""
     table: str
     """Embedding table that the ids look into."""
     boundaries: tuple[float, ...] = ()
@@ -71,11 +75,15 @@ class Feature:
     towers: tuple[Tower, ...] = TOWERS
     """Towers that use the feature."""
     domains: tuple[str, ...] = ()
-    """Domains whose samples have the feature; elsewhere it reads as missing. Empty: all domains."""
+    """Domains whose samples have the feature; elsewhere it reads as missing. Empty: all domains. Of kind
+    domain: the domains that it tells apart."""
+    clicks_in: str = ""
+    """Sequence only: domain whose clicks it holds; read by methods that model interests by domain, and by no
+    other."""
 
     def present_in(self, domain: str) -> bool:
         """Whether samples of `domain` have this feature's column."""
-        return not self.domains or domain in self.domains
+        return self.kind != "domain" and (not self.domains or domain in self.domains)
 
 
 @dataclass(frozen=True)
@@ -93,26 +101,60 @@ class Schema:
         """Return the number of rows of the feature's table."""
         return self.table(feature.table).rows
 
-    def for_tower(self, tower: Tower) -> "Schema":
-        """Return the part that one tower uses.
+    def for_tower(self, tower: Tower, several_domains: bool = False) -> "Schema":
+        """Return the part that one tower uses: no sequences of one domain's clicks.
+
+        Args:
+            tower: The tower.
+            several_domains: Whether it is trained on samples of several domains, and so reads features of
+                kind domain.
 
         Raises:
             CtnetError: The tower uses no feature, or a sequence without the feature it attends to.
         """
-        features = tuple(feature for feature in self.features if tower in feature.towers)
-        if not features:
+        kept = [feature for feature in self.features if tower in feature.towers and not feature.clicks_in]
+        kept = [feature for feature in kept if several_domains or feature.kind != "domain"]
+        if not kept:
             raise CtnetError(f"schema: no feature names the {tower} tower in `towers`")
-        names = {feature.name for feature in features}
-        for feature in features:
+        names = {feature.name for feature in kept}
+        for feature in kept:
             if feature.attends_to and feature.attends_to not in names:
                 raise CtnetError(
                     f"schema: features.{feature.name}.attends_to: "
                     f"the {tower} tower has no {feature.attends_to!r}"
                 )
+        return self._part(kept)
+
+    def joint(self, domains: tuple[str, ...], interests: bool = False) -> "Schema":
+        """Return the schema of one model that is trained on samples of several domains.
+
+        It has the features of both towers but those of kind domain: such a model knows a batch's domain.
+
+        Args:
+            domains: The domains.
+            interests: Whether it reads the sequences of each domain's clicks (`Feature.clicks_in`).
+
+        Raises:
+            CtnetError: Interests are asked for, and no sequence holds the clicks in one of the domains.
+        """
+        there = {feature.clicks_in for feature in self.features}
+        for domain in domains if interests else ():
+            if domain not in there:
+                raise CtnetError(
+                    f"schema: no sequence says clicks_in: {domain}: "
+                    "add one, or leave out methods minet and dasl"
+                )
+        clicks_in = {"", *domains} if interests else {""}
+        kept = [feature for feature in self.features if feature.kind != "domain"]
+        return self._part([feature for feature in kept if feature.clicks_in in clicks_in])
+
+    def _part(self, features: Sequence[Feature]) -> "Schema":
+        """Return a schema of its own of some features: it no longer says which tower they came from."""
         used = {feature.table for feature in features}
-        # A tower's part is a schema of its own: it no longer says which tower it came from.
-        features = tuple(replace(feature, towers=TOWERS) for feature in features)
-        return Schema(features, tuple(table for table in self.tables if table.name in used))
+        return Schema(
+            tuple(replace(feature, towers=TOWERS) for feature in features),
+            tuple(table for table in self.tables if table.name in used),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as plain data, in the layout of the YAML file."""
@@ -239,6 +281,13 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+# Kind of feature that has a key.
+_OWNERS = {
+    "boundaries": "numeric",
+    **dict.fromkeys(("max_length", "attends_to", "clicks_in"), "sequence"),
+}
+
+
 def _feature(name: str, entry: Any, where: str) -> Feature:
     if not name.isidentifier() or name in RESERVED:
         raise CtnetError(f"{where}: the name must be an identifier other than {', '.join(RESERVED)}")
@@ -247,10 +296,11 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
     kind = values.get("kind")
     if kind not in get_args(Kind):
         raise CtnetError(f"{where}.kind: one of {', '.join(get_args(Kind))} is needed, not {kind!r}")
-    for key, owner in {"boundaries": "numeric", "max_length": "sequence", "attends_to": "sequence"}.items():
+    for key, owner in _OWNERS.items():
         if key in values and kind != owner:
             raise CtnetError(f"{where}.{key}: only a {owner} feature has it")
     towers = _names(values.get("towers", TOWERS), f"{where}.towers")
+    of_domains = "domains" in values or kind == "domain"
     if set(towers) - set(TOWERS):
         raise CtnetError(f"{where}.towers: only {' and '.join(TOWERS)} are towers, not {list(towers)!r}")
     return Feature(
@@ -261,7 +311,8 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
         max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else 0,
         attends_to=str(values.get("attends_to", "")),
         towers=towers,  # type: ignore[arg-type]
-        domains=_names(values["domains"], f"{where}.domains") if "domains" in values else (),
+        domains=_names(values.get("domains"), f"{where}.domains") if of_domains else (),
+        clicks_in=str(values.get("clicks_in", "")),
     )
 
 
@@ -281,8 +332,7 @@ def _tables(
 ) -> tuple[Table, ...]:
     tables = dict(declared)
     for feature in features:
-        # Buckets 0..n and one for missing values.
-        needed = len(feature.boundaries) + 2 if feature.kind == "numeric" else 0
+        needed = _rows_needed(feature)
         if needed and feature.table not in tables:
             tables[feature.table] = Table(feature.table, needed, dim)
         if feature.table not in tables:
@@ -299,6 +349,13 @@ def _tables(
     if unused:
         raise CtnetError(f"{where}: tables.{unused[0]}: no feature uses it")
     return tuple(tables[name] for name in sorted(tables))
+
+
+def _rows_needed(feature: Feature) -> int:
+    """Return how many rows of its table a feature reads; 0 where its ids are folded into any number."""
+    if feature.kind == "numeric":
+        return len(feature.boundaries) + 2  # buckets 0..n and one for missing values
+    return len(feature.domains) + 1 if feature.kind == "domain" else 0
 
 
 def _check_attention(features: tuple[Feature, ...], tables: tuple[Table, ...], where: str) -> None:

@@ -1,7 +1,8 @@
 """From sample columns to the row numbers that towers read.
 
 A 64-bit id is folded into its table by remainder, 0 being kept for what is missing; a number becomes its
-bucket; of a sequence the most recent `max_length` ids are kept.
+bucket; of a sequence the most recent `max_length` ids are kept. A feature of kind domain is the place of the
+samples' domain in the feature's list, counted from 1, and 0 for a domain that isn't in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,10 @@ class Encoder:
                 raise CtnetError(f"{where}: column {name!r} is {found}, not {kind}: write the day again")
         for key in self._keys:
             feature = key.feature
-            expected = _ARROW_TYPES[feature.kind]
-            found = manifest.columns.get(feature.name)
-            if feature.present_in(manifest.domain) and found not in expected:
+            if not feature.present_in(manifest.domain):
+                continue
+            expected, found = _ARROW_TYPES[feature.kind], manifest.columns.get(feature.name)
+            if found not in expected:
                 raise CtnetError(
                     f"{where}: column {feature.name!r} is {found}; a {feature.kind} feature is {expected[0]}"
                 )
@@ -70,7 +72,13 @@ class Encoder:
     def encode(self, table: pa.Table) -> "Block":
         """Encode N rows."""
         rows = table.num_rows
-        dense = {key: _fold_column(table, key) for key in self._keys if key.feature.kind != "sequence"}
+        dense = {
+            key: _domain_column(key, self.domain, rows)
+            if key.feature.kind == "domain"
+            else _fold_column(table, key)
+            for key in self._keys
+            if key.feature.kind != "sequence"
+        }
         sequences = {key: _fold_lists(table, key) for key in self._keys if key.feature.kind == "sequence"}
         label_N = torch.from_numpy(_numpy(table[LABEL]).astype(np.float32))
         group_N = torch.from_numpy(_numpy(table[GROUP]).astype(np.int64))
@@ -114,7 +122,7 @@ class Block:
 
     rows: int
     dense: Mapping["_Key", torch.Tensor]
-    """int64 [N] row numbers of categorical and numeric features."""
+    """int64 [N] row numbers of all features but sequences."""
     sequences: Mapping["_Key", tuple[torch.Tensor, torch.Tensor]]
     """int64 row numbers, most recent last, and int64 [N + 1] offsets."""
     label_N: torch.Tensor
@@ -151,6 +159,11 @@ def _fold(ids: np.ndarray, rows: int) -> torch.Tensor:
     folded = (ids.view(np.uint64) % np.uint64(max(rows - 1, 1))).view(np.int64) + min(1, rows - 1)
     folded[ids == MISSING] = 0
     return torch.from_numpy(folded)
+
+
+def _domain_column(key: _Key, domain: str, rows: int) -> torch.Tensor:
+    domains = key.feature.domains
+    return torch.full((rows,), domains.index(domain) + 1 if domain in domains else 0, dtype=torch.int64)
 
 
 def _fold_column(table: pa.Table, key: _Key) -> torch.Tensor:

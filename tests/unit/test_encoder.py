@@ -144,6 +144,20 @@ def test_features_that_a_domain_lacks_read_as_missing() -> None:
     assert set(made.columns[2:]) == {"item", "user", "price", "clicks"}
 
 
+@pytest.mark.parametrize(("domain", "row"), [("feed", 1), ("search", 2), ("channel", 0)])
+def test_the_domain_is_one_id_and_no_column(domain: str, row: int) -> None:
+    of_domain = {"kind": "domain", "domains": ["feed", "search"]}
+    schema = from_dict(
+        {"tables": {"item": {"rows": 11}}, "features": {"item": CATEGORICAL, "domain": of_domain}}
+    )
+    made = Encoder({"source": schema}, domain)
+    made.check(manifest(GOOD, domain))
+    assert made.columns == ("label", "group", "item")
+    batch = made.batch([(made.encode(table(item=[5, 6])), 0, 2)], 3, 2.0)
+    # Padding reads as missing, as in every feature.
+    assert by_row(batch.inputs["source"])["domain"] == [[row], [row], [0]]
+
+
 def test_towers_that_read_the_same_share_one_tensor() -> None:
     schema = only(item=CATEGORICAL, clicks=SEQUENCE)
     made = Encoder({"target": schema, "source": schema}, "feed")

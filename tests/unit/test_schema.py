@@ -11,7 +11,7 @@ import yaml
 
 from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.schema import Feature, Table
+from ctnet_ray.schema import Feature, Schema, Table
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = sorted([*ROOT.glob("configs/*schema.yaml"), *ROOT.glob("ctnet_ray/samples/*schema.yaml")])
@@ -111,6 +111,71 @@ def test_tower_without_what_it_needs() -> None:
         schema.from_dict({"tables": tables, "features": features}).for_tower("target")
 
 
+def with_domains() -> Schema:
+    """The example with interests in two domains and a feature of kind domain."""
+    return schema.from_dict(
+        example(
+            tables__history={"rows": 100},
+            features__of={"kind": "domain", "domains": ["feed", "search"], "towers": ["source"]},
+            features__in_feed=clicks_in("feed"),
+            features__in_channel={**clicks_in("channel"), "towers": ["target"]},
+            features__in_search={
+                "kind": "sequence",
+                "table": "history",
+                "max_length": 5,
+                "clicks_in": "search",
+            },
+        )
+    )
+
+
+def clicks_in(domain: str) -> dict[str, Any]:
+    return {"kind": "sequence", "table": "item", "max_length": 5, "attends_to": "item", "clicks_in": domain}
+
+
+def names_of(part: Schema) -> list[str]:
+    return [feature.name for feature in part.features]
+
+
+def test_a_feature_of_kind_domain_declares_its_table() -> None:
+    read = with_domains()
+    assert read.features[-2] == Feature("of", "domain", "of", towers=("source",), domains=("feed", "search"))
+    assert read.table("of") == Table("of", 3, 16)  # one for each domain, and one for all others
+    assert not any(read.features[-2].present_in(domain) for domain in ("feed", "channel"))
+    assert schema.from_dict(yaml.safe_load(yaml.safe_dump(read.to_dict()))) == read
+
+
+def test_towers_do_not_read_interests_and_read_the_domain_where_there_are_several() -> None:
+    read = with_domains()
+    assert read.for_tower("source") == schema.from_dict(example()).for_tower("source")
+    assert read.for_tower("target", several_domains=True) == read.for_tower("target")
+    several = read.for_tower("source", several_domains=True)
+    assert names_of(several) == ["clicks", "duration", "feed_slot", "item", "of", "user"]
+    assert [table.name for table in several.tables] == ["duration", "item", "of", "slot", "user"]
+
+
+def test_one_schema_for_a_model_of_several_domains() -> None:
+    read = with_domains()
+    joint = read.joint(("feed", "channel"))
+    assert joint == read.joint(("feed", "cinema")) == schema.from_dict(example()).for_tower("source")
+    with_interests = read.joint(("feed", "channel"), interests=True)
+    assert names_of(with_interests) == [
+        *names_of(joint)[:2],
+        "feed_slot",
+        "in_channel",
+        "in_feed",
+        "item",
+        "user",
+    ]
+    assert {feature.towers for feature in with_interests.features} == {schema.TOWERS}
+    assert [table.name for table in with_interests.tables] == ["duration", "item", "slot", "user"]
+    assert read.joint(("search",), interests=True).table("history").rows == 100
+    with pytest.raises(
+        CtnetError, match=r"^schema: no sequence says clicks_in: cinema: add one, or leave out"
+    ):
+        read.joint(("feed", "cinema"), interests=True)
+
+
 def test_features_may_share_a_declared_numeric_table() -> None:
     content = example(tables__span={"rows": 9}, features__duration__table="span")
     content["features"]["age"] = {"kind": "numeric", "boundaries": [1, 2], "table": "span"}
@@ -118,7 +183,7 @@ def test_features_may_share_a_declared_numeric_table() -> None:
 
 
 NAMED = "the name must be an identifier other than label"
-KINDS = "one of categorical, numeric, sequence is needed, not"
+KINDS = "one of categorical, numeric, sequence, domain is needed, not"
 WHOLE = "a whole number of at least 1 is needed, not"
 NAMES = "a list of names is needed, not"
 ASCENDING = "an ascending list of numbers is needed, not"
@@ -147,6 +212,13 @@ ERRORS = [
     ({"features__user__boundaries": [1]}, "features.user.boundaries: only a numeric feature has it"),
     ({"features__user__max_length": 1}, "features.user.max_length: only a sequence feature has it"),
     ({"features__user__attends_to": "item"}, "features.user.attends_to: only a sequence feature has it"),
+    ({"features__user__clicks_in": "feed"}, "features.user.clicks_in: only a sequence feature has it"),
+    ({"features__of": {"kind": "domain"}}, f"features.of.domains: {NAMES} None"),
+    ({"features__of": {"kind": "domain", "domains": []}}, f"features.of.domains: {NAMES} []"),
+    (
+        {"features__of": {"kind": "domain", "domains": ["a", "b"]}, "tables__of": {"rows": 2}},
+        "tables.of.rows: of needs 3, not 2",
+    ),
     ({"features__user__towers": "source"}, f"features.user.towers: {NAMES} 'source'"),
     ({"features__user__towers": []}, f"features.user.towers: {NAMES} []"),
     ({"features__user__towers": ["sauce"]}, "features.user.towers: only source and target are towers"),
