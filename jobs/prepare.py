@@ -87,7 +87,8 @@ def kuairand(
         raw: Folder with log_standard_*.csv, user_features_*.csv and video_features_basic_*.csv.
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
         source_tab: Tab that is the source domain.
-        target_tabs: Tabs that are target domains, such as [0,4]; histories hold clicks in all these tabs.
+        target_tabs: Tabs that are target domains, such as [0,4]; histories hold clicks in all these tabs, and
+            further ones the clicks in each.
         seed: Seed of the shuffle of each day.
     """
     with _progress() as progress:

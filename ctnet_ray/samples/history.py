@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ctnet_ray.errors import CtnetError
+
 Ids = np.ndarray  #: int64
 
 
@@ -59,6 +61,21 @@ class Windows:
         flat = np.arange(offsets[-1]) + np.repeat(stop_R - offsets[1:], length_R)
         values = pa.array(self.clicks.entities[name][flat], pa.int64())
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
+
+
+def column_in(history: str, domain: str) -> str:
+    """Return the column of a history that holds the clicks in one domain only.
+
+    Raises:
+        CtnetError: The domain can't be part of a column's name, which is an identifier.
+    """
+    column = f"{history}_in_{domain}"
+    if not column.isidentifier():
+        raise CtnetError(
+            f"domain {domain!r}: histories by domain have columns such as {column!r}, and these are letters, "
+            "digits and '_' only: rename the domain"
+        )
+    return column
 
 
 def no_clicks(names: Sequence[str]) -> Clicks:

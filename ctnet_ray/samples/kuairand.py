@@ -25,9 +25,11 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.history import column_in
 from ctnet_ray.samples.logs import (
     BLOCK_BYTES,
     DAY,
+    Histories,
     Impressions,
     Report,
     convert,
@@ -40,6 +42,7 @@ from ctnet_ray.schema import GROUP, LABEL
 
 HISTORY_LENGTH = 20
 HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_tags": "tag", "clicked_authors": "author"})
+BY_DOMAIN = ("clicked_items", "clicked_tags")  #: histories that each tab has one of besides
 UPLOAD_DAY = "upload_day"  #: date32 column of the videos' features that is no feature itself
 ZONE = "Asia/Shanghai"  #: where the log was written
 _LOG_TYPES = MappingProxyType(
@@ -88,7 +91,8 @@ def write_kuairand(
         raw: Folder of the download.
         store: Where the domains are written.
         source_tab: Tab that is the source domain.
-        target_tabs: Tabs that are target domains. Histories hold clicks of all these tabs and no others.
+        target_tabs: Tabs that are target domains. Histories hold clicks of all these tabs and no others; of
+            items and tags each tab has one besides, with the clicks in it.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
         block_bytes: Text of the logs read at a time.
@@ -100,6 +104,7 @@ def write_kuairand(
         CtnetError: A file or a column is absent, or a file can't be read.
     """
     tabs = sorted({source_tab, *target_tabs})
+    domains = tuple(f"tab{tab}" for tab in tabs)
     logs = _files(raw, "log_standard_*.csv")
     users = _user_features(_files(raw, "user_features_*.csv"))
     videos = _video_features(_files(raw, "video_features_basic_*.csv"))
@@ -107,16 +112,25 @@ def write_kuairand(
     convert(
         _log_blocks(logs, tabs, report, progress, block_bytes),
         lambda rows: _impressions(rows, users, videos),
-        tuple(HISTORIES),
-        HISTORY_LENGTH,
+        Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
         store,
         report,
         progress,
         seed=seed,
     )
-    schema = files("ctnet_ray.samples").joinpath("kuairand_schema.yaml").read_text(encoding="utf-8")
-    write_text(storage.join(store.root, "schema.yaml"), schema)
+    write_text(storage.join(store.root, "schema.yaml"), _schema_text(domains))
     return report
+
+
+def _schema_text(domains: Sequence[str]) -> str:
+    """Return the schema file with the features that name the domains."""
+    text = files("ctnet_ray.samples").joinpath("kuairand_schema.yaml").read_text(encoding="utf-8")
+    lines = [f"  domain: {{kind: domain, domains: [{', '.join(domains)}], towers: [source]}}"]
+    for history in BY_DOMAIN:
+        table = HISTORIES[history]
+        common = f"kind: sequence, table: {table}, max_length: {HISTORY_LENGTH}, attends_to: {table}"
+        lines += [f"  {column_in(history, name)}: {{{common}, clicks_in: {name}}}" for name in domains]
+    return text + "\n".join(lines) + "\n"
 
 
 def _files(raw: str, pattern: str) -> list[Path]:

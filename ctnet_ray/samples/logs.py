@@ -9,7 +9,7 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -25,13 +25,14 @@ from rich.progress import Progress
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.history import Clicks, Windows, look_back, no_clicks
+from ctnet_ray.samples.history import Clicks, Windows, column_in, look_back, no_clicks
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import LABEL
 
 DAY = "__day__"  #: date32 column of a block of log rows; no column of a log is called so
 BLOCK_BYTES = 8 << 20  #: text read at a time
 ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
+_ALL = ""  # In place of a domain: clicks in all domains.
 _COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
@@ -82,6 +83,31 @@ class Impressions:
     """What a history holds of a clicked row, ids int64 [N], by the name of the history's column."""
     samples: pa.Table
     """Columns label, group and the features, [N]."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Sequence columns that are added to the samples."""
+
+    names: tuple[str, ...]
+    """Names of `Impressions.entities`: columns of the user's last clicks in all domains."""
+    length: int
+    """Most clicks of each."""
+    by_domain: tuple[str, ...] = ()
+    """Those of the names that have a column for each domain besides (`history.column_in`)."""
+    domains: Collection[str] = ()
+    """These domains; looked at once all blocks are read, so that who reads them may fill it."""
+
+    def start(self) -> dict[str, Clicks]:
+        """Return the clicks before the first day, of each domain and, by the key "", of all.
+
+        Raises:
+            CtnetError: See `history.column_in`.
+        """
+        domains = sorted(self.domains) if self.by_domain else ()
+        for domain in domains:
+            column_in(self.by_domain[0], domain)
+        return {_ALL: no_clicks(self.names), **{domain: no_clicks(self.by_domain) for domain in domains}}
 
 
 def csv_blocks(
@@ -160,8 +186,7 @@ def unreadable(path: Path, error: Exception) -> CtnetError:
 def convert(
     blocks: Iterable[pa.Table],
     to_impressions: Callable[[pa.Table], Impressions],
-    histories: Sequence[str],
-    length: int,
+    histories: Histories,
     store: SampleStore,
     report: Report,
     progress: Progress,
@@ -174,8 +199,7 @@ def convert(
     Args:
         blocks: Log rows with a column `DAY` (date32), in any order.
         to_impressions: Makes samples of one day's distinct rows.
-        histories: Sequence columns to add: names of `Impressions.entities`.
-        length: Most clicks of a history.
+        histories: Sequence columns to add.
         store: Where the days are written.
         report: Takes what was dropped and written.
         progress: Shows the days written.
@@ -183,16 +207,16 @@ def convert(
         drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
 
     Raises:
-        CtnetError: No row is left.
+        CtnetError: No row is left, or a domain can't have a history of its own.
     """
-    clicks = no_clicks(histories)
     with days_of(blocks) as days:
         if not days:
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {_reasons(report)}")
+        clicks = histories.start()
         task = progress.add_task("writing days", total=len(days))
         for day, rows in days.items():
             table = _distinct_rows(rows(), report) if drop_duplicates else rows()
-            clicks = _write_day(day, to_impressions(table), clicks, length, store, report, seed)
+            clicks = _write_day(day, to_impressions(table), clicks, histories.length, store, report, seed)
             progress.advance(task)
 
 
@@ -243,16 +267,15 @@ def _distinct_rows(table: pa.Table, report: Report) -> pa.Table:
 def _write_day(
     day: date,
     impressions: Impressions,
-    clicks: Clicks,
+    clicks: Mapping[str, Clicks],
     length: int,
     store: SampleStore,
     report: Report,
     seed: int,
-) -> Clicks:
-    clicked = impressions.samples[LABEL].to_numpy() == 1
-    windows, clicks = look_back(
-        clicks, impressions.user_N, impressions.time_N, clicked, impressions.entities, length
-    )
+) -> dict[str, Clicks]:
+    """Write one day of all domains; take and return the last clicks as `Histories.start` does."""
+    seen = {domain: _look_back(impressions, domain, earlier, length) for domain, earlier in clicks.items()}
+    windows = {domain: windows for domain, (windows, _) in seen.items()}
     for domain in sorted(pc.unique(impressions.domain).to_pylist()):
         rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
         with store.write_day(domain, day, seed=seed) as writer:
@@ -264,13 +287,23 @@ def _write_day(
         written.rows += writer.rows
         written.positives += writer.positives
         written.days.append(day)
-    return clicks
+    return {domain: last for domain, (_, last) in seen.items()}
 
 
-def _with_histories(samples: pa.Table, windows: Windows, rows: np.ndarray) -> pa.Table:
+def _look_back(impressions: Impressions, domain: str, earlier: Clicks, length: int) -> tuple[Windows, Clicks]:
+    """Find what all impressions of a day see of the clicks in one domain, or in all."""
+    clicked = impressions.samples[LABEL].to_numpy() == 1
+    if domain != _ALL:
+        clicked &= pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False)
+    return look_back(earlier, impressions.user_N, impressions.time_N, clicked, impressions.entities, length)
+
+
+def _with_histories(samples: pa.Table, windows: Mapping[str, Windows], rows: np.ndarray) -> pa.Table:
     table = samples.take(pa.array(rows))
-    for name in windows.clicks.entities:
-        table = table.append_column(name, windows.column(name, rows))
+    for domain, seen in windows.items():
+        for name in seen.clicks.entities:
+            column = name if domain == _ALL else column_in(name, domain)
+            table = table.append_column(column, seen.column(name, rows))
     return table
 
 

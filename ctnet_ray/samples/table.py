@@ -20,6 +20,7 @@ from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.logs import (
     BLOCK_BYTES,
     DAY,
+    Histories,
     Impressions,
     Report,
     convert,
@@ -29,7 +30,7 @@ from ctnet_ray.samples.logs import (
     write_text,
 )
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.samples.table_mapping import FeatureColumn, Label, TableMapping
+from ctnet_ray.samples.table_mapping import FeatureColumn, Label, TableMapping, schema_of
 from ctnet_ray.schema import GROUP, LABEL
 
 # Columns that are added to a block's own.
@@ -78,19 +79,19 @@ def write_table(
     paths = _files(raw)
     for path in paths:
         _check_columns(path, mapping)
-    report = Report()
+    report, domains = Report(), set[str]()
+    by_domain = tuple(mapping.histories) if mapping.by_domain else ()
     convert(
-        _blocks(paths, mapping, report, progress, block_bytes),
+        _blocks(paths, mapping, report, progress, domains, block_bytes),
         lambda rows: _impressions(rows, mapping),
-        tuple(mapping.histories),
-        mapping.history_length,
+        Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
         store,
         report,
         progress,
         seed=seed,
         drop_duplicates=mapping.drop_duplicates,
     )
-    text = yaml.safe_dump(mapping.schema.to_dict(), sort_keys=False)
+    text = yaml.safe_dump(schema_of(mapping, sorted(domains)).to_dict(), sort_keys=False)
     write_text(storage.join(store.root, "schema.yaml"), text)
     return report
 
@@ -194,9 +195,14 @@ def _check_columns(path: Path, mapping: TableMapping) -> None:
 
 
 def _blocks(
-    paths: list[Path], mapping: TableMapping, report: Report, progress: Progress, block_bytes: int
+    paths: list[Path],
+    mapping: TableMapping,
+    report: Report,
+    progress: Progress,
+    domains: set[str],
+    block_bytes: int,
 ) -> Iterator[pa.Table]:
-    """Yield rows that can be samples, with their day, time, domain and label."""
+    """Yield rows that can be samples, with their day, time, domain and label; add to `domains` as they go."""
     task = progress.add_task("reading bytes", total=sum(path.stat().st_size for path in paths))
     before = 0
     for path in paths:
@@ -219,7 +225,9 @@ def _blocks(
         for block in blocks:
             # Without a search for duplicates the other columns are not needed.
             kept = block if mapping.drop_duplicates else block.select(list(mapping.columns()))
-            yield _valid(kept, mapping, report)
+            valid = _valid(kept, mapping, report)
+            domains.update(pc.unique(valid[_DOMAIN]).to_pylist())
+            yield valid
         before += path.stat().st_size
         progress.update(task, completed=before)
 

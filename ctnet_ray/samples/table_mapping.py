@@ -12,11 +12,12 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
       category: {column: cat, rows: 1000}
       price: {kind: numeric, boundaries: [1, 5, 10]}            # column: the feature's own name
       words: {kind: sequence, separator: "|", max_length: 10, rows: 5000}
-    histories: {length: 20, of: [item, category]}               # clicked_item, clicked_category
+    histories: {length: 20, of: [item, category], by_domain: true}
+        # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,6 +29,7 @@ import yaml
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.history import column_in
 from ctnet_ray.schema import Kind, Schema, section
 
 Unit = Literal["s", "ms", "us", "iso"]
@@ -87,6 +89,8 @@ class TableMapping:
     histories: Mapping[str, str]
     """Categorical feature that each history column holds of clicked rows."""
     history_length: int
+    by_domain: bool
+    """Whether each domain has such columns of its own besides, with the clicks in it."""
     first_day: date
     """Rows before this day are dropped."""
     last_day: date
@@ -145,7 +149,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
     text = section(top.get("csv") or {}, f"{name}: csv", {"delimiter", "header"})
     user, item = (_text(_needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
-    length, histories = _histories(top, entries, name)
+    length, histories, by_domain = _histories(top, entries, name)
     return TableMapping(
         name=name,
         time_column=_text(_needed(time, "column", f"{name}: time"), f"{name}: time.column"),
@@ -161,9 +165,14 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         item=item,
         group=_text(top.get("group", user), f"{name}: group"),
         label=_label(_needed(top, "label", name), f"{name}: label"),
-        features=tuple(_feature(key, entry, f"{name}: features.{key}") for key, entry in entries.items()),
+        features=tuple(
+            _feature(key, entry, f"{name}: features.{key}")
+            for key, entry in entries.items()
+            if entry.get("kind") != "domain"
+        ),
         histories=histories,
         history_length=length,
+        by_domain=by_domain,
         first_day=_day(days.get("first", date.min), f"{name}: days.first"),
         last_day=_day(days.get("last", date.max), f"{name}: days.last"),
         delimiter=_delimiter(text.get("delimiter", ","), f"{name}: csv.delimiter"),
@@ -192,9 +201,9 @@ def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
 
 def _histories(
     top: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], name: str
-) -> tuple[int, dict[str, str]]:
+) -> tuple[int, dict[str, str], bool]:
     where = f"{name}: histories"
-    values = section(top.get("histories") or {}, where, {"length", "of"})
+    values = section(top.get("histories") or {}, where, {"length", "of", "by_domain"})
     length = values.get("length", 20)
     if not isinstance(length, int) or isinstance(length, bool) or length < 1:
         raise CtnetError(f"{where}.length: a whole number of at least 1 is needed, not {length!r}")
@@ -204,7 +213,12 @@ def _histories(
             raise CtnetError(f"{where}.of: {feature!r} is not a categorical feature")
         if f"clicked_{feature}" in entries:
             raise CtnetError(f"{name}: features.clicked_{feature}: the history of {feature!r} is called so")
-    return length, {f"clicked_{feature}": feature for feature in of}
+    by_domain = _flag(values.get("by_domain", False), f"{where}.by_domain")
+    histories = {f"clicked_{feature}": feature for feature in of}
+    for column in (*entries, *histories) if by_domain else ():
+        if any(column.startswith(f"{history}_in_") for history in histories):
+            raise CtnetError(f"{where}.by_domain: a history by domain may be called {column!r}: rename that")
+    return length, histories, by_domain
 
 
 def _schema(
@@ -222,7 +236,7 @@ def _schema(
         table = str(entry.get("table", key))
         if "rows" in entry:
             tables[table] = {"rows": entry["rows"]}
-        elif kind != "numeric":
+        elif kind not in ("numeric", "domain"):
             tables.setdefault(table, {"rows": DEFAULT_ROWS})
         features[key] = {"kind": kind, **{field: entry[field] for field in _SCHEMA_KEYS & entry.keys()}}
     for key, feature in histories.items():
@@ -239,6 +253,16 @@ def _schema(
             **same,
         }
     return schema_module.from_dict({"embedding_dim": dim, "tables": tables, "features": features}, name)
+
+
+def schema_of(mapping: TableMapping, domains: Sequence[str]) -> Schema:
+    """Return the schema of the samples of some domains: the mapping's, with its histories by domain."""
+    content = mapping.schema.to_dict()
+    for history in mapping.histories if mapping.by_domain else ():
+        for domain in domains:
+            of_domain = {**content["features"][history], "clicks_in": domain}
+            content["features"][column_in(history, domain)] = of_domain
+    return schema_module.from_dict(content, mapping.name)
 
 
 def _label(value: Any, where: str) -> Label:

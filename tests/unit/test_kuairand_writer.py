@@ -118,7 +118,36 @@ def test_outcomes_do_not_become_columns(tmp_path):
 
     columns = set(store.manifest("tab1", date(2022, 4, 25)).columns)
     assert not columns & OUTCOMES
-    assert {feature.name for feature in schema.load(str(tmp_path / "out/schema.yaml")).features} <= columns
+    features = schema.load(str(tmp_path / "out/schema.yaml")).features
+    assert {feature.name for feature in features if feature.present_in("tab1")} <= columns
+
+
+def test_each_tab_has_a_history_of_its_own_besides(tmp_path):
+    store, _ = convert(download(tmp_path / "raw", TWO_DAYS), tmp_path / "out")
+
+    _, second = read(store, "tab1", "2022-04-25")
+    (other,) = read(store, "tab4", "2022-04-26")
+    for sample in second, other:
+        assert [sample[f"clicked_items_in_tab{tab}"] for tab in (0, 1, 4)] == [ids(11), ids(10), []]
+        assert [sample[f"clicked_tags_in_tab{tab}"] for tab in (0, 1, 4)] == [ids("3"), ids("39,68"), []]
+    assert not any(name.startswith("clicked_authors_in") for name in second)
+
+
+def test_the_schema_names_the_tabs_that_were_asked_for(tmp_path):
+    convert(download(tmp_path / "raw", TWO_DAYS), tmp_path / "out", targets=(4,))
+
+    written = schema.load(str(tmp_path / "out/schema.yaml"))
+    features = {feature.name: feature for feature in written.features}
+    assert (features["domain"].domains, features["domain"].towers) == (("tab1", "tab4"), ("source",))
+    assert {name: feature.clicks_in for name, feature in features.items() if feature.clicks_in} == {
+        "clicked_items_in_tab1": "tab1",
+        "clicked_items_in_tab4": "tab4",
+        "clicked_tags_in_tab1": "tab1",
+        "clicked_tags_in_tab4": "tab4",
+    }
+    packaged = schema.load(str(Path(schema.__file__).parent / "samples/kuairand_schema.yaml"))
+    assert written.joint(("tab1", "tab4")) == packaged
+    assert len(written.joint(("tab1", "tab4"), interests=True).features) == len(packaged.features) + 4
 
 
 def test_the_date_decides_the_day_and_the_time_what_is_earlier(tmp_path):
@@ -260,7 +289,8 @@ def test_the_real_download(tmp_path):
     assert set(HISTORIES) <= set(manifest.columns)
     samples = pq.read_table(manifest.uri)
     # No feature gives the label away: none holds one value for all clicks and another for all others.
-    for name in set(samples.column_names) - {"label", *HISTORIES}:
+    scalars = [field.name for field in samples.schema if not pa.types.is_list(field.type)]
+    for name in set(scalars) - {"label"}:
         values = [
             set(samples.filter(pc.equal(samples["label"], label))[name].to_pylist()) for label in (0, 1)
         ]

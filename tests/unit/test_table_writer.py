@@ -114,6 +114,41 @@ def test_two_domains_share_the_history_and_take_their_names_from_the_mapping(tmp
     assert report.dropped == {"no domain": 1}
 
 
+def test_histories_by_domain_hold_the_clicks_in_one_domain(tmp_path):
+    lines = ["at,who,what,clicked,scene", "1,a,i1,1,feed", "2,a,i2,1,channel", "3,a,i3,0,feed"]
+    # A domain that comes days later has its column from the first day on.
+    lines += ["90000,a,i4,1,search", "90000,b,i5,0,search", "90001,a,i6,0,feed"]
+    text = "{domain: {column: scene}, histories: {of: [item], by_domain: true}}"
+    store, _ = convert(tmp_path, lines, text)
+
+    i1, i2, i3, i4, i6 = ids("i1", "i2", "i3", "i4", "i6")
+    first, second = samples(store, "feed"), samples(store, "feed", "1970-01-02")
+    names = ["clicked_item", *(f"clicked_item_in_{domain}" for domain in ("channel", "feed", "search"))]
+    assert [first[i3][name] for name in names] == [[i1, i2], [i2], [i1], []]
+    assert [second[i6][name] for name in names] == [[i1, i2, i4], [i2], [i1], [i4]]
+    written = schema.load(str(tmp_path / "out/schema.yaml"))
+    features = {feature.name: feature for feature in written.features}
+    of_search = features["clicked_item_in_search"]
+    assert (of_search.clicks_in, of_search.attends_to, of_search.table) == ("search", "item", "item")
+    assert {"clicked_item", "item", "user"} == {f.name for f in written.for_tower("target").features}
+
+
+def test_a_domain_that_can_be_no_part_of_a_column(tmp_path):
+    lines = ["at,who,what,clicked,scene", "1,a,i1,1,my-feed"]
+    text = "{domain: {column: scene}, histories: {of: [item], by_domain: %s}}"
+    convert(tmp_path, lines, text % "false")
+    with pytest.raises(CtnetError, match=r"domain 'my-feed': .* 'clicked_item_in_my-feed', .*: rename the"):
+        convert(tmp_path, lines, text % "true")
+
+
+def test_a_feature_of_kind_domain_needs_no_column(tmp_path):
+    store, _ = convert(tmp_path, LINES, "features: {scene: {kind: domain, domains: [shop, feed]}}")
+
+    assert "scene" not in store.manifest("shop", date(1970, 1, 1)).columns
+    scene = schema.load(str(tmp_path / "out/schema.yaml")).features[1]
+    assert (scene.name, scene.kind, scene.domains) == ("scene", "domain", ("shop", "feed"))
+
+
 def test_rows_that_can_be_no_sample_are_counted_by_reason(tmp_path):
     lines = [
         "at,who,what,clicked,request",
@@ -288,6 +323,11 @@ def test_a_file_without_a_header_and_another_delimiter(tmp_path):
         ("features: {tag: {rows: many}}", "map.yaml: tables.tag.rows: a whole number"),
         ("histories: {of: [price]}", "map.yaml: histories.of: 'price' is not a categorical feature"),
         ("histories: {length: 0}", "map.yaml: histories.length: a whole number"),
+        ("histories: {by_domain: 1}", "map.yaml: histories.by_domain: true or false is needed"),
+        (
+            "{features: {clicked_item_in_x: {}}, histories: {of: [item], by_domain: true}}",
+            "map.yaml: histories.by_domain: a history by domain may be called 'clicked_item_in_x'",
+        ),
         ("days: {first: soon}", "map.yaml: days.first: a day YYYY-MM-DD is needed, not 'soon'"),
         ("csv: {delimiter: '::'}", "map.yaml: csv.delimiter: one ASCII character"),
         ("drop_duplicates: maybe", "map.yaml: drop_duplicates: true or false is needed"),
