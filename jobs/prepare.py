@@ -26,11 +26,13 @@ def synthetic(
     target: str = WorldConfig.target,
     source_rows: int = WorldConfig.source_rows,
     target_rows: int = WorldConfig.target_rows,
+    third: str = WorldConfig.third,
+    third_rows: int = WorldConfig.third_rows,
     users: int = WorldConfig.users,
     evergreen_items: int = WorldConfig.evergreen_items,
     new_items: int = WorldConfig.new_items,
 ) -> None:
-    """Write a seeded world of two domains, with its true click probabilities, and its schema.
+    """Write a seeded world of two or three domains, with its true click probabilities, and its schema.
 
     Args:
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
@@ -41,7 +43,9 @@ def synthetic(
         target: Name of the target domain.
         source_rows: Impressions of the source a day.
         target_rows: Impressions of the target a day.
-        users: Users, shared by both domains.
+        third: Name of a third domain, a second source; empty: none.
+        third_rows: Impressions of the third domain a day.
+        users: Users, shared by all domains.
         evergreen_items: Items that were there long before the first day.
         new_items: Items that arrive each day.
     """
@@ -53,6 +57,8 @@ def synthetic(
         target=target,
         source_rows=source_rows,
         target_rows=target_rows,
+        third=third,
+        third_rows=third_rows,
         users=users,
         evergreen_items=evergreen_items,
         new_items=new_items,
@@ -66,7 +72,7 @@ def synthetic(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("synthetic", total=days * (source_rows + target_rows))
+        task = bar.add_task("synthetic", total=days * (source_rows + target_rows + bool(third) * third_rows))
         summaries = write_world(
             SampleStore(out),
             config,

@@ -1,12 +1,14 @@
 """Samples of the synthetic world (`ctnet_ray.samples.synthetic_world`), written day by day.
 
-A sample's histories hold the user's last clicks in either domain on strictly earlier days. Beside the
-features stands the true probability of the click, which no model may read: its AUC is the best reachable.
+A sample's histories hold the user's last clicks on strictly earlier days: in all domains, and for each domain
+those in it. Beside the features stands the true probability of the click, which no model may read: its AUC is
+the best reachable.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import yaml
 
 from ctnet_ray import storage
 from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.history import column_in
 from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.samples.synthetic_config import AGE_BOUNDARIES, PRICE_BOUNDARIES, WorldConfig
 from ctnet_ray.samples.synthetic_world import (
@@ -29,9 +32,11 @@ from ctnet_ray.samples.synthetic_world import (
 )
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 
+_HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_categories": "category"})
 Progress = Callable[[str, date, int], None]  #: domain, day, rows written since the last call
 
 _NONE = -1  # Marks the empty places of a history.
+_ALL = ""  # In place of a domain: clicks in all domains.
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,11 @@ class _Ids:
 
 def write_world(
     store: SampleStore, config: WorldConfig, progress: Progress | None = None
-) -> tuple[DomainSummary, DomainSummary]:
-    """Write all days of both domains; days that are there already are replaced.
+) -> tuple[DomainSummary, ...]:
+    """Write all days of all domains; days that are there already are replaced.
 
     Memory holds one chunk of impressions, one file's rows (`SampleStore.write_day`), the items, and the
-    users' histories twice; it does not grow with the rows of a day.
+    users' histories, of each domain and of all, twice; it does not grow with the rows of a day.
 
     Args:
         store: Where to write.
@@ -112,20 +117,19 @@ def write_world(
         progress: Called after each chunk with the domain, the day and the chunk's rows.
 
     Returns:
-        What was written of the source and of the target.
+        What was written of the source, of the target and, where there is one, of the third domain.
     """
     world = build_world(config)
     ids = _hash_all(config)
-    known = Histories.empty(config.users, config.history)
+    known = {name: Histories.empty(config.users, config.history) for name in (_ALL, *config.domains)}
     written: dict[str, list[tuple[int, int, float]]] = {domain.name: [] for domain in world.domains}
     for state in walk(world):
         # A day's clicks are known from the next day on.
-        coming = known.copy()
+        coming = {name: histories.copy() for name, histories in known.items()}
         for domain in world.domains:
             written[domain.name].append(_write_day(store, world, domain, state, ids, known, coming, progress))
         known = coming
-    source, target = (_summarise(name, days) for name, days in written.items())
-    return source, target
+    return tuple(_summarise(name, days) for name, days in written.items())
 
 
 def schema_dict(config: WorldConfig) -> dict[str, Any]:
@@ -137,11 +141,13 @@ def schema_dict(config: WorldConfig) -> dict[str, Any]:
     def rows(ids: int) -> dict[str, int]:
         return {"rows": 1 << (4 * ids - 1).bit_length()}
 
-    def sequence(table: str) -> dict[str, Any]:
-        return {"kind": "sequence", "table": table, "max_length": config.history, "attends_to": table}
+    def sequence(table: str, **more: str) -> dict[str, Any]:
+        return {"kind": "sequence", "table": table, "max_length": config.history, "attends_to": table, **more}
 
     def categorical(**more: list[str]) -> dict[str, Any]:
         return {"kind": "categorical", **more}
+
+    sources = [domain for domain in config.domains if domain != config.target]
 
     return {
         "embedding_dim": 16,
@@ -164,8 +170,13 @@ def schema_dict(config: WorldConfig) -> dict[str, Any]:
             "price": {"kind": "numeric", "boundaries": list(PRICE_BOUNDARIES)},
             "context": categorical(),
             "item_age": {"kind": "numeric", "boundaries": list(AGE_BOUNDARIES)},
-            "clicked_items": sequence("item"),
-            "clicked_categories": sequence("category"),
+            **{history: sequence(table) for history, table in _HISTORIES.items()},
+            **{
+                column_in(history, domain): sequence(table, clicks_in=domain)
+                for domain in config.domains
+                for history, table in _HISTORIES.items()
+            },
+            "domain": {"kind": "domain", "domains": sources, "towers": ["source"]},
             "feed_slot": categorical(towers=["source"], domains=[config.source]),
             "channel_theme": categorical(towers=["target"], domains=[config.target]),
         },
@@ -201,19 +212,23 @@ def _write_day(
     domain: Domain,
     state: DayState,
     ids: _Ids,
-    known: Histories,
-    coming: Histories,
+    known: Mapping[str, Histories],
+    coming: Mapping[str, Histories],
     progress: Progress | None,
 ) -> tuple[int, int, float]:
-    """Write one day of one domain, add its clicks to `coming`, return rows, positives and AUC."""
+    """Write one day of one domain, add its clicks to `coming`, return rows, positives and AUC.
+
+    Histories go by domain, those of all domains by `_ALL`.
+    """
     day = world.config.first_day + timedelta(days=state.day)
     scores, clicks = [], []
-    # Two full histories make rows of 0.4 kB: half the usual rows of a file keep any day well below 2 GB.
-    rows_per_file = ROWS_PER_FILE // 2
+    # Eight full histories make rows of 1.3 kB: a quarter of the usual rows of a file keeps a day below 2 GB.
+    rows_per_file = ROWS_PER_FILE // 4
     with store.write_day(domain.name, day, seed=world.config.seed, rows_per_file=rows_per_file) as writer:
         for shown in draw_day(world, domain, state):
             writer.write(_to_table(world, domain, state, ids, known, shown))
-            coming.add(shown.user[shown.click], shown.item[shown.click], shown.time[shown.click])
+            for name in _ALL, domain.name:
+                coming[name].add(shown.user[shown.click], shown.item[shown.click], shown.time[shown.click])
             scores.append(shown.probability)
             clicks.append(shown.click)
             if progress:
@@ -222,11 +237,21 @@ def _write_day(
 
 
 def _to_table(
-    world: World, domain: Domain, state: DayState, ids: _Ids, known: Histories, shown: Impressions
+    world: World,
+    domain: Domain,
+    state: DayState,
+    ids: _Ids,
+    known: Mapping[str, Histories],
+    shown: Impressions,
 ) -> pa.Table:
     items, item = world.items, shown.item
-    clicked, offsets = _flatten(known.items[shown.user])
-    place = "feed_slot" if domain is world.domains[0] else "channel_theme"
+    entities = {"clicked_items": ids.item, "clicked_categories": ids.category[items.category]}
+    histories: dict[str, pa.Array] = {}
+    for name, history in known.items():
+        clicked, offsets = _flatten(history.items[shown.user])
+        for column, id_V in entities.items():
+            values = pa.ListArray.from_arrays(offsets, id_V[clicked])
+            histories[column if name == _ALL else column_in(column, name)] = values
     return pa.table(
         {
             LABEL: shown.click.astype(np.int8),
@@ -240,9 +265,8 @@ def _to_table(
             "price": items.price[item],
             "context": ids.context[shown.context],
             "item_age": (state.day - items.born[item]).astype(np.float32),
-            "clicked_items": pa.ListArray.from_arrays(offsets, ids.item[clicked]),
-            "clicked_categories": pa.ListArray.from_arrays(offsets, ids.category[items.category[clicked]]),
-            place: ids.place[shown.place],
+            **histories,
+            **({domain.place_column: ids.place[shown.place]} if domain.place_column else {}),
         }
     )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.history import column_in
 
 PRICE_BOUNDARIES = (7, 10, 13, 16, 20, 25, 31, 39, 56)  #: rounded deciles of exp(3 + 0.8 N(0, 1))
 AGE_BOUNDARIES = (1, 2, 3, 4, 5, 6, 7)  #: days
@@ -23,12 +24,17 @@ class WorldConfig:
     """Name of the source domain."""
     target: str = "channel"
     """Name of the target domain."""
+    third: str = ""
+    """Name of a third domain, a second source; empty: there is none. The samples of the other two are the
+    same with and without it, but for its clicks in their histories."""
     source_rows: int = 80_000
     """Impressions of the source a day."""
     target_rows: int = 8_000
     """Impressions of the target a day."""
+    third_rows: int = 40_000
+    """Impressions of the third domain a day."""
     users: int = 3_000
-    """Users, shared by both domains."""
+    """Users, shared by all domains."""
     evergreen_items: int = 6_000
     """Items that were there long before the first day and never age."""
     new_items: int = 200
@@ -66,7 +72,7 @@ class WorldConfig:
     warm_up_days: int = 7
     """Days before the first on which fresh items already arrived."""
     target_delay_days: int = 1
-    """Age in days at which the target starts to show an item; the source starts at 0."""
+    """Age in days at which the target starts to show an item; the others start at 0."""
     activity_tail: float = 2.0
     """Exponent of the Pareto distribution of a user's activity, drawn for each domain."""
     activity_floor: float = 0.3
@@ -82,7 +88,7 @@ class WorldConfig:
     trend_rho: float = 0.6
     """Day-to-day correlation of a category's trend."""
     target_trend_lag_days: int = 1
-    """Days by which trends reach the target later than the source."""
+    """Days by which trends reach the target later than the others."""
     taste_weight: float = 0.9
     """Weight of <taste, item> / sqrt(K) in the logit."""
     quality_weight: float = 1.3
@@ -93,8 +99,12 @@ class WorldConfig:
     """Bias of the source's logit."""
     target_bias: float = -3.0
     """Bias of the target's logit."""
+    third_bias: float = -2.8
+    """Bias of the third domain's logit."""
     tilt_correlation: float = -0.4
     """Correlation of the target's tilts with the source's."""
+    third_tilt_correlation: float = 0.4
+    """Correlation of the third domain's tilts with the target's."""
     shop_tilt: float = 0.9
     """Standard deviation of a shop's effect in a domain."""
     price_tilt: float = 0.4
@@ -114,6 +124,11 @@ class WorldConfig:
         _check(self)
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """Source, target and, where there is one, the third domain."""
+        return tuple(filter(None, (self.source, self.target, self.third)))
+
+    @property
     def items(self) -> int:
         """Items that are there on the last day."""
         return self.evergreen_items + self.new_items * (self.warm_up_days + self.days)
@@ -121,8 +136,8 @@ class WorldConfig:
 
 def _check(config: WorldConfig) -> None:
     counts = (
-        "days source_rows target_rows users evergreen_items new_items chunk_rows history categories shops "
-        "segments contexts slots themes dim warm_up_days candidates"
+        "days source_rows target_rows third_rows users evergreen_items new_items chunk_rows history "
+        "categories shops segments contexts slots themes dim warm_up_days candidates"
     )
     for name in counts.split():
         if getattr(config, name) < 1:
@@ -132,5 +147,7 @@ def _check(config: WorldConfig) -> None:
             raise CtnetError(f"synthetic world: {name} must be at least 0, not {getattr(config, name)}")
     if config.warm_up_days < config.target_delay_days:
         raise CtnetError("synthetic world: warm_up_days must be at least target_delay_days")
-    if config.source == config.target:
-        raise CtnetError(f"synthetic world: source and target are both called {config.source!r}")
+    for domain in config.domains:
+        if config.domains.count(domain) > 1:
+            raise CtnetError(f"synthetic world: two domains are both called {domain!r}")
+        column_in("clicked_items", domain)

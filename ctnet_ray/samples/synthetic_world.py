@@ -1,15 +1,18 @@
-"""A seeded world of two domains whose click probabilities are known.
+"""A seeded world of two or three domains whose click probabilities are known.
 
 Users and items are shared. On day t, domain d shows user u an item v and the click's logit is
 
     bias_d + 0.9 <taste_u(t), v> / sqrt(K) + 1.3 quality_v(t) + 0.6 trend_category(t - lag_d)
            + shop_d + price_d + context_d + category_d + user_d + place_d
 
-Taste, quality and trend are stationary AR(1) walks, x <- rho x + sqrt(1 - rho^2) eps, common to both domains;
+Taste, quality and trend are stationary AR(1) walks, x <- rho x + sqrt(1 - rho^2) eps, common to all domains;
 the effects with index d are the domain's own *tilt*, and the target's correlate with the source's at -0.4.
 New items come every day and the target shows them a day after the source. So the source knows early and
 from many samples what changes (quality of new items, trends), and wrongly what doesn't (the tilts): the
 situation in which a target gains from a source again and again, and not by taking its scores.
+
+A third domain, where there is one, is a second source: it sees items and trends as early as the first, and
+its tilts correlate with the target's at +0.4.
 
 Started from the prototype's "world F"; what differs, and why:
 
@@ -20,7 +23,7 @@ Started from the prototype's "world F"; what differs, and why:
 * Prices are numbers (log-normal); the ten bands on which clicks depend are the schema's bucket boundaries.
 * Each domain has a place of its own that the other's samples lack: the feed's slot, with a bias that falls
   from the first to the last, and the channel's theme, with an effect a theme.
-* Clicks of a day are ordered by a time of day over both domains, so that histories interleave them.
+* Clicks of a day are ordered by a time of day over all domains, so that histories interleave them.
 * Every random number comes from a stream named by (seed, purpose, day, domain, chunk): a domain's walk,
   items and tilts are the same whatever the number of rows.
 """
@@ -35,7 +38,7 @@ from ctnet_ray.samples.synthetic_config import PRICE_BOUNDARIES, WorldConfig
 Array = np.ndarray
 
 # Purposes of random streams: numbers stay what they are, or every world changes.
-_ITEMS, _USERS, _WALK, _SOURCE, _TARGET, _DRAW = range(6)
+_ITEMS, _USERS, _WALK, _SOURCE, _TARGET, _DRAW, _THIRD = range(7)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Tilt:
     category: Array
     user: Array
     place: Array
-    """Of the source's slots or the target's themes."""
+    """Of the source's slots or the target's themes; one without effect elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ class Domain:
     exposure: Array
     """float64 [C]: how much a category is shown."""
     tilt: Tilt
+    place_column: str
+    """Sample column of the place; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,8 @@ class World:
     """int32 [U]: segment of each user."""
     segment_taste: Array
     """float32 [segments, K]."""
-    domains: tuple[Domain, Domain]
-    """Source and target."""
+    domains: tuple[Domain, ...]
+    """Source, target and, where there is one, the third."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ class Impressions:
     context: Array
     """int64 [N]."""
     place: Array
-    """int64 [N]: slot of the source or theme of the target."""
+    """int64 [N]: slot of the source or theme of the target; 0 in the third domain."""
     time: Array
     """float32 [N]: days since the first day's midnight."""
     probability: Array
@@ -147,33 +152,10 @@ def build_world(config: WorldConfig) -> World:
     rng = np.random.default_rng([config.seed, _USERS])
     segment = rng.integers(config.segments, size=config.users, dtype=np.int32)
     segment_taste = _normal(rng, config.segments, config.dim)
-    source_rng = np.random.default_rng([config.seed, _SOURCE])
-    target_rng = np.random.default_rng([config.seed, _TARGET])
-    source_tilt = _source_tilt(config, source_rng)
-    target_tilt = _target_tilt(config, target_rng, source_tilt)
-    source = Domain(
-        config.source,
-        config.source_rows,
-        stream=_SOURCE,
-        bias=config.source_bias,
-        trend_lag=0,
-        delay=0,
-        user_cdf=_user_cdf(config, source_rng),
-        exposure=np.exp(config.exposure * source_rng.standard_normal(config.categories)),
-        tilt=source_tilt,
-    )
-    target = Domain(
-        config.target,
-        config.target_rows,
-        stream=_TARGET,
-        bias=config.target_bias,
-        trend_lag=config.target_trend_lag_days,
-        delay=config.target_delay_days,
-        user_cdf=_user_cdf(config, target_rng),
-        exposure=np.exp(config.exposure * target_rng.standard_normal(config.categories)),
-        tilt=target_tilt,
-    )
-    return World(config, _build_items(config), segment, segment_taste, (source, target))
+    source = _source(config)
+    target = _target(config, source)
+    third = (_third(config, target),) if config.third else ()
+    return World(config, _build_items(config), segment, segment_taste, (source, target, *third))
 
 
 def walk(world: World) -> Iterator[DayState]:
@@ -270,17 +252,64 @@ def _build_items(config: WorldConfig) -> Items:
     )
 
 
-def _source_tilt(config: WorldConfig, rng: np.random.Generator) -> Tilt:
+def _source(config: WorldConfig) -> Domain:
+    rng = np.random.default_rng([config.seed, _SOURCE])
     slot = config.slot_bias * np.linspace(0.5, -0.5, config.slots, dtype=np.float32)
-    return Tilt(*_shared_tilts(config, rng), place=slot)
+    return Domain(
+        config.source,
+        config.source_rows,
+        stream=_SOURCE,
+        bias=config.source_bias,
+        trend_lag=0,
+        delay=0,
+        tilt=Tilt(*_shared_tilts(config, rng), place=slot),
+        user_cdf=_user_cdf(config, rng),
+        exposure=_exposure(config, rng),
+        place_column="feed_slot",
+    )
 
 
-def _target_tilt(config: WorldConfig, rng: np.random.Generator, source: Tilt) -> Tilt:
-    correlation = config.tilt_correlation
+def _target(config: WorldConfig, source: Domain) -> Domain:
+    rng = np.random.default_rng([config.seed, _TARGET])
+    tilts = _correlated_tilts(config, rng, source.tilt, config.tilt_correlation)
+    return Domain(
+        config.target,
+        config.target_rows,
+        stream=_TARGET,
+        bias=config.target_bias,
+        trend_lag=config.target_trend_lag_days,
+        delay=config.target_delay_days,
+        tilt=Tilt(*tilts, place=config.theme_tilt * _normal(rng, config.themes)),
+        user_cdf=_user_cdf(config, rng),
+        exposure=_exposure(config, rng),
+        place_column="channel_theme",
+    )
+
+
+def _third(config: WorldConfig, target: Domain) -> Domain:
+    rng = np.random.default_rng([config.seed, _THIRD])
+    tilts = _correlated_tilts(config, rng, target.tilt, config.third_tilt_correlation)
+    return Domain(
+        config.third,
+        config.third_rows,
+        stream=_THIRD,
+        bias=config.third_bias,
+        trend_lag=0,
+        delay=0,
+        tilt=Tilt(*tilts, place=np.zeros(1, np.float32)),
+        user_cdf=_user_cdf(config, rng),
+        exposure=_exposure(config, rng),
+        place_column="",
+    )
+
+
+def _correlated_tilts(
+    config: WorldConfig, rng: np.random.Generator, other: Tilt, correlation: float
+) -> list[Array]:
+    """Draw the effects of shops, ..., users so that they correlate with those of another domain."""
     own = np.float32(np.sqrt(1 - correlation**2))
-    theirs = (source.shop, source.price, source.context, source.category, source.user)
-    tilts = (correlation * a + own * b for a, b in zip(theirs, _shared_tilts(config, rng), strict=True))
-    return Tilt(*tilts, place=config.theme_tilt * _normal(rng, config.themes))
+    theirs = (other.shop, other.price, other.context, other.category, other.user)
+    return [correlation * a + own * b for a, b in zip(theirs, _shared_tilts(config, rng), strict=True)]
 
 
 def _shared_tilts(config: WorldConfig, rng: np.random.Generator) -> list[Array]:
@@ -296,6 +325,10 @@ def _shared_tilts(config: WorldConfig, rng: np.random.Generator) -> list[Array]:
 
 def _user_cdf(config: WorldConfig, rng: np.random.Generator) -> Array:
     return _cdf(rng.pareto(config.activity_tail, config.users) + config.activity_floor)
+
+
+def _exposure(config: WorldConfig, rng: np.random.Generator) -> Array:
+    return np.exp(config.exposure * rng.standard_normal(config.categories))
 
 
 def _cdf(weight: Array) -> Array:

@@ -1,3 +1,4 @@
+from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import date, timedelta
 from itertools import pairwise
@@ -18,6 +19,8 @@ from ctnet_ray.samples.synthetic import Histories, exact_auc, schema_dict, write
 from ctnet_ray.samples.synthetic_config import PRICE_BOUNDARIES, WorldConfig
 
 SMALL = WorldConfig(seed=5, days=4, source_rows=6000, target_rows=2000, users=200, chunk_rows=1024)
+THIRD = replace(SMALL, third="search", third_rows=3000)
+NAMES = "feed", "channel", "search"
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -25,6 +28,11 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def written(tmp_path_factory):
     store = SampleStore(str(tmp_path_factory.mktemp("world")))
     return store, write_world(store, SMALL)
+
+
+@pytest.fixture(scope="module")
+def with_third(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("third"), THIRD)
 
 
 def rows_of(store: SampleStore, domain: str, day: date) -> pa.Table:
@@ -76,6 +84,32 @@ def test_target_does_not_depend_on_the_rows_of_the_source_but_through_histories(
     assert ours.equals(theirs)
 
 
+@pytest.mark.parametrize("domain", ["feed", "channel"])
+def test_a_third_domain_changes_nothing_but_the_histories_that_hold_its_clicks(written, with_third, domain):
+    without, beside = whole(written[0], domain), whole(with_third, domain)
+    mixed = {"clicked_items", "clicked_categories"}
+    own = {f"{name}_in_search" for name in mixed}
+    assert set(beside.column_names) - set(without.column_names) == own
+    same = [name for name in without.column_names if name not in mixed]
+    assert beside.select(same).equals(without.select(same))
+    assert not beside["clicked_items"].equals(without["clicked_items"])
+
+
+def test_the_third_domain_is_a_source_that_resembles_the_target(with_third):
+    world = synthetic_world.build_world(replace(THIRD, users=20_000))
+    feed, channel, search = world.domains
+    user = [domain.tilt.user for domain in (feed, channel, search)]
+    # By construction -0.4, 0.4, and -0.4 * 0.4 between the sources.
+    expected = [[1, -0.4, -0.16], [-0.4, 1, 0.4], [-0.16, 0.4, 1]]
+    assert np.corrcoef(user) == pytest.approx(np.array(expected), abs=0.03)
+    assert (search.rows, search.delay, search.trend_lag) == (3000, 0, 0)
+    assert with_third.domains() == sorted(NAMES)
+    table = whole(with_third, "search")
+    assert table.num_rows == THIRD.days * 3000
+    assert min(table["item_age"].to_pylist()) == 0
+    assert 0.1 < np.mean(table["label"].to_numpy()) < 0.25
+
+
 def test_labels_agree_with_the_true_probabilities(written):
     for domain in "feed", "channel":
         table = whole(written[0], domain)
@@ -103,31 +137,32 @@ def test_exact_auc_by_hand():
     assert np.isnan(exact_auc(score, np.zeros(4, bool)))
 
 
-def test_histories_hold_the_last_clicks_of_earlier_days_and_both_domains(written):
+def test_histories_hold_the_last_clicks_of_earlier_days_in_all_domains_and_in_each(with_third):
     """Replays all impressions in the order of time and compares every history."""
-    world = synthetic_world.build_world(SMALL)
-    ids = hash_ids(pa.array(np.arange(SMALL.items))).to_numpy()
-    users = hash_ids(pa.array(np.arange(SMALL.users))).to_numpy()
-    clicked: dict[int, list[int]] = {user: [] for user in users}
-    compared = 0
-    for state, day in zip(synthetic_world.walk(world), days_of(SMALL), strict=True):
-        for domain in "feed", "channel":
-            table = rows_of(written[0], domain, day).select(["user", "clicked_items"]).to_pylist()
-            for row in table:
-                assert row["clicked_items"] == clicked[row["user"]][-SMALL.history :]
-                compared += len(row["clicked_items"]) == SMALL.history
-        today = [
-            shown for domain in world.domains for shown in synthetic_world.draw_day(world, domain, state)
-        ]
+    world = synthetic_world.build_world(THIRD)
+    ids = hash_ids(pa.array(np.arange(THIRD.items))).to_numpy()
+    users = hash_ids(pa.array(np.arange(THIRD.users))).to_numpy()
+    columns = {"clicked_items": NAMES} | {f"clicked_items_in_{name}": (name,) for name in NAMES}
+    clicked = {column: defaultdict(list) for column in columns}
+    compared = Counter()
+    for state, day in zip(synthetic_world.walk(world), days_of(THIRD), strict=True):
+        for domain in NAMES:
+            for row in rows_of(with_third, domain, day).select(["user", *columns]).to_pylist():
+                for column in columns:
+                    assert row[column] == clicked[column][row["user"]][-THIRD.history :]
+                    compared[column] += len(row[column]) == THIRD.history
         clicks = [
-            (time, user, item)
-            for shown in today
+            (time, user, item, domain.name)
+            for domain in world.domains
+            for shown in synthetic_world.draw_day(world, domain, state)
             for time, user, item, click in zip(shown.time, shown.user, shown.item, shown.click, strict=True)
             if click
         ]
-        for _, user, item in sorted(clicks):
-            clicked[users[user]].append(ids[item])
-    assert compared > 1000
+        for _, user, item, domain in sorted(clicks):
+            for column, domains in columns.items():
+                if domain in domains:
+                    clicked[column][users[user]].append(ids[item])
+    assert min(compared[column] for column in ("clicked_items", "clicked_items_in_feed")) > 1000
 
 
 def test_history_of_categories_belongs_to_the_history_of_items(written):
@@ -194,6 +229,17 @@ def test_schema_describes_the_columns(written, tmp_path, domain):
     assert {name: kind.replace("element", "item") for name, kind in columns.items()} == expected
 
 
+def test_the_schema_names_the_worlds_domains():
+    two, three = (schema.from_dict(schema_dict(config)) for config in (SMALL, THIRD))
+    assert two.joint(("feed", "channel"), interests=True) == three.joint(("feed", "channel"), interests=True)
+    for world, sources in (two, ("feed",)), (three, ("feed", "search")):
+        one, several = (
+            world.for_tower("source", several_domains=several).features for several in (False, True)
+        )
+        (domain,) = set(several) - set(one)
+        assert (domain.name, domain.kind, domain.domains) == ("domain", "domain", sources)
+
+
 def test_towers_use_the_features_of_their_domain():
     world = schema.from_dict(schema_dict(SMALL))
     names = {tower: {feature.name for feature in world.for_tower(tower).features} for tower in schema.TOWERS}
@@ -201,8 +247,8 @@ def test_towers_use_the_features_of_their_domain():
     assert names["target"] - names["source"] == {"channel_theme"}
 
 
-def test_the_schema_file_in_configs_is_that_of_the_default_world():
-    expected = schema.from_dict(schema_dict(WorldConfig()))
+def test_the_schema_file_in_configs_is_that_of_the_default_world_with_a_third_domain():
+    expected = schema.from_dict(schema_dict(WorldConfig(third="search")))
     assert schema.load(str(CONFIGS / "synthetic_schema.yaml")) == expected
 
 
@@ -238,6 +284,8 @@ def test_progress_counts_every_row(tmp_path):
         ({"seed": -1}, "seed must be at least 0"),
         ({"target_delay_days": 8}, "warm_up_days"),
         ({"target": "feed"}, "both called 'feed'"),
+        ({"third": "channel"}, "both called 'channel'"),
+        ({"third": "my-search"}, "domain 'my-search': .* rename the domain"),
     ],
 )
 def test_impossible_worlds_are_refused(change, message):
