@@ -1,15 +1,18 @@
 """What several joint networks are made of.
 
-Shapes: B examples, H width of a layer.
+Shapes: B examples, H width of a layer, U width of a user's vector.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import orthogonal
 
 from ctnet_ray.batch import Batch
+from ctnet_ray.models.embedding import Vectors
+from ctnet_ray.schema import Schema
 
 
 class Mlp(nn.Module):
@@ -55,6 +58,53 @@ class ByDomain(nn.ModuleList):
     def of_other(self, batch: Batch) -> nn.Module:
         """Return the module of the domain that the batch is not of."""
         return self[1 - index_of(batch, self._domains)]
+
+
+class OrthogonalMap(nn.Module):
+    """A square matrix X with X^T X = 1, whatever an optimiser does.
+
+    X = Q (1 - A / 2)^-1 (1 + A / 2) with a skew-symmetric parameter A: Cayley's map, from a random orthogonal Q
+    where it starts (`torch.nn.utils.parametrizations.orthogonal`).
+
+    Args:
+        width: Width U.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Cayley's map: for U in the hundreds, the matrix exponential takes longer than the rest of a step.
+        self.linear = nn.Linear(width, width, bias=False)
+        orthogonal(self.linear, orthogonal_map="cayley")
+
+    def forward(self, state_BU: torch.Tensor) -> torch.Tensor:
+        """Return X u for each row u."""
+        return state_BU @ self.matrix().T
+
+    def back(self, state_BU: torch.Tensor) -> torch.Tensor:
+        """Return X^T u for each row u."""
+        return state_BU @ self.matrix()
+
+    def matrix(self) -> torch.Tensor:
+        """Return X, [U, U]."""
+        # In bfloat16 it would not be orthogonal.
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return self.linear.weight
+
+
+def candidate_features(schema: Schema) -> tuple[str, ...]:
+    """Return the features of the item that is scored: those that a sequence attends to.
+
+    A schema does not say whose a feature is. What a history is compared with is the item's for certain; all
+    else (the user's profile and history, the context, further features of the item) counts as the user's.
+    """
+    attended = {feature.attends_to for feature in schema.features}
+    return tuple(feature.name for feature in schema.features if feature.name in attended)
+
+
+def beside(vectors: Vectors, names: Iterable[str]) -> torch.Tensor:
+    """Put some features' vectors side by side; of no feature, a tensor of width 0."""
+    nothing = next(iter(vectors.values()))[:, :0]
+    return torch.cat([nothing, *(vectors[name] for name in names)], dim=1)
 
 
 def index_of(batch: Batch, domains: tuple[str, str]) -> int:

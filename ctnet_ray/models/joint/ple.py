@@ -1,7 +1,7 @@
 """PLE: layers of shared and domain experts, mixed by gates.
 
 Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized
-Recommendations", RecSys 2020, sections 4.1 (CGC, one layer) and 4.2 (PLE, N of them). A task k of the paper is
+Recommendations", RecSys 2020, sections 4.1 (CGC, one layer) and 4.2 (PLE, N of them). Task k of the paper is
 a domain here: both are clicks, on samples of their own. In extraction layer j domain k has m_k experts, which
 read g^{k,j-1}; m_s shared experts read g^{s,j-1}; g^{k,0} = g^{s,0} = e(x), the embeddings. Then
 

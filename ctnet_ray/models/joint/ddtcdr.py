@@ -1,0 +1,77 @@
+"""DDTCDR: each domain's network also scores the other domain's users, through an orthogonal map.
+
+Li and Tuzhilin, "DDTCDR: Deep Dual Transfer Cross Domain Recommendation", WSDM 2020 (arXiv 1910.05189).
+Domains A and B have a network RS and embeddings W of users u and items i each; X maps A's users to B's, and
+since it is orthogonal (it keeps the inner products, so the likeness, of users), X^T maps them back:
+
+    r_A = (1 - alpha) RS_A(W_uA, W_iA) + alpha RS_B(X   W_uA, W_iA)
+    r_B = (1 - alpha) RS_B(W_uB, W_iB) + alpha RS_A(X^T W_uB, W_iB)
+
+What stands for it here: A is the source, B the target. r is the logit (the paper's is a rating, its loss the
+squared error). W_i are the vectors of the candidate's features (`candidate_features`); W_u are all others,
+histories among them, X as wide as they are together.
+
+What differs: the paper trains W beforehand by an auto-encoder of each domain's users and items; here they are
+trained with the rest. Each domain has embeddings of its own as there, although the domains may share users:
+with one table for both, X would have nothing to map, and embeddings would transfer in place of networks. So a
+batch reads and moves its own domain's tables only, and there are twice the base model's rows. The paper asks
+for orthogonality by a penalty; here X has it exactly.
+"""
+
+import torch
+from torch import nn
+
+from ctnet_ray.batch import Batch
+from ctnet_ray.config import JointConfig, ModelConfig
+from ctnet_ray.models.embedding import Embedder, width
+from ctnet_ray.models.joint.layers import (
+    ByDomain,
+    Mlp,
+    OrthogonalMap,
+    beside,
+    candidate_features,
+    index_of,
+)
+from ctnet_ray.schema import Schema
+
+
+class Ddtcdr(nn.Module):
+    """Embeddings and an MLP for each domain, and the map between their users.
+
+    Args:
+        schema: Features of both domains (`Schema.joint`).
+        config: Widths.
+        joint: Share alpha of the other network; 0 makes two independent models.
+        domains: Source and target.
+        device: As for `Embedder`.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: ModelConfig,
+        joint: JointConfig,
+        domains: tuple[str, str],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.domains = domains
+        self.alpha = joint.transfer_share
+        self.embedders = ByDomain(domains, lambda: Embedder(schema, config, device))
+        self.networks = ByDomain(domains, lambda: Mlp(width(schema), config.hidden))
+        self.item = candidate_features(schema)
+        self.user = tuple(feature.name for feature in schema.features if feature.name not in self.item)
+        dims = {feature.name: schema.table(feature.table).dim for feature in schema.features}
+        self.map = OrthogonalMap(sum(dims[name] for name in self.user))
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, [B]."""
+        vectors = self.embedders.of(batch)(batch.inputs["target"])
+        user_BU, item_BI = beside(vectors, self.user), beside(vectors, self.item)
+        own_B = self.networks.of(batch)(torch.cat((user_BU, item_BI), dim=1))
+        if not self.alpha:
+            return own_B
+        from_source = index_of(batch, self.domains) == 0
+        mapped_BU = self.map(user_BU) if from_source else self.map.back(user_BU)
+        other_B = self.networks.of_other(batch)(torch.cat((mapped_BU, item_BI), dim=1))
+        return (1 - self.alpha) * own_B + self.alpha * other_B
