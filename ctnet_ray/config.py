@@ -6,17 +6,34 @@ that names a run.
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import date
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
 Gate = Literal["glu", "linear", "none"]
-Fusion = Literal["after_activation", "before_activation"]
+Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
-MethodName = Literal["base", "source_direct", "ctnet", "ctnet_one_time"]
+MethodName = Literal[
+    "base",
+    "source_direct",
+    "finetune_all",
+    "finetune_embeddings",
+    "mlp_pp",
+    "ple",
+    "minet",
+    "ddtcdr",
+    "dasl",
+    "ctnet_one_time",
+    "ctnet",
+    "residual",
+    "ctnet_residual",
+]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
@@ -34,6 +51,9 @@ class DataConfig:
     """First day to train on (YYYY-MM-DD)."""
     last_day: date
     """Last day to train on (YYYY-MM-DD); each step is scored on the day after, where it has samples."""
+    beside: tuple[str, ...] = ()
+    """Further domains whose days are trained on in between those of `domain`: the other domains of a source
+    of several, or the source domain of a method that trains jointly."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +72,43 @@ class ModelConfig:
 class AdapterConfig:
     """CTNet's adapters, from the source tower's layers to the target tower's."""
 
-    placement: tuple[str, ...] = ("hidden",)
-    """Layers with an adapter: hidden (all hidden layers), hidden_1, hidden_2, ..., embedding, logit."""
+    placement: tuple[str, ...] = ()
+    """Layers with an adapter: hidden (all hidden layers), first, last, deep (the deeper half), hidden_1,
+    hidden_2, ..., features (each feature's embedding by itself), embedding (all of them at once), logit.
+    Empty: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
     gate: Gate = "glu"
     """glu: (W h + b) * sigmoid(V h + c); linear: W h + b; none: no adapter at all (an ablation)."""
     fusion: Fusion = "after_activation"
-    """Whether a hidden layer's adapter is added after or before the target layer's activation."""
+    """Whether a hidden layer's adapter is added after or before the target layer's activation, or stands
+    beside the layer as further input of the next one (concatenation)."""
     init: Init = "zero"
     """zero: W = b = 0, so that a hot start is exactly the base model; random: torch's default."""
+    learning_rate: float = 1.0
+    """Adapters' learning rate as a multiple of training.dense_learning_rate."""
+
+
+@dataclass(frozen=True)
+class ResidualConfig:
+    """What the target adds to the frozen source tower (methods residual and ctnet_residual)."""
+
+    scale_and_shift: bool = True
+    """Whether each hidden unit of the source tower gets a scale and a shift of the target's own."""
+    embedding_learning_rate: float = 1.0
+    """Learning rate of the residual embeddings as a multiple of training.embedding_learning_rate."""
+    dense_learning_rate: float = 1.0
+    """Learning rate of scales, shifts and bias as a multiple of training.dense_learning_rate."""
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Networks of the methods that train on source and target samples together."""
+
+    shared_experts: int = 1
+    """PLE: experts that both domains use, in each extraction layer."""
+    domain_experts: int = 1
+    """PLE: experts of each domain alone, in each extraction layer."""
+    transfer_share: float = 0.1
+    """DDTCDR: alpha, the share of the other domain's network in a prediction, 0 to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +133,12 @@ class TrainingConfig:
     """bfloat16 autocast on GPUs; CPUs always use float32."""
     seed: int = 0
     """Seed of initial parameters and of the order of rows."""
+    beside_batch_size: int = 0
+    """Rows of a step on samples of data.beside, over all workers; 0: batch_size."""
+    beside_epochs: int = 0
+    """Passes over each day of data.beside; 0: epochs."""
+    beside_weight: float = 1.0
+    """Weight of the loss on samples of data.beside."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +156,17 @@ class TransferConfig:
     """Whether a hot start also takes over the optimiser's state."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
+    share_attention: tuple[str, ...] = ()
+    """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
+    attention that both towers have."""
+    shared_attention: Literal["source", "target"] = "source"
+    """CTNet: tower whose attention, and embeddings under it, serve both."""
+    window: int = 1
+    """Fine-tuning: days up to the step's own that each step trains on; 0: all that the store has."""
+    residual: ResidualConfig = field(default_factory=ResidualConfig)
+    """What the target adds to the frozen source tower."""
+    joint: JointConfig = field(default_factory=JointConfig)
+    """Networks of joint training."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +179,8 @@ class ComputeConfig:
     """CPUs of each worker; also its number of torch threads, rounded up."""
     gpu: bool = False
     """One GPU a worker."""
+    parallel_runs: int = 0
+    """Worker groups that walk runs side by side; 0: as many as the cluster's CPUs and GPUs hold."""
     max_failures: int = 2
     """Worker failures after which the run gives up; each is followed by a resumption from the last step."""
 
@@ -127,8 +195,10 @@ class TrackingConfig:
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
     """MLflow experiment; also the prefix of registered models."""
+    label: str = ""
+    """What tables and MLflow call the run beside its domain and seed; empty: its method."""
     name: str = ""
-    """Registered model; empty: EXPERIMENT.DOMAIN.METHOD, and .sSEED behind it for a seed other than 0."""
+    """Registered model; empty: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +261,15 @@ class ComparisonConfig:
     they start from scratch on first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether that hot start also takes over the base model's optimiser state."""
-    methods: tuple[MethodName, ...] = METHODS
-    """Methods to compare; base is always run."""
-    controls: bool = False
-    """Also run base with its optimiser state reset on transfer_day, and base with twice the epochs."""
+    methods: tuple[str, ...] = ("methods",)
+    """What to compare with base: methods, variants, or groups of them (methods, windows, ablations,
+    several_sources, controls, all); `ctnet_ray/methods/variants.py` lists the variants."""
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Further variants: settings by name, each with transfer.method and dotted names of what differs."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings, by dotted name, of all runs of a method or of one variant, whichever name is given."""
+    more_sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """For a target: domains that a second source series is trained on beside `source` (several_sources)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each has a source series and base model of its own."""
 
@@ -205,8 +280,53 @@ class ComparisonConfig:
             raise CtnetError("comparison: first_day < first_scored_day <= last_scored_day does not hold")
         if self.transfer_day and not self.first_day < self.transfer_day < self.first_scored_day:
             raise CtnetError("comparison.transfer_day must lie between first_day and first_scored_day")
-        if self.controls and not self.transfer_day:
-            raise CtnetError("comparison.controls needs comparison.transfer_day")
+
+
+Config = TypeVar("Config")
+
+
+def from_plain(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Build a (nested) dataclass from the plain data that `dataclasses.asdict` and JSON made of it.
+
+    Lists become tuples; a section that is a dataclass is built likewise. Keys must be known.
+    """
+    types = get_type_hints(config_class)
+    return config_class(**{key: _typed(types[key], value) for key, value in values.items()})
+
+
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return a (nested) dataclass with some values changed.
+
+    Args:
+        config: The configuration.
+        settings: Values by dotted name, as `training.batch_size`.
+
+    Raises:
+        CtnetError: A name is not known, or a value is not of its kind.
+    """
+    for name, value in settings.items():
+        config = _with(config, name.split("."), value, name)
+    return config
+
+
+def _with(config: Any, path: list[str], value: Any, name: str) -> Any:
+    types = get_type_hints(type(config)) if hasattr(config, "__dataclass_fields__") else {}
+    if path[0] not in types:
+        raise CtnetError(f"unknown setting {name!r}; {path[0]!r} is none of {', '.join(types)}")
+    if path[1:]:
+        value = _with(getattr(config, path[0]), path[1:], value, name)
+    else:
+        try:
+            value = TypeAdapter(types[path[0]]).validate_python(value)
+        except ValidationError as error:
+            raise CtnetError(f"setting {name}: {value!r}: {error.errors()[0]['msg']}") from error
+    return replace(config, **{path[0]: value})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        return from_plain(kind, value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
@@ -224,6 +344,8 @@ def _check(config: JobConfig) -> None:
         "training.dense_learning_rate": config.training.dense_learning_rate,
         "training.embedding_learning_rate": config.training.embedding_learning_rate,
         "model.attention_hidden": config.model.attention_hidden,
+        "transfer.joint.shared_experts": config.transfer.joint.shared_experts,
+        "transfer.joint.domain_experts": config.transfer.joint.domain_experts,
         "compute.workers": config.compute.workers,
         "compute.cpus_per_worker": config.compute.cpus_per_worker,
         **{f"model.hidden[{index}]": width for index, width in enumerate(config.model.hidden)},
@@ -236,19 +358,35 @@ def _check(config: JobConfig) -> None:
         "training.weight_decay": config.training.weight_decay,
         "training.clip_norm": config.training.clip_norm,
         "training.seed": config.training.seed,
+        "training.beside_batch_size": config.training.beside_batch_size,
+        "training.beside_epochs": config.training.beside_epochs,
+        "training.beside_weight": config.training.beside_weight,
         "model.embedding_init": config.model.embedding_init,
+        "transfer.window": config.transfer.window,
+        "transfer.adapters.learning_rate": config.transfer.adapters.learning_rate,
+        "transfer.residual.embedding_learning_rate": config.transfer.residual.embedding_learning_rate,
+        "transfer.residual.dense_learning_rate": config.transfer.residual.dense_learning_rate,
         "compute.max_failures": config.compute.max_failures,
+        "compute.parallel_runs": config.compute.parallel_runs,
     }
     for key, value in not_negative.items():
         if not 0 <= value < math.inf:
             raise CtnetError(f"{key} must be at least 0, not {value}")
     if not config.model.hidden:
         raise CtnetError("model.hidden needs at least one layer")
-    if config.training.batch_size % config.compute.workers:
+    for key in ("batch_size", "beside_batch_size"):
+        if getattr(config.training, key) % config.compute.workers:
+            raise CtnetError(
+                f"training.{key} ({getattr(config.training, key)}) must be a multiple of "
+                f"compute.workers ({config.compute.workers})"
+            )
+    if not 0 <= config.transfer.joint.transfer_share <= 0.5:
         raise CtnetError(
-            f"training.batch_size ({config.training.batch_size}) must be a multiple of "
-            f"compute.workers ({config.compute.workers})"
+            "transfer.joint.transfer_share must be between 0 and 0.5, "
+            f"not {config.transfer.joint.transfer_share}"
         )
+    if config.data.domain in config.data.beside:
+        raise CtnetError(f"data.beside names data.domain, {config.data.domain}")
     if config.data.last_day < config.data.first_day:
         raise CtnetError(
             f"data.last_day {config.data.last_day} is before data.first_day {config.data.first_day}"

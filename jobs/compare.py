@@ -1,10 +1,13 @@
 """Compare methods on target domains over seeds, and print and plot what each brings.
 
-python -m jobs.compare --config FILE.yaml [--comparison.seeds [0,1,2]]
+python -m jobs.compare --config FILE.yaml [--methods all] [--comparison.seeds [0,1,2]]
 """
 
+import shlex
+import sys
+from dataclasses import replace
+
 from ctnet_ray.config import (
-    AdapterConfig,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -20,10 +23,10 @@ def main(
     model: ModelConfig = ModelConfig(),  # noqa: B008
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
     source_training: TrainingConfig = TrainingConfig(),  # noqa: B008
-    adapters: AdapterConfig = AdapterConfig(),  # noqa: B008
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     output: str = "runs/report",
+    methods: tuple[str, ...] | str | None = None,
 ) -> None:
     """Run every method on every target with every seed; runs that are done are not repeated.
 
@@ -32,12 +35,15 @@ def main(
         model: The towers.
         training: How a target's day is trained; its seed is not used.
         source_training: How a source's day is trained; its seed is not used.
-        adapters: CTNet's adapters.
         compute: What a run may use of the cluster.
         tracking: Where results go; its name is not used.
-        output: Local folder for the table (CSV) and the plots (PNG).
+        output: Local folder for the report (HTML, Markdown, CSV, PNG).
+        methods: Short for --comparison.methods: names, or one name as `all`.
     """
-    compare(Comparison(comparison, model, training, source_training, adapters, compute, tracking), output)
+    if methods:
+        comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
+    what = Comparison(comparison, model, training, source_training, compute, tracking)
+    compare(what, output, command=shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,5 @@ from ctnet_ray.methods.method import Method
 METHOD = Method(
     name="base",
     summary="the target's own tower, trained on the target's days",
-    model="target",
-    trains=True,
-    source="none",
+    starts_from_base=True,
 )

@@ -6,6 +6,7 @@ METHOD = Method(
     name="ctnet",
     summary="target tower and adapters over a source tower that is refreshed daily",
     model="ctnet",
-    trains=True,
     source="continual",
+    starts_from_base=True,
+    placement=("hidden",),
 )

@@ -6,6 +6,7 @@ METHOD = Method(
     name="ctnet_one_time",
     summary="CTNet whose source tower is loaded once",
     model="ctnet",
-    trains=True,
     source="once",
+    starts_from_base=True,
+    placement=("hidden",),
 )

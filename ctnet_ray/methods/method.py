@@ -7,6 +7,8 @@ from typing import Literal, Protocol, TypeVar
 
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.schema import Tower
+from ctnet_ray.training.plan import ModelKind, Reuse
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,29 @@ class Method:
     name: MethodName
     summary: str
     """One line for people."""
-    model: Literal["target", "source", "ctnet"]
-    """The target's tower, the source's tower on the target's samples, or both with adapters."""
-    trains: bool
+    model: ModelKind = "tower"
+    """What is built."""
+    reads: Tower = "target"
+    """Input of a model of one tower: source for the source's tower on the target's samples."""
+    trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Literal["none", "once", "continual"]
+    source: Literal["none", "once", "continual"] = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
+    reuse: Reuse = "frozen"
+    """What a source version becomes: a frozen tower, or the start of each step's training."""
+    joint: bool = False
+    """Whether the source's samples are trained on too."""
+    interests: bool = False
+    """Whether it reads a user's clicks by domain."""
+    starts_from_base: bool = False
+    """Whether it can be hot-started from the target's base model."""
+    placement: tuple[str, ...] = ()
+    """Layers with an adapter where the configuration names none."""
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a step goes back over earlier days (transfer.window)."""
+        return self.reuse != "frozen"
 
 
 class Dated(Protocol):

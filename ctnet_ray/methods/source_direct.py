@@ -5,7 +5,7 @@ from ctnet_ray.methods.method import Method
 METHOD = Method(
     name="source_direct",
     summary="the newest source model on the target's samples, untrained",
-    model="source",
+    reads="source",
     trains=False,
     source="continual",
 )

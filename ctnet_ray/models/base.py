@@ -20,8 +20,6 @@ class BaseModel(nn.Module):
         device: As for `Tower`.
     """
 
-    SOURCE_PREFIX = "tower."  #: where source_direct puts the source's parameters
-
     def __init__(
         self, schema: Schema, config: ModelConfig, reads: TowerName, device: torch.device | str = "cpu"
     ) -> None:

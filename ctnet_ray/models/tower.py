@@ -1,70 +1,47 @@
-"""One whole CTR model: embeddings, target attention over behaviour, an MLP whose hidden layers are exposed.
+"""One whole CTR model: embeddings, target attention over behaviour, an MLP whose layers others can reach.
 
-The attention is DIN's (Zhou et al., KDD 2018, section 4.3): each item of a sequence is scored against the
-candidate by a small network on (q, k, q - k, q * k), and the sequence becomes the sum of its items by these
-weights. The weights are normalised by softmax here, so that short and long histories have one scale.
-
-Shapes: B examples, E width of all inputs side by side, L longest sequence of the batch, D width of one
-embedding, H width of a hidden layer.
+Shapes: B examples, D width of one embedding, E width of all features' vectors side by side, H width of a
+layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 import torch
 from torch import nn
-from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
+from torchrec import KeyedJaggedTensor
 
-from ctnet_ray.batch import features_by_table, keys
-from ctnet_ray.config import Fusion, ModelConfig
+from ctnet_ray.config import ModelConfig
+from ctnet_ray.models.embedding import Embedder, Vectors, concatenate, width
 from ctnet_ray.schema import Schema
+
+Change = Callable[[torch.Tensor], torch.Tensor]  #: of a layer's state, shape kept
+NOTHING: Mapping[str, Change] = {}
 
 
 @dataclass(frozen=True)
 class TowerStates:
     """What a tower computed for B examples."""
 
+    vectors: Vectors
+    """Each feature's vector, [B, D]."""
     embedding_BE: torch.Tensor
     """Input of the MLP."""
     hidden: tuple[torch.Tensor, ...]
     """Hidden layers after their activation, layer l as [B, H_l]."""
     logit_B: torch.Tensor
 
+    def layers(self) -> dict[str, torch.Tensor]:
+        """Return the layers by the names of `layer_widths`, each [B, width]."""
+        hidden = {f"hidden_{index}": state for index, state in enumerate(self.hidden, start=1)}
+        return {"embedding": self.embedding_BE, **hidden, "logit": self.logit_B.unsqueeze(1)}
+
 
 def layer_widths(schema: Schema, config: ModelConfig) -> dict[str, int]:
     """Return the layers that adapters may map, with their widths: embedding, hidden_1 .. hidden_L, logit."""
-    embedding = sum(schema.table(feature.table).dim for feature in schema.features)
-    hidden = {f"hidden_{index}": width for index, width in enumerate(config.hidden, start=1)}
-    return {"embedding": embedding, **hidden, "logit": 1}
-
-
-class AttentionUnit(nn.Module):
-    """DIN's activation unit with softmax weights.
-
-    Args:
-        dim: Width D of the query and of the sequence's items.
-        hidden: Width of the scoring network's hidden layer.
-
-    Shapes:
-        query_BD, sequence_BLD, mask_BL (True where there is an item) -> [B, D]; zero for an empty sequence.
-    """
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.score = nn.Sequential(nn.Linear(4 * dim, hidden), nn.PReLU(), nn.Linear(hidden, 1))
-
-    def forward(
-        self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor, mask_BL: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the weighted sum of the sequence's items."""
-        query_BLD = query_BD.unsqueeze(1).expand_as(sequence_BLD)
-        pairs = (query_BLD, sequence_BLD, query_BLD - sequence_BLD, query_BLD * sequence_BLD)
-        score_BL = self.score(torch.cat(pairs, dim=-1)).squeeze(-1)
-        score_BL = score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min)
-        weight_BL = score_BL.softmax(dim=1) * mask_BL
-        return torch.einsum("bl,bld->bd", weight_BL, sequence_BLD)
+    hidden = {f"hidden_{index}": wide for index, wide in enumerate(config.hidden, start=1)}
+    return {"embedding": width(schema), **hidden, "logit": 1}
 
 
 class Tower(nn.Module):
@@ -74,103 +51,49 @@ class Tower(nn.Module):
         schema: The tower's features (`Schema.for_tower`).
         config: Widths.
         device: Where embeddings are made; "meta" where they are to be sharded.
+        given: As for `Embedder`.
 
     Shapes:
         features with keys `ctnet_ray.batch.keys(schema)` -> `TowerStates`.
     """
 
-    def __init__(self, schema: Schema, config: ModelConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        config: ModelConfig,
+        device: torch.device | str = "cpu",
+        given: Iterable[str] = (),
+    ) -> None:
         super().__init__()
-        self.features = keys(schema)
-        dims = [schema.table(feature.table).dim for feature in self.features]
-        self._keys_by_width = [len(list(same)) for _, same in groupby(dims)]
-        self.embeddings = _collections(schema, config.embedding_init, torch.device(device))
-        self.attention = nn.ModuleDict(
-            {
-                feature.name: AttentionUnit(schema.table(feature.table).dim, config.attention_hidden)
-                for feature in self.features
-                if feature.attends_to
-            }
-        )
-        widths = [layer_widths(schema, config)["embedding"], *config.hidden]
+        self.embedder = Embedder(schema, config, device, given)
+        widths = [width(schema), *config.hidden]
         self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
         self.output = nn.Linear(widths[-1], 1)
 
-    def embed(self, features: KeyedJaggedTensor) -> torch.Tensor:
-        """Return the MLP's input, [B, E]: every feature's embedding side by side."""
-        found: dict[str, JaggedTensor] = {}
-        own = features.split(self._keys_by_width)
-        for collection, part in zip(self.embeddings.values(), own, strict=True):
-            found |= collection(part)
-        parts = []
-        for feature in self.features:
-            jagged = found[feature.name]
-            if feature.kind != "sequence":
-                parts.append(jagged.values())
-                continue
-            sequence_BLD, mask_BL = _pad(jagged)
-            if feature.attends_to:
-                query_BD = found[feature.attends_to].values()
-                parts.append(self.attention[feature.name](query_BD, sequence_BLD, mask_BL))
-            else:
-                parts.append(sequence_BLD.sum(1) / mask_BL.sum(1, keepdim=True).clamp(min=1))
-        return torch.cat(parts, dim=1)
+    def forward(self, features: KeyedJaggedTensor) -> TowerStates:
+        """Run the tower as it is."""
+        return self.run(self.embedder(features))
 
-    def forward(
-        self,
-        features: KeyedJaggedTensor,
-        added: Mapping[str, torch.Tensor] | None = None,
-        fusion: Fusion = "after_activation",
+    def run(
+        self, vectors: Vectors, before: Mapping[str, Change] = NOTHING, after: Mapping[str, Change] = NOTHING
     ) -> TowerStates:
-        """Run the tower.
+        """Run the MLP.
 
         Args:
-            features: Row numbers.
-            added: What to add to layers, by name (`layer_widths`), each of its layer's shape.
-            fusion: Whether a hidden layer's addition comes after or before its activation.
+            vectors: Each feature's vector (`Embedder`).
+            before: What to do with a hidden layer's state before its activation, by layer.
+            after: What to do with the embedding layer, with a hidden layer's state after its activation, or
+                with the logit ([B, 1]), by layer.
         """
-        added = added or {}
-        embedding_BE = self.embed(features)
-        if "embedding" in added:
-            embedding_BE = embedding_BE + added["embedding"]
+        embedding_BE = _changed(concatenate(vectors), after, "embedding")
         state, hidden = embedding_BE, []
         for index, layer in enumerate(self.layers, start=1):
-            addition = added.get(f"hidden_{index}")
-            state = layer(state)
-            if addition is not None and fusion == "before_activation":
-                state = state + addition
-            state = torch.relu(state)
-            if addition is not None and fusion == "after_activation":
-                state = state + addition
+            state = torch.relu(_changed(layer(state), before, f"hidden_{index}"))
+            state = _changed(state, after, f"hidden_{index}")
             hidden.append(state)
-        logit_B1 = self.output(state)
-        if "logit" in added:
-            logit_B1 = logit_B1 + added["logit"]
-        return TowerStates(embedding_BE, tuple(hidden), logit_B1.squeeze(1))
+        logit_B1 = _changed(self.output(state), after, "logit")
+        return TowerStates(vectors, embedding_BE, tuple(hidden), logit_B1.squeeze(1))
 
 
-def _collections(schema: Schema, std: float, device: torch.device) -> nn.ModuleDict:
-    """Make the embedding tables; a collection of TorchRec holds tables of one width."""
-    by_table = features_by_table(schema)
-    collections = nn.ModuleDict()
-    for dim, names in groupby(by_table, key=lambda name: schema.table(name).dim):
-        tables = [
-            EmbeddingConfig(
-                name=name,
-                embedding_dim=dim,
-                num_embeddings=schema.table(name).rows,
-                feature_names=[feature.name for feature in by_table[name]],
-                init_fn=partial(nn.init.normal_, std=std),
-            )
-            for name in names
-        ]
-        collections[f"width_{dim}"] = EmbeddingCollection(device=device, tables=tables)
-    return collections
-
-
-def _pad(jagged: JaggedTensor) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths_B = jagged.lengths()
-    longest = max(int(lengths_B.max()) if lengths_B.numel() else 0, 1)
-    padded_BLD = torch.ops.fbgemm.jagged_to_padded_dense(jagged.values(), [jagged.offsets()], [longest], 0.0)
-    positions_L = torch.arange(longest, device=lengths_B.device)
-    return padded_BLD, positions_L < lengths_B.unsqueeze(1)
+def _changed(state: torch.Tensor, changes: Mapping[str, Change], layer: str) -> torch.Tensor:
+    return changes[layer](state) if layer in changes else state

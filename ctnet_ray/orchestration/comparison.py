@@ -1,13 +1,13 @@
 """Methods x targets x seeds as two launches: first what others build on, then what builds on it."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from ctnet_ray.config import (
-    AdapterConfig,
     ComparisonConfig,
     ComputeConfig,
     DataConfig,
@@ -15,25 +15,33 @@ from ctnet_ray.config import (
     ModelConfig,
     TrackingConfig,
     TrainingConfig,
-    TransferConfig,
+    override,
 )
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods import registry
+from ctnet_ray.methods.method import Method
+from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
 from ctnet_ray.orchestration import report
 from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import model_name, plan_job
 from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.schema import Tower
+from ctnet_ray.training.plan import RunPlan
 
 
 @dataclass(frozen=True)
 class Entry:
     """One run of a comparison."""
 
-    label: str
-    """Row of the table that it counts in."""
     config: JobConfig
     role: Tower = "target"
     builds_on_others: bool = False
+
+    @property
+    def label(self) -> str:
+        """Row of the table that it counts in."""
+        return self.config.tracking.label
 
 
 @dataclass(frozen=True)
@@ -46,48 +54,96 @@ class Comparison:
     """How targets are trained."""
     source_training: TrainingConfig
     """How the source is trained."""
-    adapters: AdapterConfig
     compute: ComputeConfig
     tracking: TrackingConfig
 
 
 def entries(comparison: Comparison) -> Iterator[Entry]:
-    """Return the runs, source series and base models first."""
+    """Return the runs, source series first.
+
+    Raises:
+        CtnetError: A method, variant or setting is not known, or does not fit.
+    """
     what = comparison.what
+    variants = chosen(what.methods, what.variants)
+    _check_settings(what, variants)
     for seed in what.seeds:
-        yield Entry("source", _config(comparison, what.source, seed, comparison.source_training), "source")
+        yield Entry(_source(comparison, seed), "source")
+    several = any(settings.get(SOURCE) == "several" for settings in variants.values())
     for target, seed in itertools.product(what.targets, what.seeds):
-        yield from _target_entries(comparison, target, seed)
+        if several and target in what.more_sources:
+            yield Entry(_several_sources(comparison, target, seed), "source")
+        for label, settings in variants.items():
+            if settings.get(SOURCE) != "several" or target in what.more_sources:
+                yield _entry(comparison, target, seed, label, settings)
 
 
-def _target_entries(comparison: Comparison, target: str, seed: int) -> Iterator[Entry]:
+def _check_settings(what: ComparisonConfig, variants: dict[str, Settings]) -> None:
+    known = {*registry.names(), *variants}
+    unknown = next((name for name in what.settings if name not in known), None)
+    if unknown:
+        raise CtnetError(f"comparison.settings: {unknown!r} is no method and no variant of this comparison")
+    stray = next((target for target in what.more_sources if target not in what.targets), None)
+    if stray:
+        raise CtnetError(f"comparison.more_sources: {stray!r} is not in comparison.targets")
+    if not what.more_sources and any(settings.get(SOURCE) == "several" for settings in variants.values()):
+        raise CtnetError("a source of several domains needs comparison.more_sources: {TARGET: [DOMAIN, ...]}")
+
+
+def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: Settings) -> Entry:
     what = comparison.what
-    base = _config(comparison, target, seed, comparison.training)
-    source = _config(comparison, what.source, seed, comparison.source_training)
-    yield Entry("base", base)
-    late = TransferConfig(hot_start=model_name(base), hot_start_optimizer=what.hot_start_optimizer)
-    for name in what.methods:
-        if name == "base":
-            continue
-        transfer = replace(
-            late if what.transfer_day else TransferConfig(),
-            method=name,
-            source_series=model_name(source, "source"),
-            adapters=comparison.adapters,
-        )
-        config = replace(base, transfer=transfer)
-        yield Entry(name, _from_transfer_day(config, what), builds_on_others=True)
-    if what.controls:
-        training = replace(base.training, epochs=2 * base.training.epochs)
-        yield Entry(
-            "base_twice_the_epochs", _named(replace(base, training=training), "base_twice_the_epochs")
-        )
-        reset = TransferConfig(hot_start=model_name(base), hot_start_optimizer="reset")
-        config = _from_transfer_day(replace(base, transfer=reset), what)
-        yield Entry("base_optimizer_reset", _named(config, "base_optimizer_reset"), builds_on_others=True)
+    method = registry.method(variant["transfer.method"])
+    settings: dict[str, Any] = {
+        **what.settings.get(method.name, {}),
+        **variant,
+        **what.settings.get(label, {}),
+    }
+    start = settings.pop(START, "hot" if method.starts_from_base and label != "base" else "scratch")
+    several = settings.pop(SOURCE, "one") == "several"
+    config = _config(comparison, target, seed, comparison.training, label)
+    if method.joint:
+        config = _with_source_samples(config, comparison)
+    if method.source != "none":
+        series = _several_sources(comparison, target, seed) if several else _source(comparison, seed)
+        config = override(config, {"transfer.source_series": model_name(series, "source")})
+    hot = start == "hot" and what.transfer_day is not None
+    if hot:
+        base = model_name(_config(comparison, target, seed, comparison.training, "base"))
+        kept = {"transfer.hot_start_optimizer": what.hot_start_optimizer}
+        config = override(config, {"transfer.hot_start": base, **kept})
+    if what.transfer_day and (hot or _is_stateless(method)):
+        config = override(config, {"data.first_day": what.transfer_day})
+    return Entry(override(config, settings), builds_on_others=method.source != "none" or hot)
 
 
-def _config(comparison: Comparison, domain: str, seed: int, training: TrainingConfig) -> JobConfig:
+def _is_stateless(method: Method) -> bool:
+    """Whether a step owes nothing to the one before."""
+    return not method.trains or method.reuse == "all"
+
+
+def _with_source_samples(config: JobConfig, comparison: Comparison) -> JobConfig:
+    training = comparison.source_training
+    beside = {"beside_batch_size": training.batch_size, "beside_epochs": training.epochs}
+    return replace(
+        config,
+        data=replace(config.data, beside=(comparison.what.source,)),
+        training=replace(config.training, **beside),
+    )
+
+
+def _source(comparison: Comparison, seed: int) -> JobConfig:
+    return _config(comparison, comparison.what.source, seed, comparison.source_training, "source")
+
+
+def _several_sources(comparison: Comparison, target: str, seed: int) -> JobConfig:
+    what = comparison.what
+    config = _config(comparison, what.source, seed, comparison.source_training, f"source_for_{target}")
+    return replace(config, data=replace(config.data, beside=what.more_sources[target]))
+
+
+def _config(
+    comparison: Comparison, domain: str, seed: int, training: TrainingConfig, label: str
+) -> JobConfig:
     what = comparison.what
     return JobConfig(
         data=DataConfig(
@@ -100,55 +156,79 @@ def _config(comparison: Comparison, domain: str, seed: int, training: TrainingCo
         model=comparison.model,
         training=replace(training, seed=seed),
         compute=comparison.compute,
-        tracking=replace(comparison.tracking, name=""),
+        tracking=replace(comparison.tracking, name="", label=label),
     )
 
 
-def _from_transfer_day(config: JobConfig, what: ComparisonConfig) -> JobConfig:
-    first = what.transfer_day or what.first_day
-    return replace(config, data=replace(config.data, first_day=first))
-
-
-def _named(config: JobConfig, label: str) -> JobConfig:
-    name = model_name(replace(config, transfer=TransferConfig())).replace(".base", f".{label}")
-    return replace(config, tracking=replace(config.tracking, name=name))
-
-
-def compare(comparison: Comparison, output: str) -> None:
+def compare(comparison: Comparison, output: str, command: str = "") -> None:
     """Run what is not done yet, then print and log the tables and plots.
 
     Args:
         comparison: The comparison.
         output: Folder for the report's files.
+        command: What was typed, for the report.
 
     Raises:
-        CtnetError: A run can't start or failed; runs that are done stay done.
+        CtnetError: Nothing can start, or some runs failed (said after the report, which names them); runs
+            that are done stay done.
     """
     tracking = comparison.tracking
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
-    labels: dict[str, str] = {}
     everything = list(entries(comparison))
+    folders: dict[str, str] = {}
+    failures: list[report.Failure] = []
     for stage in (False, True):
-        chosen = [entry for entry in everything if entry.builds_on_others is stage]
-        plans = [plan_job(entry.config, tracker, entry.role) for entry in chosen]
-        labels |= {plan.folder: entry.label for plan, entry in zip(plans, chosen, strict=True)}
+        chosen_entries = [entry for entry in everything if entry.builds_on_others is stage]
+        plans = _planned(chosen_entries, tracker, failures)
+        folders |= {plan.folder: plan.record.label for plan in plans if plan.record.method != "source"}
         if plans:
-            run_plans(plans, comparison.compute, tracker, tracking.models)
-    _report(comparison, labels, tracker, Path(output))
+            reasons = run_plans(plans, comparison.compute, tracker, tracking.models, keep_going=True)
+            failures += [
+                _failure(plan, reasons[plan.record.run]) for plan in plans if plan.record.run in reasons
+            ]
+    _report(comparison, folders, failures, tracker, Path(output), command)
+    if failures:
+        raise CtnetError(
+            f"{len(failures)} of {len(everything)} runs failed, the first with: {failures[0].reason} "
+            f"(all in {output}; the same command tries them again)"
+        )
 
 
-def _report(comparison: Comparison, labels: dict[str, str], tracker: Tracker, output: Path) -> None:
+def _planned(
+    chosen_entries: Iterable[Entry], tracker: Tracker, failures: list[report.Failure]
+) -> list[RunPlan]:
+    """Plan runs; those that can't start are noted, and it is an error if none can."""
+    plans, lost = [], []
+    for entry in chosen_entries:
+        try:
+            plans.append(plan_job(entry.config, tracker, entry.role))
+        except CtnetError as error:
+            config = entry.config
+            lost.append(report.Failure(entry.label, config.data.domain, config.training.seed, str(error)))
+    if lost and not plans:
+        raise CtnetError(lost[0].reason)
+    failures += lost
+    return plans
+
+
+def _failure(plan: RunPlan, reason: str) -> report.Failure:
+    return report.Failure(plan.record.label, plan.record.domain, plan.record.seed, reason)
+
+
+def _report(
+    comparison: Comparison,
+    folders: dict[str, str],
+    failures: list[report.Failure],
+    tracker: Tracker,
+    output: Path,
+    command: str,
+) -> None:
     what = comparison.what
-    rows = [
-        replace(row, method=label)
-        for folder, label in labels.items()
-        for row in report.read_rows([folder])
-        if label != "source" and what.first_scored_day <= row.day <= what.last_scored_day
-    ]
-    output.mkdir(parents=True, exist_ok=True)
+    title = f"comparison {what.first_scored_day} to {what.last_scored_day}"
+    runs = report.read_runs(folders, what.first_scored_day, what.last_scored_day)
     console = open_console()
-    report.write(rows, output, console)
-    tracker.log_report(f"comparison {what.first_scored_day} to {what.last_scored_day}", str(output))
+    report.write(report.Report(runs, failures, title, command), output, console)
+    tracker.log_report(title, str(output))
     console.print(
         f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
         soft_wrap=True,

@@ -7,7 +7,7 @@ from datetime import date
 from rich.table import Table
 
 from ctnet_ray import storage
-from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
+from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig, from_plain
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration import report
 from ctnet_ray.orchestration.launch import run_plans, score
@@ -84,12 +84,14 @@ def evaluate_version(
     samples.check_files(scored)
     Encoder(model.towers, scored.domain).check(scored)
     start = VersionRef(step.run, step.day, version.uri) if manifest["files"] else None
+    # A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
+    source = step.source if model.source or start is None else None
     plan = RunPlan(
         record=replace(run, domain=scored.domain),
         folder=storage.join(storage.absolute(tracking.models), "_scores", uuid.uuid4().hex),
         model=model,
-        training=TrainingConfig(**run.config["training"]),
-        steps=(StepPlan((), scored, scored, step.source),),
+        training=from_plain(TrainingConfig, run.config["training"]),
+        steps=(StepPlan((), scored, scored, source),),
         start=start,
         start_optimizer=False,
     )

@@ -1,25 +1,25 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
-from ctnet_ray.config import JobConfig
+from ctnet_ray.config import JobConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method, source_versions
-from ctnet_ray.models.adapters import build_adapters
-from ctnet_ray.models.tower import layer_widths
+from ctnet_ray.models.ctnet import SharedAttention, shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
 from ctnet_ray.orchestration.tracking import ModelVersion, Tracker
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Schema, Tower
 from ctnet_ray.training import checkpoints
+from ctnet_ray.training.build import build_model
 from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
 from ctnet_ray.training.records import RunRecord, VersionRef
 
@@ -41,15 +41,20 @@ def plan_job(config: JobConfig, tracker: Tracker, role: Tower = "target") -> Run
     schema = schemas.load(config.data.schema)
     method = registry.method(config.transfer.method)
     store = SampleStore(storage.absolute(config.data.store))
-    days = _days(store, config)
+    days = _days(store, config, config.data.domain)
     series = tracker.series(config.transfer.source_series) if method.source != "none" else []
     versions = source_versions(method, [day.day for day in days], series)
     model = _model_plan(config, schema, method, role, [version for version in versions if version])
+    trained = [_trained_on(store, config, method, day) for day in days]
+    beside = [_days(store, config, domain) for domain in config.data.beside]
     evaluated = [_evaluation_day(store, config.data.domain, day) for day in days]
-    _check_days(store, Encoder(model.towers, config.data.domain), [*days, *filter(None, evaluated)])
+    for manifests in (itertools.chain(days, *trained, filter(None, evaluated)), *beside):
+        _check_days(store, model, list(manifests))
     steps = tuple(
-        StepPlan((day,) if method.trains else (), day, scored, _ref(version))
-        for day, scored, version in zip(days, evaluated, versions, strict=True)
+        StepPlan(train, day, scored, _ref(version), tuple(own[index] for own in beside))
+        for index, (train, day, scored, version) in enumerate(
+            zip(trained, days, evaluated, versions, strict=True)
+        )
     )
     record = _record(config, schema, role)
     _check_name(tracker, record)
@@ -61,31 +66,49 @@ def plan_job(config: JobConfig, tracker: Tracker, role: Tower = "target") -> Run
         steps=steps,
         start=_hot_start(config, tracker, model, method),
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
+        reuse=method.reuse,
     )
 
 
 def model_name(config: JobConfig, role: Tower = "target") -> str:
     """Return the registered model's name."""
-    method = "source" if role == "source" else config.transfer.method
+    label = run_label(config, role)
     seed = f".s{config.training.seed}" if config.training.seed else ""
-    name = config.tracking.name or f"{config.tracking.experiment}.{config.data.domain}.{method}{seed}"
+    name = config.tracking.name or f"{config.tracking.experiment}.{config.data.domain}.{label}{seed}"
     if not _NAME.fullmatch(name):
         raise CtnetError(f"tracking.name {name!r}: letters, digits, '_', '-' and '.' only")
     return name
 
 
-def _days(store: SampleStore, config: JobConfig) -> list[Manifest]:
+def run_label(config: JobConfig, role: Tower = "target") -> str:
+    """Return what tables and MLflow call the run beside its domain and seed."""
+    return config.tracking.label or ("source" if role == "source" else config.transfer.method)
+
+
+def _days(store: SampleStore, config: JobConfig, domain: str) -> list[Manifest]:
     first, last = config.data.first_day, config.data.last_day
     wanted = [first + timedelta(days=index) for index in range((last - first).days + 1)]
-    held = set(store.days(config.data.domain))
+    held = set(store.days(domain))
     missing = [day for day in wanted if day not in held]
     if missing:
         there = f"there are {min(held)} to {max(held)}" if held else "there are none"
         raise CtnetError(
-            f"no samples of {config.data.domain} on {missing[0]} ({len(missing)} of {len(wanted)} days are "
+            f"no samples of {domain} on {missing[0]} ({len(missing)} of {len(wanted)} days are "
             f"missing; {there}): write them with jobs.prepare, or change data.first_day and data.last_day"
         )
-    return [store.manifest(config.data.domain, day) for day in wanted]
+    return [store.manifest(domain, day) for day in wanted]
+
+
+def _trained_on(store: SampleStore, config: JobConfig, method: Method, day: Manifest) -> tuple[Manifest, ...]:
+    """Return the days that a step trains on: its own, or those of a window that ends with it."""
+    if not method.trains:
+        return ()
+    if not method.windowed:
+        return (day,)
+    window = config.transfer.window
+    first = day.day - timedelta(days=window - 1) if window else date.min
+    earlier = [held for held in store.days(day.domain) if first <= held < day.day]
+    return (*(store.manifest(day.domain, held) for held in earlier), day)
 
 
 def _evaluation_day(store: SampleStore, domain: str, day: Manifest) -> Manifest | None:
@@ -94,7 +117,9 @@ def _evaluation_day(store: SampleStore, domain: str, day: Manifest) -> Manifest 
     return store.manifest(domain, following) if there else None
 
 
-def _check_days(store: SampleStore, encoder: Encoder, days: Sequence[Manifest]) -> None:
+def _check_days(store: SampleStore, model: ModelPlan, days: Sequence[Manifest]) -> None:
+    """Check days of one domain."""
+    encoder = Encoder(model.towers, days[0].domain)
     for day in {manifest.day: manifest for manifest in days}.values():
         if not day.rows:
             raise CtnetError(f"{day.domain} {day.day} has no rows: write the day again, or leave it out")
@@ -106,24 +131,52 @@ def _model_plan(
     config: JobConfig, schema: Schema, method: Method, role: Tower, versions: Sequence[ModelVersion]
 ) -> ModelPlan:
     if role == "source":
-        return ModelPlan("source", schema.for_tower("source"), config.model)
-    source = _source_tower(versions)
-    if method.model == "source":
-        assert source, "a method that serves the source has source versions"  # noqa: S101
-        return ModelPlan("source", *source)
-    target = ModelPlan("target", schema.for_tower("target"), config.model)
-    if source is None:
+        several = bool(config.data.beside)
+        return ModelPlan("tower", "source", schema.for_tower("source", several_domains=several), config.model)
+    if method.joint:
+        plan = _joint_plan(config, schema, method)
+    elif config.data.beside:
+        raise CtnetError(f"data.beside: method {method.name} trains on samples of data.domain alone")
+    elif method.model == "residual" or method.reads == "source":
+        source = _source_tower(versions)
+        frozen = source if method.model == "residual" else None
+        plan = ModelPlan(method.model, "source", *source, frozen, config.transfer)
+    else:
+        plan = _two_tower_plan(config, schema, method, versions)
+    # Built once on the spot, so that options which do not fit are said now.
+    build_model(plan, "meta")
+    return plan
+
+
+def _joint_plan(config: JobConfig, schema: Schema, method: Method) -> ModelPlan:
+    if len(config.data.beside) != 1:
+        raise CtnetError(
+            f"method {method.name} trains on two domains: name the source domain alone in data.beside"
+        )
+    domains = (*config.data.beside, config.data.domain)
+    joint = schema.joint(domains, interests=method.interests)
+    return ModelPlan(method.model, "target", joint, config.model, None, config.transfer, domains=domains)
+
+
+def _two_tower_plan(
+    config: JobConfig, schema: Schema, method: Method, versions: Sequence[ModelVersion]
+) -> ModelPlan:
+    """Plan the target's tower, alone or beside the source's."""
+    target = ModelPlan(method.model, "target", schema.for_tower("target"), config.model)
+    if method.model == "tower":
         return target
-    # Built once on the spot, so that a placement which does not fit is said now.
-    build_adapters(
-        config.transfer.adapters, layer_widths(*source), layer_widths(target.schema, target.config)
+    source = _source_tower(versions)
+    transfer = config.transfer
+    adapters = replace(transfer.adapters, placement=transfer.adapters.placement or method.placement)
+    shared = SharedAttention(
+        shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
     )
-    return replace(target, source=source, adapters=config.transfer.adapters)
+    return replace(target, source=source, transfer=replace(transfer, adapters=adapters), shared=shared)
 
 
-def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, Any] | None:
+def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, ModelConfig]:
     """Return features and widths of the series' tower, the same in every version."""
-    found: tuple[Schema, Any] | None = None
+    found: tuple[Schema, ModelConfig] | None = None
     for version in {version.uri: version for version in versions}.values():
         model = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
         tower = (model.schema, model.config)
@@ -133,6 +186,7 @@ def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, Any] | None
                 "or widths than those before it: start a new series (tracking.name of jobs.pretrain_source)"
             )
         found = tower
+    assert found, "a method that takes source versions has one at every step"  # noqa: S101
     return found
 
 
@@ -174,6 +228,7 @@ def _record(config: JobConfig, schema: Schema, role: Tower) -> RunRecord:
         run=f"{model}-{digest}",
         model=model,
         method="source" if role == "source" else config.transfer.method,
+        label=run_label(config, role),
         domain=config.data.domain,
         seed=config.training.seed,
         config=config.to_dict(),

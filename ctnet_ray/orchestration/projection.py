@@ -22,13 +22,14 @@ DAY = "ctnet.day"  #: tag of child runs: day of the step
 STEP_DIGEST = "ctnet.step_digest"  #: tag of child runs: digest of the StepRecord
 EVALUATION_DIGEST = "ctnet.evaluation_digest"  #: tag set last: all is shown, up to this EvaluationRecord
 RECORD_DIGEST = "ctnet.record_digest"  #: tag of parent runs, set last: the RunRecord that is shown
+FAILURE = "ctnet.failure"  #: tag of parent runs that failed: why
 NOT_EVALUATED = "none"
 _DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest stands in the dataset's profile
 
 
 def run_name(record: RunRecord) -> str:
     """Return what the UI calls a run, short enough to compare: "tab4 ctnet s0"."""
-    return f"{record.domain} {record.method} s{record.seed}"
+    return f"{record.domain} {record.label} s{record.seed}"
 
 
 def parent_tags(record: RunRecord) -> dict[str, str]:
@@ -36,6 +37,7 @@ def parent_tags(record: RunRecord) -> dict[str, str]:
     return {
         RUN: record.run,
         "ctnet.method": record.method,
+        "ctnet.label": record.label,
         "ctnet.domain": record.domain,
         "ctnet.seed": str(record.seed),
         "ctnet.model": record.model,
@@ -104,6 +106,7 @@ def points(step: StepRecord | None, evaluation: EvaluationRecord | None) -> list
     if evaluation is None:
         return trained
     scored = {"evaluated_rows" if key == "rows" else key: value for key, value in evaluation.metrics.items()}
+    scored["evaluation_seconds"] = evaluation.seconds
     return trained + _points(scored, evaluation.samples.day)
 
 

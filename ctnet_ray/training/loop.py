@@ -4,9 +4,12 @@ For each step: refresh the frozen source, train on the day, write the version, s
 A version that is on disk is never made again, so a run that was killed goes on where it was.
 """
 
+import heapq
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -17,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.batch import Batch
+from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.batching import batches
 from ctnet_ray.samples.encoder import Encoder
@@ -24,6 +28,7 @@ from ctnet_ray.samples.reading import Reading, plan_reading
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.context import Context
+from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.plan import RunPlan, StepPlan, sample_ref
 from ctnet_ray.training.records import (
@@ -35,6 +40,9 @@ from ctnet_ray.training.records import (
 )
 from ctnet_ray.training.state import MODEL, OPTIMIZER, TrainingState
 
+#: Parameters that a model has beyond those of the base model that it starts from.
+_ADDED_TO_BASE = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) for part in ("adapters.", "residual."))
+_EMBEDDINGS = "tower.embedder.embeddings."
 EVALUATION_BATCH_SIZE = 8192  #: rows of a scoring step on each worker
 
 
@@ -64,15 +72,19 @@ def run(plan: RunPlan, context: Context) -> None:
     for step in steps:
         _position(plan, state, _goes_on_from(plan, step, done), progress)
         record = done.get(step.day.day)
-        _refresh(state, record.source if record else step.source, progress)
+        if plan.reuse == "frozen":
+            _refresh(state, record.source if record else step.source, progress)
+        elif record is None:
+            _start_over(plan, state, step, progress)
         if record is None:
             metrics = _train(state, step, reader, plan, progress)
             done[step.day.day] = _save(plan, state, step, progress, metrics)
         if step.evaluate:
+            started = time.monotonic()
             metrics = _evaluate(plan, state, reader, step.evaluate)
             if context.rank == 0:
-                samples = sample_ref(step.evaluate)
-                EvaluationRecord(plan.record.run, step.day.day, samples, metrics).write(plan.folder)
+                samples, seconds = sample_ref(step.evaluate), time.monotonic() - started
+                EvaluationRecord(plan.record.run, step.day.day, samples, metrics, seconds).write(plan.folder)
         context.step_done(plan.folder)
 
 
@@ -98,8 +110,7 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
         if plan.start and progress.version is None:
             targets = state.tensors()
             kept = {name: targets[name] for name in targets if plan.start_optimizer or name.startswith(MODEL)}
-            new = (f"{MODEL}adapters.", f"{OPTIMIZER}adapters.")
-            progress.loaded = checkpoints.load(plan.start.uri, kept, may_be_new=new)
+            progress.loaded = checkpoints.load(plan.start.uri, kept, may_be_new=_ADDED_TO_BASE)
             progress.version = plan.start
         return
     version = VersionRef(plan.record.run, record.day, version_folder(plan.folder, record.day))
@@ -119,26 +130,53 @@ def _refresh(state: TrainingState, source: VersionRef | None, progress: _Progres
     progress.source = source
 
 
+def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
+    """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
+    assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
+    part = "tower." if plan.reuse == "all" else _EMBEDDINGS
+    state.reset_optimizer()
+    prefixes = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) if kind == MODEL or plan.start_optimizer)
+    targets = {name: value for name, value in state.tensors().items() if name.startswith(prefixes)}
+    # Tables of features that the source has not stay the target's own.
+    may_be_new = prefixes if plan.reuse == "embeddings" else ()
+    progress.loaded = checkpoints.load(step.source.uri, targets, may_be_new=may_be_new)
+    progress.source = step.source
+    if plan.reuse == "all":
+        # Nothing is left of the version before: this one's only parent is the source's.
+        progress.version = None
+
+
 def _train(
     state: TrainingState, step: StepPlan, reader: "_Reader", plan: RunPlan, progress: _Progress
 ) -> dict[str, float]:
+    counts = state.counts()
     if not step.train:
-        return {}
+        return {"parameters_trained": 0.0, "parameters_held": counts["parameters_held"]}
     state.model.train()
-    started, rows = time.monotonic(), 0
+    reset_peak(state.device)
+    started = time.monotonic()
     loss = torch.zeros((), dtype=torch.float64, device=state.device)
-    for day in step.train:
-        for _ in range(plan.training.epochs):
-            for batch in reader.batches(f"train {day.day}"):
-                loss += state.train_step(batch.to(state.device))
-            rows += day.rows
+    for batch in reader.train(step):
+        own = batch.domain == plan.record.domain
+        step_loss = state.train_step(batch.to(state.device), 1.0 if own else plan.training.beside_weight)
+        loss += step_loss if own else 0
     dist.all_reduce(loss)
+    rows = plan.training.epochs * sum(day.rows for day in step.train)
+    beside_rows = beside_epochs(plan.training) * sum(day.rows for day in step.beside)
     mean = loss.item() / rows
     if not math.isfinite(mean):
         raise _diverged(plan, f"the loss of {step.day.day} is not finite")
-    progress.rows_seen += rows
+    progress.rows_seen += rows + beside_rows
     seconds = time.monotonic() - started
-    return {"train_loss": mean, "rows": float(rows), "seconds": seconds, "rows_per_second": rows / seconds}
+    return {
+        "train_loss": mean,
+        "rows": float(rows + beside_rows),
+        "source_rows": float(beside_rows),
+        "seconds": seconds,
+        "rows_per_second": (rows + beside_rows) / seconds,
+        "peak_memory_mib": peak_mib(state.device),
+        **counts,
+    }
 
 
 def _save(
@@ -149,7 +187,7 @@ def _save(
         day=step.day.day,
         parent=progress.version,
         source=progress.source,
-        samples=tuple(map(sample_ref, step.train)),
+        samples=tuple(map(sample_ref, (*step.train, *step.beside))),
         rows_seen=progress.rows_seen,
         metrics=metrics,
         loaded=progress.loaded,
@@ -164,7 +202,7 @@ def _save(
 def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manifest) -> dict[str, float]:
     state.model.eval()
     labels, scores, groups = [np.zeros(0)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
-    for batch in reader.batches(f"score {day.day}"):
+    for batch in reader.score(day):
         logit_B = state.score(batch.to(state.device)).cpu()
         kept_B = batch.weight_B.cpu() > 0
         labels.append(batch.label_B.cpu()[kept_B].numpy())
@@ -182,40 +220,110 @@ def _diverged(plan: RunPlan, what: str) -> CtnetError:
     )
 
 
+def beside_epochs(training: TrainingConfig) -> int:
+    """Return the passes over each day of other domains."""
+    return training.beside_epochs or training.epochs
+
+
 class _Reader:
-    """Hands out the batches of a run's readings, one reading after another from one stream."""
+    """Hands out the batches of a run's readings, each domain's one after another from one stream."""
 
     def __init__(
         self, plan: RunPlan, steps: list[StepPlan], done: dict[date, StepRecord], context: Context
     ) -> None:
-        self._encoder = Encoder(plan.model.towers, plan.record.domain)
         self._context = context
         self._run = plan.record.run
-        self._readings = list(_readings(plan, steps, done, context))
-        self._next = 0
-        self._tables: Iterator[pa.Table] = context.tables(self._readings, self._encoder.columns)
+        self._own = plan.record.domain
+        self._readings: dict[str, deque[Reading]] = {}
+        for domain, reading in _readings(plan, steps, done, context):
+            self._readings.setdefault(domain, deque()).append(reading)
+        self._encoders = {domain: Encoder(plan.model.towers, domain) for domain in self._readings}
+        self._tables: dict[str, Iterator[pa.Table]] = {
+            domain: context.tables(tuple(readings), self._encoders[domain].columns)
+            for domain, readings in self._readings.items()
+        }
         self._rows = 0
-        self._total = sum(sum(reading.part_rows) for reading in self._readings)
+        self._total = sum(
+            sum(reading.part_rows) for readings in self._readings.values() for reading in readings
+        )
+        self._counts = {
+            step.day.day: _reading_counts(step, plan.training) for step in steps if step.day.day not in done
+        }
 
-    def batches(self, activity: str) -> Iterator[Batch]:
-        """Return the batches of the next reading."""
-        reading = self._readings[self._next]
-        self._next += 1
-        for step, batch in enumerate(batches(reading, self._tables, self._encoder)):
+    def train(self, step: StepPlan) -> Iterator[Batch]:
+        """Return the batches of a step, those of other domains spread evenly between the domain's own."""
+        day = step.day.day
+        readings = {
+            domain: [self._readings[domain].popleft() for _ in range(count)]
+            for domain, count in self._counts[day].items()
+        }
+        return self._counted(
+            _spread(self._read(domain, own) for domain, own in readings.items()), f"train {day}"
+        )
+
+    def score(self, day: Manifest) -> Iterator[Batch]:
+        """Return the batches of the day to score."""
+        _, parts = self._read(self._own, [self._readings[self._own].popleft()])
+        return self._counted(parts, f"score {day.day}")
+
+    def _read(self, domain: str, readings: list[Reading]) -> tuple[int, Iterator[tuple[Batch, int]]]:
+        """Return the number of batches, and each with the rows that it holds over all workers."""
+        tables, encoder = self._tables[domain], self._encoders[domain]
+        return sum(reading.steps for reading in readings), (
+            (batch, int(reading.total_weight(step)))
+            for reading in readings
+            for step, batch in enumerate(batches(reading, tables, encoder))
+        )
+
+    def _counted(self, parts: Iterable[tuple[Batch, int]], activity: str) -> Iterator[Batch]:
+        for batch, rows in parts:
             yield batch
-            self._rows += int(reading.total_weight(step))
+            self._rows += rows
             self._context.progress(self._run, activity, self._rows, self._total)
+
+
+Counted = Iterator[tuple[Batch, int]]
+
+
+def _spread(streams: Iterable[tuple[int, Counted]]) -> Counted:
+    """Merge streams of known lengths so that each is spread evenly over the whole.
+
+    Streams of 4 and 2 batches: a a b a a b would leave the end to the second, so batch i of n stands at
+    (i + 1/2) / n: a (1/8), b (1/4), a (3/8), a (5/8), b (3/4), a (7/8).
+    """
+    placed = [
+        zip(((index + 0.5) / count for index in range(count)), itertools.repeat(order), stream, strict=False)
+        for order, (count, stream) in enumerate(streams)
+    ]
+    for _, _, part in heapq.merge(*placed, key=lambda entry: entry[:2]):
+        yield part
+
+
+def _reading_counts(step: StepPlan, training: TrainingConfig) -> dict[str, int]:
+    """Return the number of training readings of each domain in a step."""
+    counts: dict[str, int] = {}
+    for days, epochs in ((step.train, training.epochs), (step.beside, beside_epochs(training))):
+        for day in days:
+            counts[day.domain] = counts.get(day.domain, 0) + epochs
+    return counts
 
 
 def _readings(
     plan: RunPlan, steps: list[StepPlan], done: dict[date, StepRecord], context: Context
-) -> Iterator[Reading]:
-    """Say what will be read, in the order in which the loop asks for it."""
+) -> Iterator[tuple[str, Reading]]:
+    """Say what will be read, each domain's in the order in which the loop asks for it."""
+    training = plan.training
     read = partial(plan_reading, rank=context.rank, world_size=context.world_size)
+    groups = (
+        ("train", training.epochs, training.batch_size),
+        ("beside", beside_epochs(training), training.beside_batch_size or training.batch_size),
+    )
     for step in steps:
-        for day in step.train if step.day.day not in done else ():
-            for epoch in range(plan.training.epochs):
-                seed = (plan.training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
-                yield read(day, batch_size=plan.training.batch_size, seed=seed)
+        for days, epochs, batch_size in groups if step.day.day not in done else ():
+            for day in getattr(step, days):
+                for epoch in range(epochs):
+                    seed = (training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
+                    yield day.domain, read(day, batch_size=batch_size, seed=seed)
         if step.evaluate:
-            yield read(step.evaluate, batch_size=EVALUATION_BATCH_SIZE * context.world_size)
+            size = EVALUATION_BATCH_SIZE * context.world_size
+            yield step.evaluate.domain, read(step.evaluate, batch_size=size)

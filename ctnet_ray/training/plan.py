@@ -4,46 +4,63 @@ A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
+from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig, from_plain
+from ctnet_ray.models.ctnet import SharedAttention
+from ctnet_ray.models.embedding import without
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import Schema, Tower, from_dict
 from ctnet_ray.training.records import RunRecord, SampleRef, VersionRef
+
+ModelKind = Literal[
+    "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
+]
+Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)
 class ModelPlan:
     """Which model is built."""
 
+    kind: ModelKind
     reads: Tower
-    """Input that a model of one tower reads; CTNet reads both."""
+    """Input that a model of one tower reads."""
     schema: Schema
     """Features of the trained tower."""
     config: ModelConfig
     """Widths of the trained tower."""
     source: tuple[Schema, ModelConfig] | None = None
-    """The frozen source tower, which makes the model a CTNet."""
-    adapters: AdapterConfig | None = None
-    """CTNet's adapters."""
+    """The frozen source tower, if there is one."""
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    """Adapters, residual, shared attention, joint networks: what the kind has of them."""
+    shared: SharedAttention = field(default_factory=SharedAttention)
+    """Attention that both towers share."""
+    domains: tuple[str, ...] = ()
+    """Domains whose samples a joint model is trained on, the source's first."""
 
     @property
     def towers(self) -> Mapping[Tower, Schema]:
-        """Features of each input that the model reads."""
-        towers: dict[Tower, Schema] = {self.reads: self.schema}
+        """Features that each tower looks up."""
+        if self.kind == "residual" and self.source:
+            return {"source": self.source[0]}
+        towers: dict[Tower, Schema] = {self.reads: without(self.schema, self.shared.given_to(self.reads))}
         if self.source:
-            towers["source"] = self.source[0]
+            towers["source"] = without(self.source[0], self.shared.given_to("source"))
         return towers
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, for a version's manifest."""
         return {
+            "kind": self.kind,
             "reads": self.reads,
             "schema": self.schema.to_dict(),
             "config": asdict(self.config),
             "source": [self.source[0].to_dict(), asdict(self.source[1])] if self.source else None,
-            "adapters": asdict(self.adapters) if self.adapters else None,
+            "transfer": asdict(self.transfer),
+            "shared": asdict(self.shared),
+            "domains": list(self.domains),
         }
 
     @classmethod
@@ -53,13 +70,16 @@ class ModelPlan:
         Raises:
             CtnetError: The schema in it is not valid.
         """
-        source, adapters = values["source"], values["adapters"]
+        source = values["source"]
         return cls(
+            values["kind"],
             values["reads"],
             from_dict(values["schema"]),
-            _model_config(values["config"]),
-            (from_dict(source[0]), _model_config(source[1])) if source else None,
-            AdapterConfig(**{**adapters, "placement": tuple(adapters["placement"])}) if adapters else None,
+            from_plain(ModelConfig, values["config"]),
+            (from_dict(source[0]), from_plain(ModelConfig, source[1])) if source else None,
+            from_plain(TransferConfig, values["transfer"]),
+            from_plain(SharedAttention, values["shared"]),
+            tuple(values["domains"]),
         )
 
 
@@ -75,6 +95,8 @@ class StepPlan:
     """Sample day to score afterwards."""
     source: VersionRef | None = None
     """Source version that is to be loaded before the step."""
+    beside: tuple[Manifest, ...] = ()
+    """Sample days of other domains, whose batches are taken in between those of `train`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +113,10 @@ class RunPlan:
     start: VersionRef | None = None
     """Version to start from; None: from scratch."""
     start_optimizer: bool = True
-    """Whether the optimiser's state is taken over with it."""
+    """Whether the optimiser's state is taken over with it, and with what each step reuses."""
+    reuse: Reuse = "frozen"
+    """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
+    trained, all of it or its embeddings."""
 
     @property
     def trains(self) -> bool:
@@ -102,7 +127,3 @@ class RunPlan:
 def sample_ref(manifest: Manifest) -> SampleRef:
     """Name a sample day in a record."""
     return SampleRef(manifest.domain, manifest.day, manifest.rows, manifest.digest, manifest.uri)
-
-
-def _model_config(values: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(**{**values, "hidden": tuple(values["hidden"])})

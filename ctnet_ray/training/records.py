@@ -68,6 +68,8 @@ class RunRecord:
     model: str
     """Registered model that its steps are versions of."""
     method: str
+    label: str
+    """What tables and MLflow call it beside domain and seed: its method, or the name of a variant."""
     domain: str
     seed: int
     config: dict[str, Any]
@@ -114,7 +116,9 @@ class StepRecord:
     rows_seen: int
     """Rows trained on since the start of the run, epochs counted."""
     metrics: dict[str, float]
-    """Training metrics: train_loss, rows, seconds, rows_per_second."""
+    """Training metrics: train_loss (of the domain's own samples), rows (epochs counted), source_rows (those
+    of them that are other domains'), seconds, rows_per_second, peak_memory_mib, parameters_trained,
+    parameters_held."""
     loaded: dict[str, list[str]]
     """Tensors by what a hot start made of them: loaded, new, dropped; empty for a step that just went on."""
 
@@ -164,6 +168,8 @@ class EvaluationRecord:
     """Samples scored: the day after."""
     metrics: dict[str, float]
     """auc, gauc, logloss, calibration, group_coverage, ctr, rows; a metric that does not exist is absent."""
+    seconds: float
+    """Time that reading, scoring and measuring took."""
 
     def write(self, folder: str) -> None:
         """Write it into the run's folder."""
@@ -172,6 +178,7 @@ class EvaluationRecord:
             "day": self.day.isoformat(),
             "samples": self.samples.to_dict(),
             "metrics": self.metrics,
+            "seconds": self.seconds,
         }
         storage.write_json(storage.join(folder, "evaluations", f"{self.day.isoformat()}.json"), values)
 
@@ -190,6 +197,7 @@ class EvaluationRecord:
                 date.fromisoformat(values["day"]),
                 SampleRef.from_dict(values["samples"]),
                 values["metrics"],
+                values["seconds"],
             )
         except FileNotFoundError:
             return None

@@ -5,6 +5,8 @@ replicated, its gradient averaged by DDP, and updated by AdamW. The frozen sourc
 """
 
 import logging
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torchrec import EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.model_parallel import get_default_sharders
+from torchrec.distributed.model_parallel import DefaultDataParallelWrapper, get_default_sharders
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
 from torchrec.optim.optimizers import in_backward_optimizer_filter
@@ -20,9 +22,9 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from ctnet_ray.batch import Batch
 from ctnet_ray.config import TrainingConfig
-from ctnet_ray.models.base import BaseModel
-from ctnet_ray.models.ctnet import CTNet
+from ctnet_ray.models.embedding import Tables
 from ctnet_ray.training import cpu_backward
+from ctnet_ray.training.build import build_model, learning_rates, source_prefix
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.plan import ModelPlan
 
@@ -31,13 +33,6 @@ logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)
 
 MODEL = "model."  #: prefix of parameters in a version
 OPTIMIZER = "optimizer."  #: prefix of optimiser states in a version
-
-
-def build_model(plan: ModelPlan, device: torch.device | str = "cpu") -> BaseModel | CTNet:
-    """Build the plan's model, unsharded."""
-    if plan.source is None or plan.adapters is None:
-        return BaseModel(plan.schema, plan.config, plan.reads, device)
-    return CTNet((plan.schema, plan.config), plan.source, plan.adapters, device)
 
 
 class TrainingState:
@@ -55,21 +50,21 @@ class TrainingState:
         self.device = device
         torch.manual_seed(config.seed)
         model = build_model(plan, "meta")
-        self.source_prefix = model.SOURCE_PREFIX
+        self.source_prefix = source_prefix(plan)
+        self._frozen = f"{MODEL}{self.source_prefix}" if plan.source else None
         if dist.get_rank():
             # Workers draw their own shards of the tables; dense parameters become the first one's.
             torch.manual_seed(config.seed ^ (dist.get_rank() << 32))
-        apply_optimizer_in_backward(
-            RowWiseAdagrad,
-            model.tower.embeddings.parameters(),
-            {"lr": config.embedding_learning_rate, "eps": 1e-8},
-        )
-        self.model = _shard(model, device)
+        dense_rates, embedding_rates = learning_rates(plan)
+        for name, tables in _trained_tables(model):
+            rate = config.embedding_learning_rate * _multiple(embedding_rates, name)
+            apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
+        self.model = _shard(model, device, some_unused=bool(plan.domains))
         named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
         self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
+        groups = _by_rate(self._dense, dense_rates)
         self.optimizer = torch.optim.AdamW(
-            self._dense.values(),
-            lr=config.dense_learning_rate,
+            [{"params": group, "lr": config.dense_learning_rate * rate} for rate, group in groups.items()],
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -97,9 +92,16 @@ class TrainingState:
 
         The frozen source tower is left out: the version's record names the source version that it is.
         """
-        frozen = f"{MODEL}{CTNet.SOURCE_PREFIX}"
-        parameters = {name: value for name, value in self.parameters().items() if not name.startswith(frozen)}
+        parameters = self.parameters()
+        if self._frozen:
+            parameters = {n: value for n, value in parameters.items() if not n.startswith(self._frozen)}
         return {**parameters, **self.optimizer_tensors()}
+
+    def counts(self) -> dict[str, float]:
+        """Return the number of scalars that are trained, and of all that the model holds."""
+        held = {name: tensor.size().numel() for name, tensor in self.parameters().items()}
+        trained = sum(count for n, count in held.items() if not (self._frozen and n.startswith(self._frozen)))
+        return {"parameters_trained": float(trained), "parameters_held": float(sum(held.values()))}
 
     def optimizer_tensors(self) -> dict[str, Any]:
         """Return the optimisers' state by name, without a copy."""
@@ -118,8 +120,12 @@ class TrainingState:
             for key, tensor in entries.items()
         }
 
-    def train_step(self, batch: Batch) -> torch.Tensor:
+    def train_step(self, batch: Batch, weight: float = 1.0) -> torch.Tensor:
         """Take one step of all optimisers.
+
+        Args:
+            batch: Samples.
+            weight: Weight of the step's loss.
 
         Returns:
             The sum of this worker's weighted losses, a scalar without gradient.
@@ -129,7 +135,7 @@ class TrainingState:
         loss = loss_B.sum()
         # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
         # over all rows of the step, wherever they lie.
-        (loss * (dist.get_world_size() / batch.total_weight)).backward()
+        (loss * (weight * dist.get_world_size() / batch.total_weight)).backward()
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
         self.optimizer.step()
@@ -151,10 +157,41 @@ class TrainingState:
         return loss_B * batch.weight_B
 
 
-def _shard(model: nn.Module, device: torch.device) -> DistributedModelParallel:
-    """Spread the tables over the workers, by TorchRec's plan."""
+def _trained_tables(model: nn.Module) -> list[tuple[str, Tables]]:
+    """Return the model's embedding tables by name, without frozen ones."""
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, Tables) and all(table.requires_grad for table in module.parameters())
+    ]
+
+
+def _by_rate(
+    parameters: Mapping[str, nn.Parameter], multiples: Mapping[str, float]
+) -> dict[float, list[nn.Parameter]]:
+    """Group parameters by the multiple that their name's prefix has, so that a fused kernel updates many."""
+    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        groups[_multiple(multiples, name)].append(parameter)
+    return groups
+
+
+def _multiple(multiples: Mapping[str, float], name: str) -> float:
+    return next((multiple for prefix, multiple in multiples.items() if name.startswith(prefix)), 1.0)
+
+
+def _shard(model: nn.Module, device: torch.device, some_unused: bool) -> DistributedModelParallel:
+    """Spread the tables over the workers, by TorchRec's plan.
+
+    Args:
+        model: The model.
+        device: Where this worker computes.
+        some_unused: Whether a step may leave parameters out, as one domain's batch does the other's network.
+    """
+    # A static graph spares DDP a search at every step, where every step uses the same parameters.
+    wrapper = DefaultDataParallelWrapper(static_graph=not some_unused, find_unused_parameters=some_unused)
     if dist.get_world_size() > 1:
-        return DistributedModelParallel(model, device=device)
+        return DistributedModelParallel(model, device=device, data_parallel_wrapper=wrapper)
     # One worker has no one to share a table with: whole tables spare the bucketing of row numbers, 8 % of a
     # step. Nothing else differs: parameters, their names and what becomes of them are the same.
     collections = [module for module in model.modules() if isinstance(module, EmbeddingCollection)]
@@ -168,5 +205,9 @@ def _shard(model: nn.Module, device: torch.device) -> DistributedModelParallel:
         topology=Topology(world_size=1, compute_device=device.type, local_world_size=1), constraints=whole
     )
     return DistributedModelParallel(
-        model, device=device, plan=planner.plan(model, sharders), sharders=sharders
+        model,
+        device=device,
+        plan=planner.plan(model, sharders),
+        sharders=sharders,
+        data_parallel_wrapper=wrapper,
     )

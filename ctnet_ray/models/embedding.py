@@ -1,0 +1,178 @@
+"""From row numbers to the input of a network: embedding tables, and target attention over behaviour.
+
+The attention is DIN's (Zhou et al., KDD 2018, section 4.3): each item of a sequence is scored against the
+candidate by a small network on (q, k, q - k, q * k), and the sequence becomes the sum of its items by these
+weights. The weights are normalised by softmax here, so that short and long histories have one scale.
+
+Shapes: B examples, L longest sequence of the batch, D width of one embedding, E width of all features'
+vectors side by side.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import groupby
+
+import torch
+from torch import nn
+from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
+
+from ctnet_ray.batch import features_by_table, keys
+from ctnet_ray.config import ModelConfig
+from ctnet_ray.schema import Schema
+
+Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
+Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]
+
+
+class AttentionUnit(nn.Module):
+    """DIN's activation unit with softmax weights.
+
+    Args:
+        dim: Width D of the query and of the sequence's items.
+        hidden: Width of the scoring network's hidden layer.
+
+    Shapes:
+        query_BD, sequence_BLD, mask_BL (True where there is an item) -> [B, D]; zero for an empty sequence.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(4 * dim, hidden), nn.PReLU(), nn.Linear(hidden, 1))
+
+    def forward(
+        self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor, mask_BL: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the weighted sum of the sequence's items."""
+        query_BLD = query_BD.unsqueeze(1).expand_as(sequence_BLD)
+        pairs = (query_BLD, sequence_BLD, query_BLD - sequence_BLD, query_BLD * sequence_BLD)
+        score_BL = self.score(torch.cat(pairs, dim=-1)).squeeze(-1)
+        score_BL = score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min)
+        weight_BL = score_BL.softmax(dim=1) * mask_BL
+        return torch.einsum("bl,bld->bd", weight_BL, sequence_BLD)
+
+
+class Tables(nn.ModuleDict):
+    """Embedding tables of a schema: one collection of TorchRec for each width.
+
+    Args:
+        schema: Features and tables.
+        std: Standard deviation of the normal distribution of new embeddings; 0: they are zero.
+        device: Where they are made; "meta" where they are to be sharded.
+
+    Shapes:
+        features with keys `ctnet_ray.batch.keys(schema)` -> `Looked`.
+    """
+
+    def __init__(self, schema: Schema, std: float, device: torch.device | str) -> None:
+        by_table = features_by_table(schema)
+        collections = {}
+        for dim, names in groupby(by_table, key=lambda name: schema.table(name).dim):
+            tables = [
+                EmbeddingConfig(
+                    name=name,
+                    embedding_dim=dim,
+                    num_embeddings=schema.table(name).rows,
+                    feature_names=[feature.name for feature in by_table[name]],
+                    init_fn=partial(nn.init.normal_, std=std),
+                )
+                for name in names
+            ]
+            collections[f"width_{dim}"] = EmbeddingCollection(device=torch.device(device), tables=tables)
+        super().__init__(collections)
+        dims = [schema.table(feature.table).dim for feature in keys(schema)]
+        self._keys_by_width = [len(list(same)) for _, same in groupby(dims)]
+
+    def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+        """Look row numbers up."""
+        found: dict[str, JaggedTensor] = {}
+        own = features.split(self._keys_by_width)
+        for collection, part in zip(self.values(), own, strict=True):
+            found |= collection(part)
+        return found
+
+
+class Embedder(nn.Module):
+    """Turns an example's features into one vector each.
+
+    Args:
+        schema: The features (`Schema.for_tower`, `Schema.joint`).
+        config: Widths.
+        device: As for `Tables`.
+        given: Sequences whose vectors come from elsewhere; they are neither looked up nor attended to here,
+            and the keys to read are those of `without(schema, given)`.
+        unpooled: Sequences that are looked up and have no vector: whoever needs them makes something of their
+            embeddings.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: ModelConfig,
+        device: torch.device | str = "cpu",
+        given: Iterable[str] = (),
+        unpooled: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        own, pooled = without(schema, given), without(schema, unpooled)
+        self.features = keys(pooled)
+        self._own = keys(without(own, unpooled))
+        self.embeddings = Tables(own, config.embedding_init, device)
+        self.attention = nn.ModuleDict(
+            {
+                feature.name: AttentionUnit(schema.table(feature.table).dim, config.attention_hidden)
+                for feature in self._own
+                if feature.attends_to
+            }
+        )
+
+    def forward(self, features: KeyedJaggedTensor, given: Vectors | None = None) -> dict[str, torch.Tensor]:
+        """Return each feature's vector, [B, D], in the order of `keys(schema)`.
+
+        Args:
+            features: Row numbers.
+            given: Vectors of the features that were named as given.
+        """
+        return self.pool(self.embeddings(features), given)
+
+    def pool(self, looked: Looked, given: Vectors | None = None) -> dict[str, torch.Tensor]:
+        """Make one vector of each feature's embeddings: a sequence by its attention, or else its mean."""
+        vectors = dict(given or {})
+        for feature in self._own:
+            jagged = looked[feature.name]
+            if feature.kind != "sequence":
+                vectors[feature.name] = jagged.values()
+                continue
+            sequence_BLD, mask_BL = pad(jagged)
+            if feature.attends_to:
+                query_BD = looked[feature.attends_to].values()
+                vectors[feature.name] = self.attention[feature.name](query_BD, sequence_BLD, mask_BL)
+            else:
+                vectors[feature.name] = sequence_BLD.sum(1) / mask_BL.sum(1, keepdim=True).clamp(min=1)
+        return {feature.name: vectors[feature.name] for feature in self.features}
+
+
+def without(schema: Schema, given: Iterable[str]) -> Schema:
+    """Return a schema without some features, and without the tables that only they use."""
+    left_out = set(given)
+    features = tuple(feature for feature in schema.features if feature.name not in left_out)
+    used = {feature.table for feature in features}
+    return Schema(features, tuple(table for table in schema.tables if table.name in used))
+
+
+def width(schema: Schema) -> int:
+    """Return the width E of all features' vectors side by side."""
+    return sum(schema.table(feature.table).dim for feature in schema.features)
+
+
+def concatenate(vectors: Vectors) -> torch.Tensor:
+    """Put vectors side by side, [B, E]."""
+    return torch.cat(list(vectors.values()), dim=1)
+
+
+def pad(jagged: JaggedTensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return sequences as sequence_BLD, zero where there is no item, and mask_BL (L at least 1)."""
+    lengths_B = jagged.lengths()
+    longest = max(int(lengths_B.max()) if lengths_B.numel() else 0, 1)
+    padded_BLD = torch.ops.fbgemm.jagged_to_padded_dense(jagged.values(), [jagged.offsets()], [longest], 0.0)
+    positions_L = torch.arange(longest, device=lengths_B.device)
+    return padded_BLD, positions_L < lengths_B.unsqueeze(1)

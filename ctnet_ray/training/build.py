@@ -1,0 +1,74 @@
+"""From a plan to a torch module: the one place that knows every model."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from ctnet_ray.models.base import BaseModel
+from ctnet_ray.models.ctnet import CTNet, ResidualModel
+from ctnet_ray.models.joint.mlp_pp import MlpPP
+from ctnet_ray.training.plan import ModelKind, ModelPlan
+
+Device = torch.device | str
+
+
+def build_model(plan: ModelPlan, device: Device = "cpu") -> nn.Module:
+    """Build the plan's model, unsharded.
+
+    Args:
+        plan: The model.
+        device: Where embeddings are made; "meta" where they are to be sharded.
+
+    Raises:
+        CtnetError: The plan's options do not fit its towers.
+    """
+    return _BUILDERS[plan.kind](plan, device)
+
+
+def source_prefix(plan: ModelPlan) -> str:
+    """Return what stands before the names of the source tower's parameters in the plan's model."""
+    return "source_tower." if plan.source else "tower."
+
+
+def learning_rates(plan: ModelPlan) -> tuple[dict[str, float], dict[str, float]]:
+    """Return how the rates of some parameters differ from `training`'s.
+
+    Returns:
+        Multiples of the dense rate and of the embedding rate, each by prefix of the parameters' names.
+    """
+    adapters, residual = plan.transfer.adapters, plan.transfer.residual
+    dense = {"adapters.": adapters.learning_rate, "residual.": residual.dense_learning_rate}
+    return dense, {"residual.": residual.embedding_learning_rate}
+
+
+def _tower(plan: ModelPlan, device: Device) -> nn.Module:
+    return BaseModel(plan.schema, plan.config, plan.reads, device)
+
+
+def _ctnet(plan: ModelPlan, device: Device) -> nn.Module:
+    assert plan.source  # noqa: S101
+    target, transfer = (plan.schema, plan.config), plan.transfer
+    residual = transfer.residual if plan.kind == "ctnet_residual" else None
+    return CTNet(target, plan.source, transfer.adapters, residual, plan.shared, device)
+
+
+def _residual(plan: ModelPlan, device: Device) -> nn.Module:
+    assert plan.source  # noqa: S101
+    return ResidualModel(plan.source, plan.transfer.residual, device)
+
+
+def _joint(make: Callable[..., nn.Module]) -> Callable[[ModelPlan, Device], nn.Module]:
+    def build(plan: ModelPlan, device: Device) -> nn.Module:
+        return make(plan.schema, plan.config, plan.transfer.joint, plan.domains, device)
+
+    return build
+
+
+_BUILDERS: Mapping[ModelKind, Callable[[ModelPlan, Device], nn.Module]] = {
+    "tower": _tower,
+    "ctnet": _ctnet,
+    "ctnet_residual": _ctnet,
+    "residual": _residual,
+    "mlp_pp": _joint(MlpPP),
+}
