@@ -63,7 +63,7 @@ class ByDomain(nn.ModuleList):
 class OrthogonalMap(nn.Module):
     """A square matrix X with X^T X = 1, whatever an optimiser does.
 
-    X = Q (1 - A / 2)^-1 (1 + A / 2) with a skew-symmetric parameter A: Cayley's map, from a random orthogonal Q
+    X = Q (1 - A / 2)^-1 (1 + A / 2), A skew-symmetric and trained: Cayley's map, from a random orthogonal Q
     where it starts (`torch.nn.utils.parametrizations.orthogonal`).
 
     Args:
