@@ -29,7 +29,7 @@ from benchmarks.memory import Sampler
 from ctnet_ray import storage
 from ctnet_ray.batch import Batch
 from ctnet_ray.config import ComputeConfig
-from ctnet_ray.orchestration import launch
+from ctnet_ray.orchestration import groups, launch
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.samples.batching import batches
 from ctnet_ray.samples.encoder import Encoder
@@ -150,7 +150,7 @@ def step_speed(state: TrainingState, held: Sequence[Batch], rows: int) -> Speed:
 def run_job(plan: RunPlan, compute: ComputeConfig) -> JobTimes:
     """Run a plan on a Ray of its own, published in an MLflow database of its own."""
     root = plan.folder.rsplit("/", 1)[0]
-    with mock.patch.object(launch, "train", timeline.train):
+    with mock.patch.object(groups, "train", timeline.train):
         started = time.time()
         tracker = Tracker(f"sqlite:///{root}/{plan.record.run}.db", "benchmark")
         launch.run_plans([plan], compute, tracker, root)

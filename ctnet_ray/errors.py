@@ -6,3 +6,7 @@ class CtnetError(Exception):
 
     Commands print the message and end with exit status 1; any other exception is a defect of ours.
     """
+
+
+class DivergedError(CtnetError):
+    """Training diverged. All workers of a run raise it at the same place, so their group can go on."""

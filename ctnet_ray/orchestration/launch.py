@@ -1,27 +1,28 @@
-"""Run plans on Ray Train: one worker group walks one plan after another."""
+"""Run plans on Ray Train: worker groups that walk one plan after another, side by side."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import AuthenticationError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train import TrainingFailedError
 
 from ctnet_ray import storage
-from ctnet_ray.config import ComputeConfig
+from ctnet_ray.config import ComputeConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.progress import Board, Display
+from ctnet_ray.orchestration.board import Board, Snapshot, Work
+from ctnet_ray.orchestration.groups import READING_CPUS, Groups, count_groups, is_defect, walk
+from ctnet_ray.orchestration.progress import Display
+from ctnet_ray.orchestration.publishing import Publisher
 from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.orchestration.worker import Launch, train
-from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.loop import beside_epochs
+from ctnet_ray.training.plan import RunPlan, StepPlan
 from ctnet_ray.training.records import EvaluationRecord, RunRecord, read_steps
-
-READING_CPUS = 1.0  #: CPUs that reading tasks need beside the workers
 
 
 def connect(compute: ComputeConfig) -> None:
@@ -35,7 +36,7 @@ def connect(compute: ComputeConfig) -> None:
         if os.environ.get("RAY_ADDRESS"):
             _join(os.environ["RAY_ADDRESS"])
         else:
-            _start(wanted["CPU"])
+            _start(compute, wanted["CPU"])
     held = ray.cluster_resources()
     for resource, amount in wanted.items():
         if amount <= held.get(resource, 0):
@@ -60,56 +61,65 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start(cpus: float) -> None:
+def _start(compute: ComputeConfig, cpus: float) -> None:
     there = os.cpu_count() or 1
     if cpus > there:
         raise CtnetError(
             f"the workers need {cpus:g} CPUs and this machine has {there}: lower compute.workers or "
             "compute.cpus_per_worker, or use a cluster"
         )
+    # Workers may take all cores: reading, which is little, gets CPUs of Ray's beyond those that there are.
+    groups = int(there / cpus)
+    logical = math.ceil(groups * (cpus + compute.workers * READING_CPUS))
     # "local": not a cluster that somebody has started here for other work.
-    ray.init("local", num_cpus=max(there, int(cpus + READING_CPUS + 1)), include_dashboard=False, **_quiet())
+    ray.init("local", num_cpus=max(there, logical), include_dashboard=False, **_quiet())
 
 
 def _quiet() -> dict[str, Any]:
     return {"log_to_driver": bool(os.environ.get("CTNET_RAY_LOGS")), "logging_level": logging.ERROR}
 
 
-def run_plans(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker, models: str) -> None:
-    """Walk plans to their ends and publish what they do in MLflow, step by step.
+def run_plans(
+    plans: Sequence[RunPlan],
+    compute: ComputeConfig,
+    tracker: Tracker,
+    models: str,
+    *,
+    keep_going: bool = False,
+) -> dict[str, str]:
+    """Walk plans to their ends, as many side by side as fit, and publish in MLflow what they do.
 
     Args:
-        plans: The runs, in order; what an earlier call finished is not done again.
-        compute: Workers.
+        plans: The runs, independent of each other; what an earlier call finished is not done again.
+        compute: Workers of a run, and how many runs are walked side by side.
         tracker: Where to publish.
         models: Root of the model versions; Ray Train keeps its own state beside them.
+        keep_going: Whether the other runs go on when one fails.
+
+    Returns:
+        Why runs failed, by name of the run; the same call tries them again, from their last step.
 
     Raises:
-        CtnetError: A run failed for a reason that can be mended; steps that are done stay done.
+        CtnetError: Without `keep_going`: a run failed for a reason that can be mended; runs that were being
+            walked beside it are walked to their ends, and steps that are done stay done.
     """
     console = open_console(stderr=True)
     for plan in plans:
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
-        tracker.publish(plan.folder)
-        if _is_done(plan):
-            # Killed between its last step and its end, it is still open.
-            tracker.finish(plan.record.run)
-    open_plans = tuple(plan for plan in plans if not _is_done(plan))
-    if not open_plans:
-        console.log("nothing to do: all steps are done")
-        return
-    try:
-        _fit(open_plans, compute, models, tracker.publish)
-    except Exception:
-        # What went wrong says more than an MLflow that can't be told of it.
-        with suppress(CtnetError):
-            for plan in open_plans:
-                tracker.finish(plan.record.run, "FINISHED" if _is_done(plan) else "FAILED")
-        raise
-    for plan in open_plans:
-        tracker.publish(plan.folder)
-        tracker.finish(plan.record.run)
+    left = [steps_left(plan) for plan in plans]
+    works = [_work(plan, steps) for plan, steps in zip(plans, left, strict=True)]
+    todo = [index for index, steps in enumerate(left) if steps]
+    with Publisher(tracker, console, every_step=len(todo) == 1) as publisher:
+        for index, steps in enumerate(left):
+            if not steps:
+                # Killed between its last step and its end, it is still open in MLflow.
+                publisher.close(works[index])
+        if not todo:
+            console.log("nothing to do: all steps are done")
+            return {}
+        chosen = tuple(plans[index] for index in todo), tuple(works[index] for index in todo)
+        return _launch(*chosen, compute, models, keep_going, publisher.show)
 
 
 def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float]:
@@ -124,54 +134,72 @@ def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float
         CtnetError: Samples or version are not what they should be.
     """
     try:
-        _fit((plan,), compute, models, lambda folder: None)
+        works = (_work(plan, steps_left(plan)),)
+        _launch((plan,), works, compute, models, False, lambda snapshot: None)
         found = EvaluationRecord.read(plan.folder, plan.steps[0].day.day)
     finally:
         storage.remove(plan.folder)
     return found.metrics if found else {}
 
 
-def _fit(
-    plans: tuple[RunPlan, ...], compute: ComputeConfig, models: str, on_step: Callable[[str], None]
-) -> None:
+def _launch(
+    plans: tuple[RunPlan, ...],
+    works: tuple[Work, ...],
+    compute: ComputeConfig,
+    models: str,
+    keep_going: bool,
+    listen: Callable[[Snapshot], None],
+) -> dict[str, str]:
     connect(compute)
-    board = Board.remote()
-    trainer = TorchTrainer(
-        train,  # type: ignore[arg-type]
-        train_loop_config={"launch": Launch(plans, board, compute.cpus_per_worker)},
-        scaling_config=ScalingConfig(
-            num_workers=compute.workers,
-            use_gpu=compute.gpu,
-            resources_per_worker={"CPU": compute.cpus_per_worker},
-        ),
-        torch_config=TorchConfig(backend="nccl" if compute.gpu else "gloo"),
-        run_config=RunConfig(
-            name=storage.digest([plan.record.run for plan in plans])[:12],
-            storage_path=storage.join(storage.absolute(models), "_ray"),
-            failure_config=FailureConfig(max_failures=compute.max_failures),
-        ),
-    )
-    with Display(board, len(plans), open_console(stderr=True), on_step) as display:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    count = count_groups(compute, len(plans), nodes)
+    board = Board.remote(works, count, compute.max_failures, keep_going)
+    with Display(board, len(plans), open_console(stderr=True), listen):
         try:
-            trainer.fit()
+            walk(Groups(plans, board, compute, models, keep_going), count)
         except TrainingFailedError as error:
-            _raise_known(board, error)
-    display.raise_error()
-    _raise_known(board, None)
+            if not is_defect(error):
+                _raise_first(board, error)
+            raise
+    if not keep_going:
+        _raise_first(board, None)
+    return ray.get(board.failures.remote())
 
 
-def _raise_known(board: object, error: Exception | None) -> None:
-    known = ray.get(board.error.remote())  # type: ignore[attr-defined]
-    if known:
-        raise CtnetError(known) from error
-    if error:
-        raise error
+def _raise_first(board: Any, error: Exception | None) -> None:
+    failures: dict[str, str] = ray.get(board.failures.remote())
+    for run, reason in failures.items():
+        raise CtnetError(f"{run}: {reason}") from error
 
 
-def _is_done(plan: RunPlan) -> bool:
+@dataclass(frozen=True)
+class StepLeft:
+    """A step that lacks its version or its evaluation."""
+
+    step: StepPlan
+    trained: bool
+    """Whether it lacks only the evaluation."""
+
+
+def steps_left(plan: RunPlan) -> list[StepLeft]:
+    """Return what of a plan is not on disk; empty: it is done."""
     done = {record.day for record in read_steps(plan.folder)}
-    return all(
-        step.day.day in done
-        and (step.evaluate is None or EvaluationRecord.read(plan.folder, step.day.day) is not None)
+    return [
+        StepLeft(step, step.day.day in done)
         for step in plan.steps
-    )
+        if step.day.day not in done
+        or (step.evaluate and EvaluationRecord.read(plan.folder, step.day.day) is None)
+    ]
+
+
+def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
+    """Return the rows that steps read: those trained on once an epoch, those scored once."""
+    trained = [entry.step for entry in left if not entry.trained]
+    own = sum(day.rows for step in trained for day in step.train)
+    beside = sum(day.rows for step in trained for day in step.beside)
+    scored = sum(entry.step.evaluate.rows for entry in left if entry.step.evaluate)
+    return training.epochs * own + beside_epochs(training) * beside + scored
+
+
+def _work(plan: RunPlan, left: Sequence[StepLeft]) -> Work:
+    return Work(plan.record.run, plan.folder, rows_to_read(left, plan.training))

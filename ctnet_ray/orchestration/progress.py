@@ -1,97 +1,53 @@
-"""From workers to the person who waits: an actor that takes what workers say, and bars that show it."""
+"""For the person who waits: bars on a terminal, a line now and then in a log."""
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from ctnet_ray.training.records import EvaluationRecord, read_steps
+from ctnet_ray.orchestration.board import End, Snapshot
+from ctnet_ray.orchestration.publishing import newest_step
+
+LOG_SECONDS = 60.0  #: time between two lines of a log
 
 
-@dataclass
-class _State:
-    run: str = ""
-    activity: str = "starting workers"
-    rows: int = 0
-    total: int = 0
-    runs_done: int = 0
-    folders: list[str] = field(default_factory=list)
-    error: str = ""
-
-
-@ray.remote(num_cpus=0)
-class Board:
-    """Holds the newest state of a launch. Only rank 0 tells of progress; any rank tells of an error."""
-
-    def __init__(self) -> None:
-        self._state = _State()
-
-    def progress(self, run: str, activity: str, rows: int, total: int) -> None:
-        """Note where a run stands."""
-        state = self._state
-        state.run, state.activity, state.rows, state.total = run, activity, rows, total
-
-    def step_done(self, folder: str) -> None:
-        """Note that a run has a new step on disk."""
-        self._state.folders.append(folder)
-
-    def run_done(self) -> None:
-        """Note that a run has come to its end."""
-        self._state.runs_done += 1
-
-    def fail(self, error: str) -> None:
-        """Note the first error that a person can mend."""
-        self._state.error = self._state.error or error
-
-    def error(self) -> str:
-        """Return the error; empty where there is none."""
-        return self._state.error
-
-    def read(self) -> dict[str, Any]:
-        """Return the state, and take the folders of new steps out of it."""
-        values = dict(vars(self._state))
-        self._state.folders = []
-        return values
-
-
-class _RowsPerSecond(ProgressColumn):
+class _Rows(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """Show the speed of the last half minute."""
-        return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
+        """Show the rows, and the speed of the last half minute."""
+        if task.total is None:
+            return Text("")
+        speed = f", {task.speed:,.0f} rows/s" if task.speed else ""
+        return Text(f"{task.completed:,.0f} of {task.total:,.0f} rows{speed}")
 
 
 class Display:
-    """Shows a board while a launch runs, and passes on the folders of finished steps.
+    """Shows a board while a launch runs.
 
     Args:
-        board: The actor.
+        board: Handle of the `Board` actor.
         runs: Number of runs of the launch.
         console: Where to show it.
-        on_step: Called with the folder of a run that has a new step, in this class's thread.
+        listen: Called with every snapshot, in this class's thread; must return at once.
     """
 
-    def __init__(self, board: Any, runs: int, console: Console, on_step: Callable[[str], None]) -> None:
+    def __init__(self, board: Any, runs: int, console: Console, listen: Callable[[Snapshot], None]) -> None:
         self._board = board
         self._runs = runs
         self._console = console
-        self._on_step = on_step
+        self._listen = listen
         self._stop = threading.Event()
-        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._watch, daemon=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), _Rows())
+        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bar = self._bars.add_task("starting workers", total=None)
+        self._group_bars: dict[int, tuple[str, TaskID]] = {}
+        self._logged = (time.monotonic(), 0)
 
     def __enter__(self) -> "Display":
         self._thread.start()
@@ -101,55 +57,90 @@ class Display:
         self._stop.set()
         self._thread.join()
 
-    def raise_error(self) -> None:
-        """Raise what `on_step` raised, if it did."""
-        if self._error:
-            raise self._error
-
     def _watch(self) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _RowsPerSecond(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as bars:
-            overall = bars.add_task("runs", total=self._runs)
-            current, shown = bars.add_task("starting workers", total=None), ""
+        with self._bars:
             while True:
                 last = self._stop.wait(0.3)
-                state: Any = ray.get(self._board.read.remote())
-                if state["run"] != shown:
-                    bars.reset(current, start=True)
-                    shown = state["run"]
-                bars.update(overall, completed=state["runs_done"])
-                bars.update(
-                    current,
-                    description=f"{state['run']} {state['activity']}",
-                    completed=state["rows"],
-                    total=state["total"] or None,
-                )
-                self._publish(state["folders"])
+                try:
+                    snapshot: Snapshot = ray.get(self._board.read.remote())
+                except RayError:
+                    return  # the launching thread meets it too, and says more
+                self._listen(snapshot)
+                self._show(snapshot)
                 if last:
                     return
 
-    def _publish(self, folders: list[str]) -> None:
-        for folder in dict.fromkeys(folders):
-            if self._error:
-                return
-            started = time.monotonic()
-            try:
-                self._on_step(folder)
-                self._console.log(f"recorded {_newest(folder)} ({time.monotonic() - started:.1f} s)")
-            except Exception as error:  # raised again in the launching thread
-                self._error = error
+    def _show(self, snapshot: Snapshot) -> None:
+        if self._runs > 1:
+            for end in snapshot.ends:
+                self._console.log(end_line(end, self._runs))
+        if self._console.is_terminal:
+            self._draw(snapshot)
+        else:
+            self._log(snapshot)
+
+    def _draw(self, snapshot: Snapshot) -> None:
+        if snapshot.walks or snapshot.rows:
+            self._bars.update(
+                self._bar,
+                description=state_line(snapshot, self._runs),
+                completed=snapshot.rows,
+                total=snapshot.total,
+            )
+        walks = {walk.group: walk for walk in snapshot.walks}
+        for group, (run, bar) in list(self._group_bars.items()):
+            if group not in walks or walks[group].run != run:
+                self._bars.remove_task(bar)
+                del self._group_bars[group]
+        for group, walk in walks.items():
+            if group not in self._group_bars:
+                self._group_bars[group] = (walk.run, self._bars.add_task("", total=None))
+            self._bars.update(
+                self._group_bars[group][1],
+                description=f"{walk.run} {walk.activity}",
+                completed=walk.rows,
+                total=walk.total,
+            )
+
+    def _log(self, snapshot: Snapshot) -> None:
+        since, rows = self._logged
+        now = time.monotonic()
+        if now - since < LOG_SECONDS:
+            return
+        self._logged = (now, snapshot.rows)
+        speed = max(0.0, (snapshot.rows - rows) / (now - since))
+        walks = "; ".join(f"{walk.run} {walk.activity}" for walk in snapshot.walks)
+        self._console.log(
+            f"{state_line(snapshot, self._runs)}, {snapshot.rows:,} of {snapshot.total:,} rows, "
+            f"{speed:,.0f} rows/s: {walks or 'starting workers'}"
+        )
 
 
-def _newest(folder: str) -> str:
-    """Say what the newest step of a run is, and how it scored the next day."""
-    step = read_steps(folder)[-1]
-    evaluation = EvaluationRecord.read(folder, step.day)
-    auc = evaluation.metrics.get("auc") if evaluation else None
-    scored = f", AUC {auc:.4f} on {evaluation.samples.day}" if evaluation and auc is not None else ""
-    return f"{step.run} {step.day}{scored}"
+def state_line(snapshot: Snapshot, runs: int) -> str:
+    """Return such as "37 of 120 runs, 2 failed, about 14 min left"."""
+    return _state(snapshot.done, snapshot.failed, snapshot.seconds_left, runs)
+
+
+def end_line(end: End, runs: int) -> str:
+    """Return such as "run NAME DAY, AUC 0.7012 on DAY, done in 12 s; 37 of 120 runs, about 14 min left"."""
+    state = _state(end.done, end.failed, end.seconds_left, runs)
+    if end.reason:
+        return f"run {end.work.run} failed after {duration(end.seconds)}: {end.reason}; {state}"
+    return f"run {newest_step(end.work)}, done in {duration(end.seconds)}; {state}"
+
+
+def _state(done: int, failed: int, seconds_left: float | None, runs: int) -> str:
+    parts = [f"{done} of {runs} runs" if runs > 1 else f"{done} of 1 run"]
+    if failed:
+        parts.append(f"{failed} failed")
+    if seconds_left:
+        parts.append(f"about {duration(seconds_left)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: "12 s", "14 min", "2 h 5 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -134,12 +134,13 @@ class Tracker:
         with talking(self.shown_uri):
             self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
 
-    def finish(self, run: str, status: str = "FINISHED") -> None:
+    def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
         """Close a published run; one that ended with this status already stays as it is.
 
         Args:
             run: Name of the continual run.
             status: FINISHED, FAILED or KILLED.
+            failure: Why it failed, shown as tag `ctnet.failure`; empty: a tag of an earlier launch goes.
 
         Raises:
             CtnetError: The run was never published, or MLflow fails.
@@ -149,8 +150,13 @@ class Tracker:
             parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
-            if parents[0].info.status != status:
-                self._client.set_terminated(parents[0].info.run_id, status)
+            info, tags = parents[0].info, parents[0].data.tags
+            if failure:
+                self._client.set_tag(info.run_id, projection.FAILURE, failure)
+            elif projection.FAILURE in tags:
+                self._client.delete_tag(info.run_id, projection.FAILURE)
+            if info.status != status:
+                self._client.set_terminated(info.run_id, status)
 
     def versions(self, model: str) -> list[ModelVersion]:
         """Return all versions of a registered model, ascending by day and version; none if it is unknown.

@@ -1,8 +1,9 @@
-"""What runs on each Ray Train worker: the loop, plan after plan."""
+"""What runs on each Ray Train worker: the loop, run after run."""
 
+import gc
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,10 @@ import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
+from ray.exceptions import RayError
 
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
 from ctnet_ray.training import loop
@@ -22,12 +25,17 @@ PROGRESS_SECONDS = 0.5  #: how often a worker says where it stands
 
 @dataclass(frozen=True)
 class Launch:
-    """What all workers are told."""
+    """What all workers of a group are told."""
 
     plans: tuple[RunPlan, ...]
+    """All runs of the launch; the board says which of them is next."""
     board: Any
     """Handle of the `Board` actor."""
+    group: int
+    """Which group this is."""
     cpus_per_worker: float
+    keep_going: bool
+    """Whether the group goes on with the next run when one fails."""
 
 
 class RayContext:
@@ -35,54 +43,114 @@ class RayContext:
 
     Args:
         board: Handle of the `Board` actor.
+        group: Which group this worker belongs to.
     """
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, board: Any, group: int) -> None:
         self._context = ray.train.get_context()
         self.rank = self._context.get_world_rank()
         self.world_size = self._context.get_world_size()
         self.device = ray.train.torch.get_device()
         self._board = board
+        self._group = group
         self._said = 0.0
+        self._stream: Generator[pa.Table, None, None] | None = None
 
     def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read with Ray Data."""
-        return stream(readings, columns)
+        self._stream = stream(readings, columns)
+        return self._stream
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
         """Tell the board, now and then."""
+        del run  # the board knows which run the group is on
         now = time.monotonic()
         if self.rank == 0 and now - self._said > PROGRESS_SECONDS:
             self._said = now
-            self._board.progress.remote(run, activity, rows, total)
+            self._board.progress.remote(self._group, activity, rows, total)
 
     def step_done(self, folder: str) -> None:
         """Tell the board, and Ray Train, at which workers meet."""
         if self.rank == 0:
-            self._board.step_done.remote(folder)
+            self._board.step_done.remote(self._group)
         ray.train.report({"folder": folder})
+
+    def take(self) -> int | None:
+        """Return the run that is next, the same on all workers. Collective."""
+        taken = ray.get(self._board.take.remote(self._group)) if self.rank == 0 else None
+        index = torch.tensor(-1 if taken is None else taken, device=self.device)
+        dist.broadcast(index, src=0)
+        return None if index.item() < 0 else int(index.item())
+
+    def run_done(self) -> None:
+        """Tell the board."""
+        if self.rank == 0:
+            ray.get(self._board.run_done.remote(self._group))
+
+    def fail(self, index: int, reason: str) -> None:
+        """Tell the board, from any worker, why run `index` can't go on."""
+        ray.get(self._board.fail.remote(self._group, index, reason))
+
+    def clean_up(self) -> None:
+        """Let go of a run: reading that went on ahead, and the model, whose parts refer to each other."""
+        if self._stream:
+            self._stream.close()
+            self._stream = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def train(config: dict[str, Launch]) -> None:
-    """Walk all plans. Runs on every worker, in a process group that Ray Train has made.
+    """Walk runs until there are no more. Runs on every worker, in a process group that Ray Train has made.
 
     Args:
         config: {"launch": what to do}.
     """
     launch = config["launch"]
-    board = launch.board
-    if ray.get(board.error.remote()):
-        return
     torch.set_num_threads(math.ceil(launch.cpus_per_worker))
-    context = RayContext(board)
-    for plan in launch.plans:
-        try:
-            loop.run(plan, context)
-        except CtnetError as error:
-            ray.get(board.fail.remote(f"{plan.record.run}: {error}"))
-            if context.world_size > 1:
-                # The others wait for this worker: only the end of the group frees them.
-                raise
-            return
-        if context.rank == 0:
-            board.run_done.remote()
+    context = RayContext(launch.board, launch.group)
+    while (index := context.take()) is not None:
+        _walk(index, launch, context)
+        context.clean_up()
+
+
+def _walk(index: int, launch: Launch, context: RayContext) -> None:
+    plan = launch.plans[index]
+    try:
+        loop.run(plan, context)
+    except Exception as error:
+        alone = context.world_size == 1
+        reason = failure(error, alone and launch.keep_going)
+        if reason is None:
+            raise
+        context.fail(index, reason.removeprefix(f"{plan.record.run}: "))
+        if not alone and not isinstance(error, DivergedError):
+            # The others may wait for this worker: only the end of the group frees them.
+            raise
+    else:
+        context.run_done()
+
+
+def failure(error: Exception, surely_own: bool) -> str | None:
+    """Say why a run failed, or None where trying again may help.
+
+    Args:
+        error: What the loop raised.
+        surely_own: Whether a defect is to be noted as the run's own. Where workers depend on each other,
+            one that dies makes the others raise anything; what storage and Ray raise may pass.
+    """
+    if isinstance(error, CtnetError):
+        return str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return (
+            f"the GPU's memory is full ({_first_line(error)}): lower training.batch_size, or use more "
+            "compute.workers"
+        )
+    if surely_own and not isinstance(error, RayError | OSError):
+        return f"{type(error).__name__}: {_first_line(error)}"
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")

@@ -5,7 +5,7 @@ the trainer maps them without a copy. One dataset covers all readings of a run, 
 (1 to 4 s) is paid once and the next day is being read while this one trains.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,9 @@ PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being 
 LOOKAHEAD_BYTES = 256 << 20  #: object store that one trainer's stream may fill
 
 
-def stream(readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.5) -> Iterator[pa.Table]:
+def stream(
+    readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.5
+) -> Generator[pa.Table, None, None]:
     """Read the units of readings one after another with Ray Data.
 
     Args:

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from ctnet_ray.batch import Batch
 from ctnet_ray.config import TrainingConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import DivergedError
 from ctnet_ray.samples.batching import batches
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.reading import Reading, plan_reading
@@ -214,8 +214,8 @@ def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manif
         raise _diverged(plan, f"{error} on {day.day}") from error
 
 
-def _diverged(plan: RunPlan, what: str) -> CtnetError:
-    return CtnetError(
+def _diverged(plan: RunPlan, what: str) -> DivergedError:
+    return DivergedError(
         f"{plan.record.run}: {what}: lower training.dense_learning_rate or training.embedding_learning_rate"
     )
 

@@ -1,0 +1,259 @@
+"""What is to be run, by whom, and how it went: the queue of a launch, and the Ray actor that holds it.
+
+Worker groups take runs from it and say where they stand; the driver reads what there is to show.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+import ray
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run of a launch."""
+
+    run: str
+    """Name of the run."""
+    folder: str
+    """The run's folder."""
+    rows: int
+    """Rows that remain to be read, epochs counted."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Where a worker group stands."""
+
+    group: int
+    run: str
+    activity: str
+    rows: int
+    """Rows of the run that this launch has read."""
+    total: int
+    """Rows of the run that this launch reads."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended."""
+
+    work: Work
+    seconds: float
+    """Time since a group took it."""
+    reason: str
+    """Why it failed; empty: it is done."""
+    done: int
+    """Runs that were done at that time."""
+    failed: int
+    """Runs that had failed at that time."""
+    seconds_left: float | None
+    """`Snapshot.seconds_left` at that time."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A launch at one time. Runs that started, made a step or ended did so since the last snapshot."""
+
+    rows: int
+    total: int
+    done: int
+    failed: int
+    seconds_left: float | None
+    """Estimate; None until rows were read."""
+    walks: tuple[Walk, ...]
+    started: tuple[Work, ...]
+    stepped: tuple[Work, ...]
+    ends: tuple[End, ...]
+
+
+@dataclass
+class _Entry:
+    work: Work
+    total: int
+    left: int
+    status: Literal["waiting", "walking", "done", "failed"] = "waiting"
+    activity: str = "starting"
+    deaths: int = 0
+    reason: str = ""
+    started: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass
+class _Group:
+    entry: int | None = None
+    """The run that it is on."""
+    noted: bool = False
+    """Whether it ended a run as failed and took no other yet."""
+
+
+@dataclass
+class _News:
+    started: list[Work] = field(default_factory=list)
+    stepped: list[Work] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+
+
+class Queue:
+    """The runs of a launch. Plain Python, one caller at a time.
+
+    Args:
+        works: The runs; those that read most are handed out first, so that no long one is left to the end.
+        groups: Worker groups that take runs.
+        max_failures: Deaths of its workers that a run survives.
+        keep_going: Whether the others go on when a run fails.
+    """
+
+    def __init__(self, works: tuple[Work, ...], groups: int, max_failures: int, keep_going: bool) -> None:
+        self._entries = [_Entry(work, work.rows, work.rows) for work in works]
+        self._order = sorted(range(len(works)), key=lambda index: -works[index].rows)
+        self._groups = [_Group() for _ in range(groups)]
+        self._max_failures = max_failures
+        self._keep_going = keep_going
+        self._stopping = False
+        self._news = _News()
+
+    def take(self, group: int) -> int | None:
+        """Hand a group its next run, or, after its death, the one it was on.
+
+        Returns:
+            Index of the run in `works`; None: there is nothing more to do.
+        """
+        state = self._groups[group]
+        state.noted = False
+        if state.entry is not None:
+            self._count_death(state.entry)
+        if state.entry is None and not self._stopping and self._order:
+            state.entry = self._order.pop(0)
+            entry = self._entries[state.entry]
+            entry.status, entry.started = "walking", time.monotonic()
+            self._news.started.append(entry.work)
+        return state.entry
+
+    def progress(self, group: int, activity: str, rows: int, total: int) -> None:
+        """Note that `rows` of the `total` rows are read that remained when the group took its run."""
+        index = self._groups[group].entry
+        if index is not None:
+            entry = self._entries[index]
+            entry.activity, entry.left = activity, total - rows
+            entry.total = max(entry.total, total)
+
+    def step_done(self, group: int) -> None:
+        """Note that the group's run has a new step on disk."""
+        index = self._groups[group].entry
+        if index is not None:
+            self._news.stepped.append(self._entries[index].work)
+
+    def run_done(self, group: int) -> None:
+        """Note that the group's run has come to its end."""
+        index = self._groups[group].entry
+        if index is not None:
+            self._end(index, "")
+
+    def fail(self, group: int, index: int, reason: str) -> None:
+        """Note why run `index` can't go on; where several workers say so, the first one counts."""
+        if self._groups[group].entry == index:
+            self._end(index, reason)
+            self._groups[group].noted = True
+
+    def died(self, group: int, cause: str) -> bool:
+        """Note the end of a group's processes.
+
+        Args:
+            group: The group.
+            cause: What is known of it.
+
+        Returns:
+            Whether a new group is to go on; if not, the launch is over.
+        """
+        state = self._groups[group]
+        noted, state.noted = state.noted, False
+        if state.entry is None:
+            return noted and not self._stopping  # else it died before it took anything: so would the next
+        if self._entries[state.entry].deaths == self._max_failures:
+            self._count_death(state.entry, cause)  # else the next group counts it as it takes the run
+        return not self._stopping
+
+    def stop(self) -> None:
+        """Hand out nothing more."""
+        self._stopping = True
+
+    def failures(self) -> dict[str, str]:
+        """Return why runs failed, by name."""
+        return {entry.work.run: entry.reason for entry in self._entries if entry.status == "failed"}
+
+    def read(self) -> Snapshot:
+        """Return where the launch stands."""
+        news, self._news = self._news, _News()
+        walks = (self._walk(group) for group in range(len(self._groups)))
+        return Snapshot(
+            rows=sum(entry.total - entry.left for entry in self._entries),
+            total=sum(entry.total for entry in self._entries),
+            done=self._count("done"),
+            failed=self._count("failed"),
+            seconds_left=self._seconds_left(),
+            walks=tuple(walk for walk in walks if walk),
+            started=tuple(news.started),
+            stepped=tuple(dict.fromkeys(news.stepped)),
+            ends=tuple(news.ends),
+        )
+
+    def _count_death(self, index: int, cause: str = "") -> None:
+        entry = self._entries[index]
+        entry.deaths += 1
+        if entry.deaths > self._max_failures:
+            times = "once" if entry.deaths == 1 else f"{entry.deaths} times"
+            self._end(index, f"its workers failed {times}{f', at last: {cause}' if cause else ''}")
+
+    def _end(self, index: int, reason: str) -> None:
+        for state in self._groups:
+            if state.entry == index:
+                state.entry = None
+        entry = self._entries[index]
+        entry.status, entry.reason = "failed" if reason else "done", reason
+        entry.seconds = time.monotonic() - entry.started
+        entry.total, entry.left = entry.total - entry.left, 0
+        self._stopping = self._stopping or bool(reason and not self._keep_going)
+        done, failed, seconds_left = self._count("done"), self._count("failed"), self._seconds_left()
+        self._news.ends.append(End(entry.work, entry.seconds, reason, done, failed, seconds_left))
+
+    def _count(self, status: str) -> int:
+        return sum(entry.status == status for entry in self._entries)
+
+    def _walk(self, group: int) -> Walk | None:
+        index = self._groups[group].entry
+        if index is None:
+            return None
+        entry = self._entries[index]
+        return Walk(group, entry.work.run, entry.activity, entry.total - entry.left, entry.total)
+
+    def _seconds_left(self) -> float | None:
+        now = time.monotonic()
+        walked = [entry for entry in self._entries if entry.status != "waiting"]
+        rows = sum(entry.total - entry.left for entry in walked)
+        seconds = sum(entry.seconds or now - entry.started for entry in walked)
+        return seconds_left([entry.left for entry in self._entries], len(self._groups), rows, seconds)
+
+
+def seconds_left(left: list[int], groups: int, rows: int, seconds: float) -> float | None:
+    """Estimate how long the rest of a launch takes.
+
+    Args:
+        left: Rows that remain of each run.
+        groups: Worker groups that share the runs.
+        rows: Rows that were read so far.
+        seconds: Time that all groups together took for them.
+
+    Returns:
+        Seconds: the rest shared out evenly, and no less than the longest run, which one group walks; None
+        where no row was read.
+    """
+    if not rows or not left:
+        return None
+    return max(sum(left) / groups, max(left)) * seconds / rows
+
+
+#: The actor; it asks for no CPU, for it only notes and answers.
+Board = ray.remote(num_cpus=0)(Queue)
