@@ -1,6 +1,7 @@
 """The comparison's numbers, worked out by hand, and its files."""
 
 import csv
+from dataclasses import replace
 from datetime import date, timedelta
 from io import StringIO
 from itertools import pairwise
@@ -11,7 +12,8 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.report import METRICS, Line, Row, daily, read_rows, summarise, write
+from ctnet_ray.orchestration.report import METRICS, Failure, Report, Row, Run, read_rows, read_runs, write
+from ctnet_ray.orchestration.report.differences import Line, daily, pairs, summarise
 from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 
 DAYS = [date(2022, 5, 2) + timedelta(days=index) for index in range(3)]
@@ -102,14 +104,29 @@ def test_daily_curves() -> None:
 
 
 def _write_run(folder: Path, method: str) -> None:
-    RunRecord(f"r.{method}", "m", method, "c", 3, {}, "d", {}, "rev").write(str(folder))
+    RunRecord(f"r.{method}", "m", method, method, "c", 3, {}, "d", {}, "rev").write(str(folder))
     for day, after in pairwise(DAYS):
         step = StepRecord(f"r.{method}", day, None, None, (), 0, {}, {})
         with storage.new_folder(version_folder(str(folder), day)) as (_, publish):
             publish({"step": step.to_dict(), "files": []})
-        EvaluationRecord(f"r.{method}", day, SampleRef("c", after, 1, "x", "u"), {"auc": 0.5}).write(
-            str(folder)
+        samples = SampleRef("c", after, 1, "x", "u")
+        EvaluationRecord(f"r.{method}", day, samples, {"auc": 0.5}, 0.1).write(str(folder))
+
+
+def _runs(rows: list[Row]) -> list[Run]:
+    """Runs that scored these rows and read nothing."""
+    runs = []
+    for key in dict.fromkeys((row.method, row.domain, row.seed) for row in rows):
+        own = [row for row in rows if (row.method, row.domain, row.seed) == key]
+        record = RunRecord(f"r.{key}", "m", key[0], *key, {}, "d", {}, "rev")
+        steps = tuple(StepRecord("r", row.day - timedelta(days=1), None, None, (), 0, {}, {}) for row in own)
+        samples = [SampleRef(row.domain, row.day, 1, "x", "u") for row in own]
+        scored = tuple(
+            EvaluationRecord("r", step.day, sample, dict(row.metrics), 0.1)
+            for step, sample, row in zip(steps, samples, own, strict=True)
         )
+        runs.append(Run(key[0], record, steps, scored))
+    return runs
 
 
 def test_read_rows_by_scored_day(tmp_path: Path) -> None:
@@ -139,6 +156,60 @@ def test_folder_without_run(tmp_path: Path) -> None:
         read_rows([str(tmp_path)])
 
 
+def test_runs_keep_the_steps_behind_the_scored_days(tmp_path: Path) -> None:
+    _write_run(tmp_path, "ctnet")
+    (run,) = read_runs({str(tmp_path): "two epochs"}, DAYS[2], DAYS[2])
+    assert (run.label, [step.day for step in run.steps]) == ("two epochs", [DAYS[1]])
+    assert [(row.method, row.day) for row in run.rows] == [("two epochs", DAYS[2])]
+    (run,) = read_runs({str(tmp_path): ""})
+    assert (run.label, len(run.steps)) == ("ctnet", 2)
+
+
+def test_verdicts_say_what_is_better() -> None:
+    rows = []
+    for seed in range(4):
+        for metric, sign in (("auc", 1), ("logloss", -1), ("calibration", 1)):
+            rows += _rows("base", seed, [0.5, 0.6, 0.7], metric)
+            rows += _rows("good", seed, [0.6 + 0.001 * seed, 0.701, 0.8], metric)
+            rows += _rows("bad", seed, [0.4 - 0.001 * seed, 0.501, 0.6], metric)
+            rows += _rows("same", seed, [0.5 + 0.01 * sign * (-1) ** seed, 0.6, 0.7], metric)
+    # A row has one metric here; the same day with another one is another row.
+    merged: dict[tuple[str, int, date], dict[str, float]] = {}
+    for row in rows:
+        merged.setdefault((row.method, row.seed, row.day), {}).update(row.metrics)
+    lines = summarise(Row(method, "c", seed, day, found) for (method, seed, day), found in merged.items())
+    assert {(line.method, line.metric): line.verdict for line in lines} == {
+        ("base", "auc"): "",
+        ("base", "logloss"): "",
+        ("base", "calibration"): "",
+        ("good", "auc"): "better",
+        ("good", "logloss"): "worse",
+        ("good", "calibration"): "higher",
+        ("bad", "auc"): "worse",
+        ("bad", "logloss"): "better",
+        ("bad", "calibration"): "lower",
+        ("same", "auc"): "not told apart",
+        ("same", "logloss"): "not told apart",
+        ("same", "calibration"): "not told apart",
+    }
+
+
+def test_every_pair_once() -> None:
+    rows = [
+        *_rows("base", 0, [0.5, 0.5, 0.5]),
+        *_rows("ctnet", 0, [0.51, 0.53, 0.52]),
+        *_rows("residual", 0, [0.55, 0.55, 0.55]),
+        *_rows("elsewhere", 1, [0.9]),
+    ]
+    found = {(pair.first, pair.second): pair for pair in pairs(rows, "c", "auc")}
+    assert set(found) == {("base", "ctnet"), ("base", "residual"), ("ctnet", "residual")}
+    assert found["ctnet", "residual"].gain == pytest.approx(-0.03)
+    # Three pairs: Holm takes the smallest p value times three, the next times two.
+    p_values = sorted(pair.p or 0 for pair in found.values())
+    corrected = sorted(pair.p_corrected or 0 for pair in found.values())
+    assert corrected == pytest.approx([3 * p_values[0], 2 * p_values[1], max(2 * p_values[1], p_values[2])])
+
+
 def test_write_makes_table_csv_and_plot(tmp_path: Path) -> None:
     rows = [
         *_rows("ctnet", 0, [0.61, 0.62, 0.63]),
@@ -147,7 +218,7 @@ def test_write_makes_table_csv_and_plot(tmp_path: Path) -> None:
         *_rows("base", 1, [0.60, 0.60, 0.60]),
     ]
     console = Console(file=StringIO(), width=100, record=True)
-    write(rows, tmp_path / "report", console)
+    write(Report(_runs(rows)), tmp_path / "report", console)
     text = console.export_text()
     for cell in ("0.6250", "+0.0250", "±0.0050", "+0.01500", "±0.00500"):
         assert cell in text
@@ -163,4 +234,28 @@ def test_write_makes_table_csv_and_plot(tmp_path: Path) -> None:
 
 def test_nothing_to_report(tmp_path: Path) -> None:
     with pytest.raises(CtnetError, match="no run has scored a day"):
-        write([], tmp_path, Console(quiet=True))
+        write(Report([]), tmp_path, Console(quiet=True))
+
+
+def test_one_seed_one_day_is_reported_without_errors(tmp_path: Path) -> None:
+    lines = write(
+        Report(_runs([*_rows("base", 0, [0.5]), *_rows("ctnet", 0, [0.6])])), tmp_path, Console(quiet=True)
+    )
+    line = _only(lines, "ctnet")
+    assert (line.gain, line.clustered_error, line.p, line.verdict) == (pytest.approx(0.1), None, None, "")
+    assert "ctnet +0.1000 ± ? over base" in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_without_a_scored_day_counts_as_failed(tmp_path: Path) -> None:
+    runs = _runs([*_rows("base", 0, [0.5]), *_rows("ctnet", 0, [0.6])])
+    silent = [replace(run, record=replace(run.record, seed=1), steps=(), evaluations=()) for run in runs[1:]]
+    console = Console(file=StringIO(), width=100, record=True)
+    write(Report([*runs, *silent], [Failure("ple", "c", 0, "out of [memory]")]), tmp_path, console)
+    text = console.export_text()
+    assert "failed: ctnet on c, seed 1: scored no day in the range" in text
+    assert "failed: ple on c, seed 0: out of [memory]" in text
+
+
+def test_without_the_baseline_there_are_no_differences(tmp_path: Path) -> None:
+    write(Report(_runs(_rows("ctnet", 0, [0.6, 0.7]))), tmp_path, Console(quiet=True))
+    assert "no differences to show" in (tmp_path / "report.md").read_text()
