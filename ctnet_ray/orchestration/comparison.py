@@ -98,7 +98,7 @@ def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: 
         **variant,
         **what.settings.get(label, {}),
     }
-    start = settings.pop(START, "hot" if method.starts_from_base and label != "base" else "scratch")
+    start = settings.pop(START, "hot" if method.starts_from_base and method.name != "base" else "scratch")
     several = settings.pop(SOURCE, "one") == "several"
     config = _config(comparison, target, seed, comparison.training, label)
     if method.joint:

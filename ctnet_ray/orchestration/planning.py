@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from typing import Protocol
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
@@ -14,7 +15,7 @@ from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.models.ctnet import SharedAttention, shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.orchestration.tracking import ModelVersion, Tracker
+from ctnet_ray.orchestration.tracking import ModelVersion
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Schema, Tower
@@ -23,15 +24,32 @@ from ctnet_ray.training.build import build_model
 from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
 from ctnet_ray.training.records import RunRecord, VersionRef
 
+
+class Registry(Protocol):
+    """Where model versions are found: MLflow (`Tracker`), or run folders (`RunFolders`)."""
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Return all versions of a model, ascending by day; none if it is unknown."""
+        ...
+
+    def series(self, model: str) -> list[ModelVersion]:
+        """Return a model's version of each day, ascending."""
+        ...
+
+    def resolve(self, name: str) -> ModelVersion:
+        """Return the version that people mean by NAME or NAME/VERSION."""
+        ...
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def plan_job(config: JobConfig, tracker: Tracker, role: Tower = "target") -> RunPlan:
+def plan_job(config: JobConfig, registered: Registry, role: Tower = "target") -> RunPlan:
     """Say what a continual run is going to do.
 
     Args:
         config: The run.
-        tracker: Where the source series and the hot start are registered.
+        registered: Where the source series and the hot start are registered.
         role: "target", or "source" for the run that makes a source series.
 
     Raises:
@@ -42,7 +60,7 @@ def plan_job(config: JobConfig, tracker: Tracker, role: Tower = "target") -> Run
     method = registry.method(config.transfer.method)
     store = SampleStore(storage.absolute(config.data.store))
     days = _days(store, config, config.data.domain)
-    series = tracker.series(config.transfer.source_series) if method.source != "none" else []
+    series = registered.series(config.transfer.source_series) if method.source != "none" else []
     versions = source_versions(method, [day.day for day in days], series)
     model = _model_plan(config, schema, method, role, [version for version in versions if version])
     trained = [_trained_on(store, config, method, day) for day in days]
@@ -57,14 +75,14 @@ def plan_job(config: JobConfig, tracker: Tracker, role: Tower = "target") -> Run
         )
     )
     record = _record(config, schema, role)
-    _check_name(tracker, record)
+    _check_name(registered, record)
     return RunPlan(
         record=record,
         folder=storage.join(storage.absolute(config.tracking.models), record.run),
         model=model,
         training=config.training,
         steps=steps,
-        start=_hot_start(config, tracker, model, method),
+        start=_hot_start(config, registered, model, method),
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         reuse=method.reuse,
     )
@@ -190,11 +208,15 @@ def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, ModelConfig
     return found
 
 
-def _hot_start(config: JobConfig, tracker: Tracker, model: ModelPlan, method: Method) -> VersionRef | None:
+def _hot_start(
+    config: JobConfig, registered: Registry, model: ModelPlan, method: Method
+) -> VersionRef | None:
     name = config.transfer.hot_start
     if not name or not method.trains:
         return None
-    version = tracker.resolve(name) if "/" in name else _newest_before(tracker, name, config.data.first_day)
+    version = (
+        registered.resolve(name) if "/" in name else _newest_before(registered, name, config.data.first_day)
+    )
     if version.day >= config.data.first_day:
         raise CtnetError(
             f"transfer.hot_start {version.name}/{version.version} was trained on {version.day}, which is not "
@@ -209,9 +231,9 @@ def _hot_start(config: JobConfig, tracker: Tracker, model: ModelPlan, method: Me
     return _ref(version)
 
 
-def _newest_before(tracker: Tracker, name: str, day: date) -> ModelVersion:
-    tracker.resolve(name)
-    versions = [version for version in tracker.series(name) if version.day < day]
+def _newest_before(registered: Registry, name: str, day: date) -> ModelVersion:
+    registered.resolve(name)
+    versions = [version for version in registered.series(name) if version.day < day]
     if not versions:
         raise CtnetError(f"transfer.hot_start {name}: no version is from before data.first_day {day}")
     return versions[-1]
@@ -238,8 +260,10 @@ def _record(config: JobConfig, schema: Schema, role: Tower) -> RunRecord:
     )
 
 
-def _check_name(tracker: Tracker, record: RunRecord) -> None:
-    other = next((version for version in tracker.versions(record.model) if version.run != record.run), None)
+def _check_name(registered: Registry, record: RunRecord) -> None:
+    other = next(
+        (version for version in registered.versions(record.model) if version.run != record.run), None
+    )
     if other:
         raise CtnetError(
             f"model {record.model} holds versions of another configuration (run {other.run}; this one is "

@@ -7,7 +7,9 @@ from torch import nn
 
 from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.ctnet import CTNet, ResidualModel
+from ctnet_ray.models.joint.ddtcdr import Ddtcdr
 from ctnet_ray.models.joint.mlp_pp import MlpPP
+from ctnet_ray.models.joint.ple import Ple
 from ctnet_ray.training.plan import ModelKind, ModelPlan
 
 Device = torch.device | str
@@ -71,4 +73,6 @@ _BUILDERS: Mapping[ModelKind, Callable[[ModelPlan, Device], nn.Module]] = {
     "ctnet_residual": _ctnet,
     "residual": _residual,
     "mlp_pp": _joint(MlpPP),
+    "ple": _joint(Ple),
+    "ddtcdr": _joint(Ddtcdr),
 }

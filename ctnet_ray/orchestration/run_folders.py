@@ -1,0 +1,54 @@
+"""Model versions as their run folders show them, without MLflow: for searches and benchmarks."""
+
+from collections.abc import Iterator
+from datetime import date
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.tracking import ModelVersion
+from ctnet_ray.training.records import RunRecord, read_steps, version_folder
+
+
+class RunFolders:
+    """The versions below one root of model versions, numbered by day.
+
+    Args:
+        root: `tracking.models`, local or URI.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = storage.absolute(root)
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Return all versions of a model, ascending by day; none if it is unknown."""
+        found = sorted(self._find(model), key=lambda version: version[1])
+        return [
+            ModelVersion(model, number, day, uri, run, {})
+            for number, (run, day, uri) in enumerate(found, start=1)
+        ]
+
+    def series(self, model: str) -> list[ModelVersion]:
+        """Return a model's version of each day, ascending."""
+        return list({version.day: version for version in self.versions(model)}.values())
+
+    def resolve(self, name: str) -> ModelVersion:
+        """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
+
+        Raises:
+            CtnetError: There is none.
+        """
+        model, _, number = name.partition("/")
+        found = [version for version in self.versions(model) if not number or str(version.version) == number]
+        if not found:
+            raise CtnetError(f"no version {name} below {self._root}: run what makes it first")
+        return found[-1]
+
+    def _find(self, model: str) -> Iterator[tuple[str, date, str]]:
+        for name in storage.list_folders(self._root):
+            if not name.startswith(f"{model}-"):
+                continue
+            folder = storage.join(self._root, name)
+            record = RunRecord.read(folder)
+            if record and record.model == model:
+                for step in read_steps(folder):
+                    yield record.run, step.day, version_folder(folder, step.day)
