@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from ctnet_ray.batch import Batch
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.schema import from_dict
@@ -46,7 +46,8 @@ def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> ModelPlan:
         }
     )
     config = ModelConfig(hidden=hidden, attention_hidden=3, embedding_init=0.3)
-    return ModelPlan("target", schema, config, (schema, config), AdapterConfig(init="random"))
+    adapters = AdapterConfig(init="random", placement=("hidden",))
+    return ModelPlan("ctnet", "target", schema, config, (schema, config), TransferConfig(adapters=adapters))
 
 
 def state(seed: int, model: ModelPlan | None = None) -> TrainingState:
@@ -197,7 +198,7 @@ def test_one_prefix_is_loaded_for_another(tmp_path: Path) -> None:
         uri, second.parameters(), saved_prefix="model.tower.", target_prefix="model.source_tower."
     )
     assert all(name.startswith("model.source_tower.") for name in report["loaded"])
-    assert "model.adapters.hidden_1.value.bias" in report["dropped"]
+    assert "model.adapters.layers.hidden_1.value.bias" in report["dropped"]
     loaded, saved = locals_of(second.parameters()), locals_of(first.parameters())
     for name in report["loaded"]:
         assert torch.equal(loaded[name], saved[name.replace("source_tower", "tower")]), name

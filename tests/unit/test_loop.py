@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray import storage
-from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig
+from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import source_versions
@@ -92,7 +92,7 @@ def plan(
         StepPlan((day,), day, following, source)
         for day, following, source in zip(days[:-1], days[1:], sources or [None] * len(days), strict=False)
     )
-    record = RunRecord(folder.name, "model", "method", days[0].domain, 0, {}, "", {}, "")
+    record = RunRecord(folder.name, "model", "method", "label", days[0].domain, 0, {}, "", {}, "")
     made = RunPlan(record, str(folder), model, TRAINING, steps)
     return replace(made, **changes)
 
@@ -108,10 +108,13 @@ class World:
     base: RunPlan
 
 
-SOURCE = ModelPlan("source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
-TARGET = ModelPlan("target", SCHEMA.for_tower("target"), CONFIG)
+SOURCE = ModelPlan("tower", "source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
+TARGET = ModelPlan("tower", "target", SCHEMA.for_tower("target"), CONFIG)
 CTNET = replace(
-    TARGET, source=(SOURCE.schema, SOURCE.config), adapters=AdapterConfig(placement=("hidden", "logit"))
+    TARGET,
+    kind="ctnet",
+    source=(SOURCE.schema, SOURCE.config),
+    transfer=TransferConfig(adapters=AdapterConfig(placement=("hidden", "logit"))),
 )
 
 
@@ -137,7 +140,7 @@ def method_plan(world: World, folder: Path, method: MethodName, **changes: Any) 
     """Plan a method from the third day on, hot-started from the base version of the second."""
     chosen, days = registry.method(method), world.channel[2:]
     sources = source_versions(chosen, [day.day for day in days], world.series)
-    model = {"target": TARGET, "ctnet": CTNET, "source": SOURCE}[chosen.model]
+    model = SOURCE if chosen.reads == "source" else {"tower": TARGET, "ctnet": CTNET}[chosen.model]
     start = versions(world.base)[1] if chosen.trains else None
     made = plan(folder, days, model, sources, start=start, **changes)
     if chosen.trains:
@@ -150,10 +153,11 @@ def results(planned: RunPlan) -> tuple[list, list]:
     steps = []
     for step in read_steps(planned.folder):
         files = checkpoints.read_manifest(version_folder(planned.folder, step.day))["files"]
-        kept = {key: value for key, value in step.metrics.items() if "second" not in key}
+        kept = {key: value for key, value in step.metrics.items() if "second" not in key and "memory" not in key}
         steps.append((replace(step, metrics=kept), files))
     days = [step.day.day for step in planned.steps]
-    return steps, [EvaluationRecord.read(planned.folder, day) for day in days]
+    found = [EvaluationRecord.read(planned.folder, day) for day in days]
+    return steps, [replace(evaluation, seconds=0) if evaluation else None for evaluation in found]
 
 
 METHODS: list[MethodName] = ["base", "source_direct", "ctnet", "ctnet_one_time"]
@@ -434,7 +438,7 @@ def work(rank: int, world_size: int, root: Path) -> None:
     context = Counting(rank, world_size)
     steps = []
     original = TrainingState.train_step
-    TrainingState.train_step = lambda self, batch: (steps.append(1), original(self, batch))[1]  # type: ignore[method-assign]
+    TrainingState.train_step = lambda self, *args: (steps.append(1), original(self, *args))[1]  # type: ignore[method-assign]
     loop.run(plan(root / "two", channel[2:], CTNET, series[2:], start=start), context)
     loop.run(plan(root / "tiny", small, TARGET), context)
     (root / f"{rank}.json").write_text(json.dumps({"steps": len(steps), "said": context.said}))

@@ -26,6 +26,7 @@ RUN = RunRecord(
     run="ctnet.channel.ctnet-0123456789ab",
     model="ctnet.channel.ctnet",
     method="ctnet",
+    label="ctnet_deep",
     domain="channel",
     seed=0,
     config={"data": {"domain": "channel"}, "model": {"hidden": [128, 64]}},
@@ -62,7 +63,7 @@ def test_step_record_through_json(step: StepRecord) -> None:
 
 
 def test_evaluation_record(folder: str) -> None:
-    record = EvaluationRecord(RUN.run, DAY, replace(SAMPLES, day=NEXT), {"auc": 0.1 + 0.2, "rows": 3.0})
+    record = EvaluationRecord(RUN.run, DAY, replace(SAMPLES, day=NEXT), {"auc": 0.1 + 0.2, "rows": 3.0}, 0.1)
     assert EvaluationRecord.read(folder, DAY) is None
     record.write(folder)
     assert EvaluationRecord.read(folder, DAY) == record
@@ -77,7 +78,7 @@ def publish(folder: str, step: StepRecord) -> None:
 def test_steps_are_the_whole_versions_by_day(folder: str) -> None:
     assert read_steps(folder) == []
     RUN.write(folder)
-    EvaluationRecord(RUN.run, DAY, SAMPLES, {}).write(folder)
+    EvaluationRecord(RUN.run, DAY, SAMPLES, {}, 1.0).write(folder)
     later = replace(STEP, day=NEXT)
     publish(folder, later)
     publish(folder, STEP)
