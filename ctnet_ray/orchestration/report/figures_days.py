@@ -78,7 +78,7 @@ def _finish(axes: Axes, title: str, curves: Mapping[str, list[Point]]) -> None:
         return
     axes.set_ylim(*limits)
     outside = [
-        f"{name}: {sum(point.mean for point in curve) / len(curve):+.3f}, outside"
+        f"{name}: {sum(point.mean for point in curve) / len(curve):.3f}, outside"
         for name, curve in curves.items()
         if curve and not any(limits[0] <= point.mean <= limits[1] for point in curve)
     ]

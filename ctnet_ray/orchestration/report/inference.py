@@ -13,6 +13,11 @@ V_day is there, with one day only V_seed. The test is a t test with min(seeds, d
 freedom, over those of the two that are more than one. Holm's method corrects p values for the number of
 comparisons. What it does not see: days that follow each other are alike, which no cluster of this size
 can measure.
+
+Simulated without an effect, with seed, day and cell effects of unit size (4 seeds, 7 days, 40,000 draws),
+it errs at 5 % in 2.2 % of cases; with effects of seeds alone in 4.0 %, of cells alone in 0.6 %. It is
+valid, and cautious; with few seeds and many methods it tells apart only what is many errors away
+(`critical`).
 """
 
 import math
@@ -61,6 +66,11 @@ def estimate(differences: Mapping[int, Days]) -> Estimate:
     error = math.sqrt(_variance(values, weights, groups, counts))
     degrees = min(several) - 1
     return Estimate(mean, error, degrees, _p(mean, error, degrees))
+
+
+def critical(degrees: int, comparisons: int) -> float:
+    """Return how many errors from zero the first of several comparisons must lie to be told apart."""
+    return float(stats.t.isf(LEVEL / 2 / comparisons, degrees))
 
 
 def corrected(p_values: Sequence[float]) -> list[float]:
