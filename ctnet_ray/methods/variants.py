@@ -4,21 +4,32 @@ A variant is a method with some settings (`ctnet_ray.config.override`) under a n
 tables, runs and registered models are called by.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
-from ctnet_ray.config import METHODS, MethodName
+from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
 
 Settings = Mapping[str, Any]  #: values by dotted name (transfer.window), and the keys below
 START = "start"  #: hot: from the base model of the day before; scratch: from nothing, on the first day
 SOURCE = "source"  #: one: the source domain's series; several: that of several domains
 
-_WINDOWS: dict[str, Settings] = {
-    f"{method}_{window or 'all_days'}": {"transfer.method": method, "transfer.window": window}
-    for method in ("finetune_all", "finetune_embeddings")
-    for window in (1, 3, 7, 0)
-}
+_WINDOW = re.compile(r"(finetune_all|finetune_embeddings)_([1-9][0-9]*|all_days)")
+
+
+def _window(name: str) -> Settings | None:
+    """Read a name like finetune_all_30: fine-tuning on that many days."""
+    match = _WINDOW.fullmatch(name)
+    if match is None:
+        return None
+    method, days = match.groups()
+    return {"transfer.method": method, "transfer.window": 0 if days == "all_days" else int(days)}
+
+
+_WINDOWS = tuple(
+    f"{method}_{days}" for method in ("finetune_all", "finetune_embeddings") for days in (1, 3, 7, "all_days")
+)
 _ABLATIONS: dict[str, Settings] = {
     f"ctnet_{name}": {"transfer.method": "ctnet", **settings}
     for name, settings in {
@@ -49,48 +60,54 @@ _SEVERAL: dict[str, Settings] = {
     for method in ("source_direct", "ctnet", "residual")
 }
 
-GROUPS: Mapping[str, Mapping[str, Settings]] = {
-    "methods": {name: {"transfer.method": name} for name in METHODS if not name.startswith("finetune_")},
-    "windows": _WINDOWS,
-    "ablations": {**_ABLATIONS, **_RESIDUAL},
-    "several_sources": _SEVERAL,
-    "controls": {
-        "base_optimizer_reset": {
-            "transfer.method": "base",
-            START: "hot",
-            "transfer.hot_start_optimizer": "reset",
-        }
-    },
+_CONTROLS: dict[str, Settings] = {
+    "base_optimizer_reset": {
+        "transfer.method": "base",
+        START: "hot",
+        "transfer.hot_start_optimizer": "reset",
+    }
 }
-"""What `--methods` may name besides single methods and variants; `all` is methods, windows and ablations."""
+_ALL = ("methods", "windows", "ablations")
+_VARIANTS = {**_ABLATIONS, **_RESIDUAL, **_SEVERAL, **_CONTROLS}
+_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "methods": tuple(name for name in METHODS if not name.startswith("finetune_")),
+    "windows": _WINDOWS,
+    "ablations": (*_ABLATIONS, *_RESIDUAL),
+    "several_sources": tuple(_SEVERAL),
+    "controls": tuple(_CONTROLS),
+}
 
 
 def chosen(wanted: tuple[str, ...], own: Mapping[str, Settings]) -> dict[str, Settings]:
     """Return the settings of the methods and variants that a comparison names, base first.
 
     Args:
-        wanted: Names of methods, variants, groups, or `all`.
+        wanted: Names of methods; of variants, finetune_all_30 and the like among them; of groups (methods,
+            windows, ablations, several_sources, controls); or `all`: methods, windows, ablations and the
+            comparison's own variants.
         own: Variants of the comparison itself, by name.
 
     Raises:
         CtnetError: A name is not known, or a variant does not say its method.
     """
-    known = {name: {"transfer.method": name} for name in METHODS}
-    known |= {name: settings for group in GROUPS.values() for name, settings in group.items()} | dict(own)
-    groups = {name: tuple(group) for name, group in GROUPS.items()}
-    everything = [*groups["methods"], *groups["windows"], *groups["ablations"], *own]
-    names = dict.fromkeys(
-        label
-        for name in ("base", *wanted)
-        for label in (everything if name == "all" else groups.get(name, (name,)))
-    )
-    unknown = next((name for name in names if name not in known), None)
+    groups = {**_GROUPS, "all": (*(name for key in _ALL for name in _GROUPS[key]), *own)}
+    names = dict.fromkeys(label for name in ("base", *wanted) for label in groups.get(name, (name,)))
+    found = {name: _settings(name, own) for name in names}
+    unknown = next((name for name, settings in found.items() if settings is None), None)
     if unknown:
         raise CtnetError(
             f"comparison.methods: {unknown!r} is no method, variant or group; there are "
-            f"{', '.join(('all', *groups, *known))}"
+            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *own))}"
         )
-    for name in names:
-        if known[name].get("transfer.method") not in get_args(MethodName):
+    for name, settings in found.items():
+        if not settings or settings.get("transfer.method") not in METHODS:
             raise CtnetError(f"comparison.variants.{name}: transfer.method must say which method it varies")
-    return {name: known[name] for name in names}
+    return {name: settings for name, settings in found.items() if settings}
+
+
+def _settings(name: str, own: Mapping[str, Settings]) -> Settings | None:
+    if name in own:
+        return own[name]
+    if name in METHODS:
+        return {"transfer.method": name}
+    return _VARIANTS.get(name) or _window(name)

@@ -86,6 +86,11 @@ def version_tags(
             tags[f"{what}_ref"] = f"{ref.run}@{ref.day.isoformat()}"
             tags[f"{what}_uri"] = ref.uri
             tags |= {what: registered[ref]} if ref in registered else {}
+    transfer = record.config.get("transfer", {})
+    if transfer.get("share_attention"):
+        tags["shared_attention"] = (
+            f"{' '.join(transfer['share_attention'])} of {transfer['shared_attention']}"
+        )
     if evaluation:
         tags["evaluated_day"] = evaluation.samples.day.isoformat()
         tags |= {key: repr(value) for key, value in evaluation.metrics.items()}
