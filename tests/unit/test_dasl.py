@@ -33,10 +33,10 @@ def model() -> Dasl:
 def test_widths_and_features(model: Dasl) -> None:
     assert (model.profile, model.query) == (("price", "user"), ("item", "tag"))
     # A click in the feed is item and tag, 8; one in search an item, 4; u is as wide as the first, 8.
-    assert [(gru.input_size, gru.hidden_size) for gru in model.grus] == [(16, 16), (12, 16)]
+    assert [(gru.input_size, gru.hidden_size) for gru in model.grus] == [(16, 8), (12, 8)]
     assert tuple(model.user.weight.shape) == (8, 12)
     # s, u, and the vectors of item, tag, price, user and clicks.
-    assert [mlp.layers[0].in_features for mlp in model.mlps] == [16 + 8 + 24] * 2
+    assert [mlp.layers[0].in_features for mlp in model.mlps] == [8 + 8 + 24] * 2
 
 
 def test_dual_attention_by_hand() -> None:
@@ -56,7 +56,7 @@ def test_dual_attention_by_hand() -> None:
 def test_attention_weights_sum_to_one_over_both_sequences(model: Dasl) -> None:
     mask = torch.rand(9, 7, generator=torch.Generator().manual_seed(0)) > 0.4
     mask[0] = False
-    found = model.attentions[0].weights(torch.randn(9, 7, 16), mask, torch.randn(9, 8))
+    found = model.attentions[0].weights(torch.randn(9, 7, 8), mask, torch.randn(9, 8))
     torch.testing.assert_close(found.sum(dim=1), mask.any(dim=1).float())
     assert bool((found > 0).eq(mask).all())
 
@@ -79,7 +79,7 @@ def by_loop(model: Dasl, row: Row, domain: int) -> torch.Tensor:
     for gru, sequence in zip(model.grus, clicks, strict=True):
         cell = nn.GRUCell(gru.input_size, gru.hidden_size)
         cell.load_state_dict({name.removesuffix("_l0"): value for name, value in gru.state_dict().items()})
-        state = torch.zeros(16)
+        state = torch.zeros(8)
         for click in sequence:
             state = cell(torch.cat([click, user]), state)
             states.append(state)
@@ -88,7 +88,7 @@ def by_loop(model: Dasl, row: Row, domain: int) -> torch.Tensor:
     scores = [torch.exp(attention.score.weight @ torch.tanh(attention.state(h) + query)) for h in states]
     parts = (score / sum(scores) * state for score, state in zip(scores, states, strict=True))
     vectors = model.embedder(batch_of([row], INTERESTS, DOMAINS[domain]).inputs["target"])
-    inputs = torch.cat([sum(parts, torch.zeros(16)), user, *(vector[0] for vector in vectors.values())])
+    inputs = torch.cat([sum(parts, torch.zeros(8)), user, *(vector[0] for vector in vectors.values())])
     return model.mlps[domain](inputs[None])[0]
 
 

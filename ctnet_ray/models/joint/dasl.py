@@ -11,18 +11,19 @@ Prediction" (arXiv 2106.02768): two domains, A the source and B the target. For 
     prediction        logit_d = MLP_d([s_d, u_d, q])
 
 r are the clicked items, q is the scored item; each GRU reads its own domain's clicks, whichever domain is
-scored. As in the authors' code, the user's vector is that of the scored domain, a state is as wide as a click
-and u together, the softmax is over both sequences at once, and attention and MLP are of the scored domain.
+scored. As in the authors' code, the user's vector is that of the scored domain and as wide as a click, the
+softmax is over both sequences at once, and attention and MLP are of the scored domain.
 
 What stands for it here: r are the sequences of clicks in one domain (`Feature.clicks_in`), q in the attention
 the features they are compared with. u_A is a linear map of the features that are neither of the scored item
-nor sequences, as wide as a click in the source domain.
+nor sequences; U is the width of a click in the source domain.
 
 What differs: users are shared, so u_B = X u_A holds exactly, where the paper trains embeddings for both
 domains and draws X u_A to u_B by a loss of its own, and X to orthogonality by a penalty. The authors' code
 scores states without the scored item, and sums those of the scored domain alone; here the attention matches
 them with the scored item, and sums all, as the abstract says. All features of the base model stand beside the
-MLP's input. There is no dropout and no batch normalisation, as in no other method here.
+MLP's input. A state is as wide as u, half of what the authors have: GRUs are most of a step's cost. There is
+no dropout and no batch normalisation, as in no other method here.
 
 Shapes: B examples, L longest sequence, D width of a click, U width of u, H width of a state, K width of q.
 """
@@ -112,14 +113,14 @@ class Dasl(nn.Module):
 
         dims = {feature.name: schema.table(feature.table).dim for feature in schema.features}
         user = self.clicks[0].width
-        state, query = 2 * user, sum(dims[name] for name in self.query)
-        inputs = state + user + sum(dims[feature.name] for feature in self.embedder.features)
+        query = sum(dims[name] for name in self.query)
+        inputs = 2 * user + sum(dims[feature.name] for feature in self.embedder.features)
         self.user = nn.Linear(sum(dims[name] for name in self.profile), user, bias=False)
         self.map = OrthogonalMap(user)
         self.grus = nn.ModuleList(
-            nn.GRU(clicks.width + user, state, batch_first=True) for clicks in self.clicks
+            nn.GRU(clicks.width + user, user, batch_first=True) for clicks in self.clicks
         )
-        self.attentions = ByDomain(domains, lambda: DualAttention(state, query, config.attention_hidden))
+        self.attentions = ByDomain(domains, lambda: DualAttention(user, query, config.attention_hidden))
         self.mlps = ByDomain(domains, lambda: Mlp(inputs, config.hidden))
 
     def forward(self, batch: Batch) -> torch.Tensor:
