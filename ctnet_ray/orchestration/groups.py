@@ -69,7 +69,9 @@ def walk(groups: Groups, count: int) -> None:
             _walk_group(groups, group)
         except BaseException as error:  # raised again in the calling thread
             errors.append(error)
-            groups.board.stop.remote()
+            # At the end of an interrupted program Ray is gone, and a call would start it anew.
+            if ray.is_initialized():
+                groups.board.stop.remote()
 
     # Daemons: who interrupts the launch does not wait for the runs to end.
     threads = [threading.Thread(target=keep_walking, args=(group,), daemon=True) for group in range(count)]

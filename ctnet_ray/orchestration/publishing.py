@@ -14,6 +14,8 @@ from ctnet_ray.orchestration.board import Snapshot, Work
 from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.training.records import EvaluationRecord, read_steps
 
+_PATIENCE_SECONDS = 5.0  #: time that MLflow may lag behind without a word
+
 
 class Publisher:
     """Publishes runs one after another, in a thread of its own: SQLite lets one write at a time.
@@ -45,7 +47,10 @@ class Publisher:
         if kind and not issubclass(kind, Exception):
             return  # who interrupts does not wait; the next launch publishes what is missing
         self._waiting.put(None)
-        self._thread.join()
+        self._thread.join(_PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            self._console.log(f"waiting for MLflow, which has {self._waiting.qsize()} entries to show")
+            self._thread.join()
         if kind or self._error:
             # What went wrong says more than an MLflow that can't be told of it.
             with suppress(CtnetError):
