@@ -94,9 +94,9 @@ def _lead(data: DomainData) -> str:
     ctnet = next((line for line in tested if line.method == "ctnet" and line is not best), None)
     published = f"; {_named_gain(ctnet)}" if ctnet else ""
     return (
-        f"highest AUC: {_named_gain(best)} over {data.baseline}{published}. Of {len(tested)} methods "
-        f"{better} are better than {data.baseline} in AUC, {worse} worse, "
-        f"{len(tested) - better - worse} not told apart from it."
+        f"highest AUC: {_named_gain(best)} over {data.baseline}{published}. AUC of {len(tested)} "
+        f"methods against {data.baseline}: {better} better, {worse} worse, "
+        f"{len(tested) - better - worse} not told apart."
     )
 
 
