@@ -1,44 +1,58 @@
 """Adapters against numbers computed by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from ctnet_ray.config import AdapterConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.adapters import GatedLinear, Linear, build_adapters, placed_layers
+from ctnet_ray.models.adapters import Adapter, Adapters, FeatureAdapters, placed_layers
+from ctnet_ray.models.tower import TowerStates
 
-LAYERS = ("embedding", "hidden_1", "hidden_2", "logit")
+LAYERS = ("features", "embedding", "hidden_1", "hidden_2", "hidden_3", "logit")
 WIDTHS = {"embedding": 6, "hidden_1": 4, "hidden_2": 3, "logit": 1}
+FEATURES = {"item": 4, "user": 2}
 
 
-def filled(layer: torch.nn.Linear, weight: list[list[float]], bias: list[float]) -> None:
+def filled(layer: nn.Linear, weight: list[list[float]], bias: list[float]) -> nn.Linear:
     layer.weight.data = torch.tensor(weight)
     layer.bias.data = torch.tensor(bias)
+    return layer
 
 
-def test_gated_linear_is_the_equation() -> None:
-    adapter = GatedLinear(2, 1)
-    filled(adapter.value, [[2.0, -1.0]], [0.5])
-    filled(adapter.gate, [[1.0, 1.0]], [-3.0])
+def built(source: dict[str, int] = WIDTHS, target: dict[str, int] = WIDTHS, **config: Any) -> Adapters:
+    torch.manual_seed(0)
+    return Adapters(AdapterConfig(**{"placement": ("hidden",), **config}), source, target, FEATURES)
+
+
+def test_gated_adapter_is_the_equation() -> None:
+    adapter = Adapter(nn.Linear(2, 1), nn.Linear(2, 1), "random")
+    filled(adapter.value, [[2.0, -1.0]], [0.5])  # type: ignore[arg-type]
+    filled(adapter.gate, [[1.0, 1.0]], [-3.0])  # type: ignore[arg-type]
     result = adapter(torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 3.0 + math.log(3)]]))
     # (2 - 2 + 0.5) * sigmoid(0); (6 + 0.5) * sigmoid(0); (-3 - ln 3 + 0.5) * sigmoid(ln 3) = ... * 3/4
     expected = [[0.25], [3.25], [(-2.5 - math.log(3)) * 0.75]]
     torch.testing.assert_close(result, torch.tensor(expected))
 
 
-def test_linear_is_the_map_without_its_gate() -> None:
-    adapter = Linear(2, 2)
-    filled(adapter.value, [[1.0, 2.0], [0.0, -1.0]], [0.0, 1.0])
+def test_linear_adapter_is_the_map_without_its_gate() -> None:
+    adapter = Adapter(filled(nn.Linear(2, 2), [[1.0, 2.0], [0.0, -1.0]], [0.0, 1.0]), None, "random")
     assert adapter(torch.tensor([[3.0, 4.0]])).tolist() == [[11.0, -3.0]]
 
 
 @pytest.mark.parametrize(
     ("placement", "expected"),
     [
-        (("hidden",), ("hidden_1", "hidden_2")),
-        (("hidden", "hidden_1"), ("hidden_1", "hidden_2")),
+        (("hidden",), ("hidden_1", "hidden_2", "hidden_3")),
+        (("hidden", "hidden_1"), ("hidden_1", "hidden_2", "hidden_3")),
+        (("first",), ("hidden_1",)),
+        (("last",), ("hidden_3",)),
+        (("deep",), ("hidden_2", "hidden_3")),  # of an odd number the larger half
+        (("first", "last"), ("hidden_1", "hidden_3")),
+        (("hidden_2", "features"), ("features", "hidden_2")),
         (("logit", "hidden_2", "embedding"), ("embedding", "hidden_2", "logit")),
         ((), ()),
     ],
@@ -47,32 +61,47 @@ def test_placement_is_in_the_order_of_the_tower(placement: tuple[str, ...], expe
     assert placed_layers(AdapterConfig(placement=placement), LAYERS) == expected
 
 
+def test_groups_of_a_tower_with_one_hidden_layer() -> None:
+    for group in ("hidden", "first", "last", "deep"):
+        found = placed_layers(AdapterConfig(placement=(group,)), ("embedding", "hidden_1", "logit"))
+        assert found == ("hidden_1",), group
+
+
 def test_gate_none_places_nothing() -> None:
-    assert placed_layers(AdapterConfig(gate="none"), LAYERS) == ()
-    assert len(build_adapters(AdapterConfig(gate="none"), WIDTHS, WIDTHS)) == 0
+    assert placed_layers(AdapterConfig(gate="none", placement=("hidden",)), LAYERS) == ()
+    nothing = built(gate="none", placement=("features", "hidden"))
+    assert not nothing
+    assert not list(nothing.parameters())
+
+
+def test_there_are_adapters_where_only_features_have_them() -> None:
+    assert built(placement=("features",))
+    assert not built(placement=())
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:
-    with pytest.raises(CtnetError, match=r"adapters\.placement: no layer 'hidden_3'; there are embedding, "):
-        placed_layers(AdapterConfig(placement=("hidden_1", "hidden_3")), LAYERS)
+    with pytest.raises(
+        CtnetError, match=r"adapters\.placement: no layer 'hidden_4'; there are hidden, first"
+    ):
+        placed_layers(AdapterConfig(placement=("hidden_1", "hidden_4")), LAYERS)
 
 
 def test_a_layer_that_the_source_lacks_is_named() -> None:
     shallow = {name: width for name, width in WIDTHS.items() if name != "hidden_2"}
     with pytest.raises(CtnetError, match="the source tower has no layer 'hidden_2'"):
-        build_adapters(AdapterConfig(), shallow, WIDTHS)
+        built(source=shallow)
 
 
 def test_towers_of_other_widths_are_mapped() -> None:
     source = {"embedding": 9, "hidden_1": 8, "hidden_2": 7, "logit": 1}
-    adapters = build_adapters(AdapterConfig(placement=("embedding", "hidden", "logit")), source, WIDTHS)
+    adapters = built(source=source, placement=("embedding", "hidden", "logit")).layers
     shapes = {name: adapter(torch.zeros(5, source[name])).shape for name, adapter in adapters.items()}
     assert shapes == {name: (5, width) for name, width in WIDTHS.items()}
 
 
 @pytest.mark.parametrize("gate", ["glu", "linear"])
 def test_zero_start_adds_nothing_but_learns(gate: str) -> None:
-    adapter = build_adapters(AdapterConfig(gate=gate, placement=("hidden_1",)), WIDTHS, WIDTHS)["hidden_1"]
+    adapter = built(gate=gate, placement=("hidden_1",)).layers["hidden_1"]
     result = adapter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
     assert not result.any()
     result.sum().backward()
@@ -81,5 +110,70 @@ def test_zero_start_adds_nothing_but_learns(gate: str) -> None:
 
 
 def test_random_start_adds_something() -> None:
-    adapter = build_adapters(AdapterConfig(init="random"), WIDTHS, WIDTHS)["hidden_1"]
-    assert adapter(torch.ones(1, 4)).all()
+    assert built(init="random").layers["hidden_1"](torch.ones(1, 4)).all()
+
+
+@pytest.mark.parametrize("gate", ["glu", "linear"])
+def test_stacked_features_are_one_adapter_each(gate: str) -> None:
+    torch.manual_seed(0)
+    widths = {"item": 4, "user": 8, "tag": 4, "shop": 4}
+    adapters = FeatureAdapters(AdapterConfig(gate=gate, init="random"), widths)  # type: ignore[arg-type]
+    source = {name: torch.randn(5, dim) for name, dim in widths.items()}
+    found = adapters(source)
+    assert set(found) == set(widths)
+    for names, stacked in (
+        (("item", "tag", "shop"), adapters.adapters[0]),
+        (("user",), adapters.adapters[1]),
+    ):
+        for index, name in enumerate(names):
+            value, gated = (
+                linear(stacked_map, index) if stacked_map else None
+                for stacked_map in (stacked.value, stacked.gate)
+            )
+            expected = value(source[name])  # type: ignore[misc]
+            if gated:
+                expected = expected * torch.sigmoid(gated(source[name]))
+            torch.testing.assert_close(found[name], expected, msg=name)
+
+
+def linear(stacked: Any, index: int) -> nn.Linear:
+    """Return one map of a stack as torch's own layer."""
+    layer = nn.Linear(stacked.weight_FDD.shape[1], stacked.weight_FDD.shape[2])
+    layer.weight.data = stacked.weight_FDD.data[index].T
+    layer.bias.data = stacked.bias_F1D.data[index, 0]
+    return layer
+
+
+def test_stacked_maps_start_in_the_range_of_torchs_linear() -> None:
+    torch.manual_seed(0)
+    stacked = FeatureAdapters(AdapterConfig(init="random"), {f"f{i}": 16 for i in range(30)}).adapters[0]
+    reference = torch.stack([nn.Linear(16, 16).weight for _ in range(30)])
+    assert stacked.value.weight_FDD.abs().max() <= 0.25  # 1 / sqrt(16)
+    assert stacked.value.weight_FDD.std().item() == pytest.approx(reference.std().item(), rel=0.02)
+
+
+def states(hidden_1: list[float], hidden_2: list[float], logit: float) -> TowerStates:
+    pair = (torch.tensor([hidden_1]), torch.tensor([hidden_2]))
+    return TowerStates({}, torch.zeros(1, 6), pair, torch.tensor([logit]))
+
+
+@pytest.mark.parametrize(
+    ("fusion", "before", "after"),
+    [
+        ("after_activation", set(), {"hidden_1", "hidden_2", "logit"}),
+        ("before_activation", {"hidden_1", "hidden_2"}, {"logit"}),
+        ("concatenation", {"hidden_2"}, {"logit"}),  # what follows a layer gets what stands beside it
+    ],
+)
+def test_fusion_decides_where_the_source_comes_in(fusion: str, before: set, after: set) -> None:
+    adapters = built(fusion=fusion, init="random", placement=("hidden", "logit"))
+    found = adapters.changes(states([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], 5.0))
+    assert [set(changes) for changes in found] == [before, after]
+
+
+def test_only_concatenation_has_joins() -> None:
+    assert set(built(fusion="concatenation", placement=("hidden", "embedding", "logit")).joins) == {
+        "hidden_1",
+        "hidden_2",
+    }
+    assert not built(placement=("hidden", "embedding", "logit")).joins

@@ -6,83 +6,31 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ctnet_ray.batch import Batch
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
-from ctnet_ray.models.adapters import GatedLinear
+from ctnet_ray.models.adapters import Adapter
 from ctnet_ray.samples.encoder import Encoder
-from ctnet_ray.schema import from_dict
-from ctnet_ray.training.plan import ModelPlan
-from ctnet_ray.training.state import TrainingState
+from tests.unit.ctnet_world import EVERYWHERE, TARGET, batch, copy_into, ctnet_plan, state, values
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
-SCHEMA = from_dict(
-    {
-        "embedding_dim": 4,
-        "tables": {"item": {"rows": 30}, "user": {"rows": 20, "dim": 8}, "slot": {"rows": 5, "dim": 12}},
-        "features": {
-            "item": {"kind": "categorical"},
-            "user": {"kind": "categorical", "towers": ["target"]},
-            "slot": {"kind": "categorical", "towers": ["source"]},
-            "clicks": {"kind": "sequence", "table": "item", "max_length": 3, "attends_to": "item"},
-        },
-    }
-)
-SOURCE_CONFIG = ModelConfig(hidden=(7, 5), attention_hidden=3, embedding_init=0.5)
-CONFIG = ModelConfig(hidden=(6, 4), attention_hidden=3, embedding_init=0.5)
-TARGET = ModelPlan("target", SCHEMA.for_tower("target"), CONFIG)
-EVERYWHERE = ("embedding", "hidden", "logit")
-
-
-def ctnet_plan(**adapters: object) -> ModelPlan:
-    source = (SCHEMA.for_tower("source"), SOURCE_CONFIG)
-    return ModelPlan("target", TARGET.schema, CONFIG, source, AdapterConfig(**adapters))  # type: ignore[arg-type]
-
-
-def state(plan: ModelPlan, seed: int = 0, **training: object) -> TrainingState:
-    config = TrainingConfig(seed=seed, **training)  # type: ignore[arg-type]
-    return TrainingState(plan, config, torch.device("cpu"))
-
-
-def batch(plan: ModelPlan) -> Batch:
-    rows = 24
-    ids = [(index * 7919) % 101 + 1 for index in range(rows)]
-    table = pa.table(
-        {
-            "item": pa.array(ids),
-            "user": pa.array(ids[::-1]),
-            "slot": pa.array([index % 4 for index in range(rows)]),
-            "clicks": pa.array([ids[: index % 5] for index in range(rows)], pa.list_(pa.int64())),
-            "label": pa.array([index % 3 == 0 for index in range(rows)]).cast(pa.int8()),
-            "group": pa.array(ids),
-        }
-    )
-    encoder = Encoder(plan.towers, "feed")
-    return encoder.batch([(encoder.encode(table), 0, rows)], rows, rows)
-
-
-def values(state: TrainingState, prefix: str = "model.") -> dict[str, torch.Tensor]:
-    named = {name: tensor for name, tensor in state.parameters().items() if name.startswith(prefix)}
-    return {
-        name: (tensor.local_shards()[0].tensor if hasattr(tensor, "local_shards") else tensor).clone()
-        for name, tensor in named.items()
-    }
-
-
-def copy_into(target: TrainingState, source: dict[str, torch.Tensor]) -> None:
-    for name, tensor in target.parameters().items():
-        if name in source:
-            local = tensor.local_shards()[0].tensor if hasattr(tensor, "local_shards") else tensor
-            local.copy_(source[name])
-
-
-PLACEMENTS = [("hidden",), ("hidden_1",), ("hidden_2",), ("embedding",), ("logit",), EVERYWHERE, ()]
+PLACEMENTS = [
+    ("hidden",),
+    ("first",),
+    ("last",),
+    ("deep",),
+    ("features",),
+    ("features", "hidden"),
+    ("embedding",),
+    ("logit",),
+    EVERYWHERE,
+    (),
+]
+FUSIONS = ("after_activation", "before_activation", "concatenation")
+GATES = ("glu", "linear", "none")
 
 
 @pytest.mark.parametrize(
     ("placement", "gate", "fusion"),
-    list(product(PLACEMENTS, ["glu"], ["after_activation", "before_activation"]))
-    + [(EVERYWHERE, gate, "after_activation") for gate in ("linear", "none")],
+    [*product(PLACEMENTS, ["glu"], FUSIONS), *product([EVERYWHERE], GATES[1:], FUSIONS)],
 )
 def test_zero_start_is_the_base_model_to_the_bit(placement: tuple, gate: str, fusion: str) -> None:
     base = state(TARGET, seed=3)
@@ -109,10 +57,54 @@ def test_logits_are_those_of_the_equation() -> None:
         model.source_tower(read.inputs["source"]),
         model.tower(read.inputs["target"]),
     )
-    adapter: GatedLinear = model.adapters["hidden_2"]
+    adapter: Adapter = model.adapters.layers["hidden_2"]
     second = model.tower.layers[1](target.hidden[0]) + adapter(source.hidden[1])
     expected = model.tower.output(second.relu())[:, 0]
     torch.testing.assert_close(model(read), expected)
+
+
+def test_logits_of_all_adapters_at_once_are_those_of_the_equations() -> None:
+    plan = ctnet_plan(init="random", placement=EVERYWHERE)
+    model = state(plan).model.module
+    read, adapt = batch(plan), model.adapters
+    source = model.source_tower(read.inputs["source"])
+    own = model.tower.embedder(read.inputs["target"])
+    common = ["item", "clicks", "tag", "tags"]
+    moved = adapt.features({name: source.vectors[name] for name in common})
+    assert set(moved) == set(common)  # user and slot are in one tower each
+    vectors = [own[name] + moved[name] if name in moved else own[name] for name in own]
+    layer = torch.cat(vectors, dim=1) + adapt.layers["embedding"](source.embedding_BE)
+    for index in range(2):
+        layer = model.tower.layers[index](layer).relu()
+        layer = layer + adapt.layers[f"hidden_{index + 1}"](source.hidden[index])
+    logit_B1 = model.tower.output(layer) + adapt.layers["logit"](source.logit_B.unsqueeze(1))
+    torch.testing.assert_close(model(read), logit_B1[:, 0])
+
+
+def test_concatenation_is_a_linear_layer_on_both_side_by_side() -> None:
+    plan = ctnet_plan(init="random", fusion="concatenation")
+    model = state(plan).model.module
+    read, adapt = batch(plan), model.adapters
+    source = model.source_tower(read.inputs["source"])
+    layer = model.tower(read.inputs["target"]).hidden[0]
+    for index, following in ((1, model.tower.layers[1]), (2, model.tower.output)):
+        both = torch.cat([layer, adapt.layers[f"hidden_{index}"](source.hidden[index - 1])], dim=1)
+        join = adapt.joins[f"hidden_{index}"]
+        wide = torch.nn.Linear(both.shape[1], following.out_features)
+        wide.weight.data = torch.cat([following.weight, join.weight], dim=1)  # [W, U]
+        wide.bias.data = following.bias.data
+        layer = wide(both) if index == 2 else wide(both).relu()
+    torch.testing.assert_close(model(read), layer[:, 0])
+
+
+def test_concatenation_before_the_logit_adds_to_its_own_adapter() -> None:
+    plan = ctnet_plan(init="random", fusion="concatenation", placement=("last", "logit"))
+    model = state(plan).model.module
+    read, adapt = batch(plan), model.adapters
+    source, target = model.source_tower(read.inputs["source"]), model.tower(read.inputs["target"])
+    joined = adapt.joins["hidden_2"](adapt.layers["hidden_2"](source.hidden[1]))
+    own = adapt.layers["logit"](source.logit_B.unsqueeze(1))
+    torch.testing.assert_close(model(read), target.logit_B + (joined + own)[:, 0])
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
@@ -134,7 +126,7 @@ def test_a_version_and_the_optimizers_leave_the_source_out() -> None:
     names = list(state(ctnet_plan()).tensors())
     assert not [name for name in names if "source_tower" in name]
     tables = [name for name in names if name.endswith("momentum1")]
-    assert len(tables) == 2  # item and user of the target tower
+    assert len(tables) == 3  # item, user and tag of the target tower
 
 
 def test_adapters_learn_at_the_first_step() -> None:
@@ -143,7 +135,7 @@ def test_adapters_learn_at_the_first_step() -> None:
     trained.train_step(batch(plan))
     learned = values(trained, "model.adapters.")
     weights = [name for name in learned if ".value." in name]
-    assert len(weights) == 8
+    assert len(weights) == 2 * (1 + 4)  # weight and bias of all features' adapters, and of each layer's
     assert all(learned[name].any() for name in weights)
 
 
@@ -151,9 +143,9 @@ def test_only_rows_that_were_read_change() -> None:
     plan = TARGET
     trained = state(plan)
     read = batch(plan)
-    before = values(trained)["model.tower.embeddings.width_8.embeddings.user.weight"]
+    before = values(trained)["model.tower.embedder.embeddings.width_8.embeddings.user.weight"]
     trained.train_step(read)
-    after = values(trained)["model.tower.embeddings.width_8.embeddings.user.weight"]
+    after = values(trained)["model.tower.embedder.embeddings.width_8.embeddings.user.weight"]
     changed = set((before != after).any(dim=1).nonzero().flatten().tolist())
     # Not all of them: an example may leave the last layer at zero.
     assert changed
@@ -179,6 +171,8 @@ def test_weightless_rows_teach_nothing() -> None:
             "user": pa.array([3, 4]),
             "slot": pa.array([0, 1]),
             "clicks": pa.array([[1], []], pa.list_(pa.int64())),
+            "tag": pa.array([1, 2]),
+            "tags": pa.array([[], [3]], pa.list_(pa.int64())),
             "label": pa.array([1, 0], pa.int8()),
             "group": pa.array([1, 1]),
         }
@@ -193,3 +187,40 @@ def test_weightless_rows_teach_nothing() -> None:
     before, after = values(short), values(padded)
     for name in before:
         torch.testing.assert_close(before[name], after[name], msg=name)
+
+
+def test_a_rate_of_nought_freezes_the_adapters_and_nothing_else() -> None:
+    plan = ctnet_plan(placement=EVERYWHERE, init="random", learning_rate=0.0)
+    trained = state(plan)
+    before = values(trained)
+    trained.train_step(batch(plan))
+    after = values(trained)
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    frozen = ("model.adapters.", "model.source_tower.")
+    assert unchanged == {name for name in before if name.startswith(frozen)}
+
+
+def test_adapters_move_by_their_own_rate() -> None:
+    # Adam's first step is lr * sign(gradient), whatever the gradient's size.
+    plan = ctnet_plan(learning_rate=0.25)
+    trained = state(plan, dense_learning_rate=0.01)
+    before = values(trained)
+    trained.train_step(batch(plan))
+    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in values(trained).items()}
+    assert moved["model.adapters.layers.hidden_1.value.bias"] == pytest.approx(0.0025, rel=1e-3)
+    assert moved["model.tower.output.bias"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_trained_and_held_are_counted_once() -> None:
+    base, plan = state(TARGET).counts(), ctnet_plan()
+    both = state(plan)
+    assert base["parameters_trained"] == base["parameters_held"]
+    model = both.model.module
+    adapters = sum(parameter.numel() for parameter in model.adapters.parameters())
+    # hidden_1 is 7 to 6, hidden_2 5 to 4, value and gate.
+    assert adapters == 2 * ((7 + 1) * 6 + (5 + 1) * 4)
+    source = sum(parameter.numel() for parameter in model.source_tower.parameters())
+    assert both.counts() == {
+        "parameters_trained": base["parameters_trained"] + adapters,
+        "parameters_held": base["parameters_trained"] + adapters + source,
+    }
