@@ -39,11 +39,12 @@ CONFIG = ModelConfig(hidden=(6, 4), attention_hidden=3, embedding_init=0.5)
 SOURCE = ModelPlan("tower", "source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
 TARGET = ModelPlan("tower", "target", SCHEMA.for_tower("target"), CONFIG)
 EVERYWHERE = ("features", "embedding", "hidden", "logit")
+NOTHING_SHARED = SharedAttention()
 ROWS = 24
 
 
 def ctnet_plan(
-    kind: str = "ctnet", shared: SharedAttention = SharedAttention(), residual: Any = None, **adapters: Any
+    kind: str = "ctnet", shared: SharedAttention = NOTHING_SHARED, residual: Any = None, **adapters: Any
 ) -> ModelPlan:
     """A CTNet with adapters on the hidden layers, unless told otherwise."""
     transfer = TransferConfig(adapters=AdapterConfig(**{"placement": ("hidden",), **adapters}))

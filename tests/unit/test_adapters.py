@@ -80,9 +80,7 @@ def test_there_are_adapters_where_only_features_have_them() -> None:
 
 
 def test_a_layer_that_is_not_there_is_named() -> None:
-    with pytest.raises(
-        CtnetError, match=r"adapters\.placement: no layer 'hidden_4'; there are hidden, first"
-    ):
+    with pytest.raises(CtnetError, match=r"adapters\.placement: no layer 'hidden_4'; there are hidden, "):
         placed_layers(AdapterConfig(placement=("hidden_1", "hidden_4")), LAYERS)
 
 
@@ -121,19 +119,13 @@ def test_stacked_features_are_one_adapter_each(gate: str) -> None:
     source = {name: torch.randn(5, dim) for name, dim in widths.items()}
     found = adapters(source)
     assert set(found) == set(widths)
-    for names, stacked in (
-        (("item", "tag", "shop"), adapters.adapters[0]),
-        (("user",), adapters.adapters[1]),
-    ):
-        for index, name in enumerate(names):
-            value, gated = (
-                linear(stacked_map, index) if stacked_map else None
-                for stacked_map in (stacked.value, stacked.gate)
-            )
-            expected = value(source[name])  # type: ignore[misc]
-            if gated:
-                expected = expected * torch.sigmoid(gated(source[name]))
-            torch.testing.assert_close(found[name], expected, msg=name)
+    places = {"item": (0, 0), "tag": (0, 1), "shop": (0, 2), "user": (1, 0)}  # by width, then in order
+    for name, (stack, index) in places.items():
+        adapter = adapters.adapters[stack]
+        expected = linear(adapter.value, index)(source[name])
+        if gate == "glu":
+            expected = expected * torch.sigmoid(linear(adapter.gate, index)(source[name]))
+        torch.testing.assert_close(found[name], expected, msg=name)
 
 
 def linear(stacked: Any, index: int) -> nn.Linear:
