@@ -391,5 +391,3 @@ def _check(config: JobConfig) -> None:
         raise CtnetError(
             f"data.last_day {config.data.last_day} is before data.first_day {config.data.first_day}"
         )
-    if config.transfer.method != "base" and not config.transfer.source_series:
-        raise CtnetError(f"transfer.source_series is needed by method {config.transfer.method}")

@@ -58,6 +58,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Tower = "target") ->
     """
     schema = schemas.load(config.data.schema)
     method = registry.method(config.transfer.method)
+    if method.source != "none" and not config.transfer.source_series:
+        raise CtnetError(f"transfer.source_series is needed by method {method.name}")
     store = SampleStore(storage.absolute(config.data.store))
     days = _days(store, config, config.data.domain)
     series = registered.series(config.transfer.source_series) if method.source != "none" else []

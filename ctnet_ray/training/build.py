@@ -7,7 +7,9 @@ from torch import nn
 
 from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.ctnet import CTNet, ResidualModel
+from ctnet_ray.models.joint.dasl import Dasl
 from ctnet_ray.models.joint.ddtcdr import Ddtcdr
+from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
 from ctnet_ray.training.plan import ModelKind, ModelPlan
@@ -74,5 +76,7 @@ _BUILDERS: Mapping[ModelKind, Callable[[ModelPlan, Device], nn.Module]] = {
     "residual": _residual,
     "mlp_pp": _joint(MlpPP),
     "ple": _joint(Ple),
+    "minet": _joint(MiNet),
     "ddtcdr": _joint(Ddtcdr),
+    "dasl": _joint(Dasl),
 }

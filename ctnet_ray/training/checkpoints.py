@@ -53,7 +53,8 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
     except (CheckpointException, OSError) as error:
         cause = _first_cause(error)
         if not isinstance(cause, OSError):
-            raise
+            # The collective error names ranks, not reasons.
+            raise cause from error
         reason = " ".join(str(cause).split())
         raise CtnetError(
             f"can't write version {uri} ({reason}): make room and run the same command again"

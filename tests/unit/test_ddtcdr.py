@@ -93,3 +93,9 @@ def test_learns_and_round_trips() -> None:
 
 def test_empty_histories() -> None:
     check_empty_histories(Ddtcdr, PLAIN)
+
+
+def test_its_state_can_be_stored() -> None:
+    # The orthogonal start was a transposed view, which safetensors refuses.
+    stored = OrthogonalMap(6).state_dict()
+    assert all(tensor.is_contiguous() for tensor in stored.values())

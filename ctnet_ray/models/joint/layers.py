@@ -5,6 +5,7 @@ Shapes: B examples, H width of a layer, U width of a user's vector.
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,6 +76,9 @@ class OrthogonalMap(nn.Module):
         # Cayley's map: for U in the hundreds, the matrix exponential takes longer than the rest of a step.
         self.linear = nn.Linear(width, width, bias=False)
         orthogonal(self.linear, orthogonal_map="cayley")
+        # Q is left as a transposed view, which safetensors refuses.
+        start: Any = self.linear.get_submodule("parametrizations.weight.0")
+        start.base = start.base.contiguous()
 
     def forward(self, state_BU: torch.Tensor) -> torch.Tensor:
         """Return X u for each row u."""
