@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ctnet_ray.models.joint.ddtcdr import Ddtcdr
+from ctnet_ray.models.joint.layers import OrthogonalMap
 from tests.unit.joint_world import (
     CONFIG,
     DOMAINS,
