@@ -134,7 +134,8 @@ def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _
     """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
     part = "tower." if plan.reuse == "all" else _EMBEDDINGS
-    state.reset_optimizer()
+    if not plan.start_optimizer:
+        state.reset_optimizer()
     prefixes = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) if kind == MODEL or plan.start_optimizer)
     targets = {name: value for name, value in state.tensors().items() if name.startswith(prefixes)}
     # Tables of features that the source has not stay the target's own.
