@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from tests.unit.loop_world import World, make_world
+
 
 @pytest.fixture(scope="session")
 def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -40,3 +42,9 @@ def run_workers() -> Callable[..., None]:
         assert [process.returncode for process in processes] == [0] * world_size, "\n".join(errors)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def job_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
+    """A store of three domains, a source series and a base model, made once."""
+    return make_world(tmp_path_factory.mktemp("job_world"))
