@@ -187,7 +187,7 @@ def test_settings_leave_out_names_and_seeds() -> None:
     assert differing(found["slow"], found["base"]) == {
         "transfer.method": "ctnet",
         "transfer.window": "1 or 2",
-        "transfer.adapters.placement": "first, logit or none",
+        "transfer.adapters.placement": "[first, logit] or []",
     }
 
 

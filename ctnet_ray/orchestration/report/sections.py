@@ -347,11 +347,13 @@ def _settings(data: DomainData) -> Section:
     found = settings(data.runs, data.domain)
     base = found.get(data.baseline, {})
     rows = []
-    for label in found:
-        shown = base if label == data.baseline else differing(found[label], base)
-        text = ", ".join(f"{key.removeprefix('training.')} = {value}" for key, value in shown.items())
+    for label, own in found.items():
+        shown = differing(own, base)
+        if label == data.baseline:
+            shown = {key: value for key, value in base.items() if not key.startswith("transfer.")}
+        text = "; ".join(f"{key.removeprefix('training.')} = {value}" for key, value in shown.items())
         rows.append([label, text or f"as {data.baseline}"])
-    reading = f"{data.baseline} with all its settings, every other method with those that differ from them."
+    reading = f"How {data.baseline} was trained, and what differs for every other method."
     return Section("Settings", reading, (grid(("method", "settings"), rows, words=2),))
 
 

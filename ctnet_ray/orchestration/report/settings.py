@@ -45,7 +45,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         elif not any(name == left or (left[-1] == "." and name.startswith(left)) for left in _LEFT_OUT):
-            yield (
-                name,
-                (", ".join(map(str, value)) or "none") if isinstance(value, list | tuple) else str(value),
-            )
+            listed = isinstance(value, list | tuple)
+            yield name, f"[{', '.join(map(str, value))}]" if listed else str(value)
