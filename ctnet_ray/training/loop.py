@@ -5,7 +5,6 @@ A version that is on disk is never made again, so a run that was killed goes on 
 """
 
 import heapq
-import itertools
 import math
 import time
 from collections import deque
@@ -292,12 +291,15 @@ def _spread(streams: Iterable[tuple[int, Counted]]) -> Counted:
     Streams of 4 and 2 batches: a a b a a b would leave the end to the second, so batch i of n stands at
     (i + 1/2) / n: a (1/8), b (1/4), a (3/8), a (5/8), b (3/4), a (7/8).
     """
-    placed = [
-        zip(((index + 0.5) / count for index in range(count)), itertools.repeat(order), stream, strict=False)
-        for order, (count, stream) in enumerate(streams)
-    ]
+    placed = [_placed(order, count, stream) for order, (count, stream) in enumerate(streams)]
     for _, _, part in heapq.merge(*placed, key=lambda entry: entry[:2]):
         yield part
+
+
+def _placed(order: int, count: int, stream: Counted) -> Iterator[tuple[float, int, tuple[Batch, int]]]:
+    """Give each batch of a stream its place between 0 and 1, and the stream's order for equal places."""
+    for index, part in enumerate(stream):
+        yield (index + 0.5) / count, order, part
 
 
 def _reading_counts(step: StepPlan, training: TrainingConfig) -> dict[str, int]:
