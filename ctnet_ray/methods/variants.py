@@ -94,7 +94,7 @@ def chosen(wanted: tuple[str, ...], own: Mapping[str, Settings]) -> dict[str, Se
     names = dict.fromkeys(label for name in ("base", *wanted) for label in groups.get(name, (name,)))
     found = {name: _settings(name, own) for name in names}
     unknown = next((name for name, settings in found.items() if settings is None), None)
-    if unknown:
+    if unknown is not None:
         raise CtnetError(
             f"comparison.methods: {unknown!r} is no method, variant or group; there are "
             f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *own))}"
