@@ -315,9 +315,9 @@ def register(
     """Register versions that have no weights, for what is checked before any weight is read."""
     config = world.config()
     schema = schemas.load(world.schema)
-    plan = ModelPlan(reads, schema.for_tower(reads), model_config or config.model)
+    plan = ModelPlan("tower", reads, schema.for_tower(reads), model_config or config.model)
     record = RunRecord(
-        f"{model}-{run}", model, "base", "channel", 0, config.to_dict(), "0", schema.to_dict(), "0"
+        f"{model}-{run}", model, "base", "base", "channel", 0, config.to_dict(), "0", schema.to_dict(), "0"
     )
     folder = f"{world.tracking.models}/{record.run}"
     record.write(folder)

@@ -152,7 +152,7 @@ def _write_run(
     start: VersionRef | None = None,
     source: Callable[[int], VersionRef] | None = None,
 ) -> None:
-    record = RunRecord(run, f"m.{run}", run, run, 0, {}, f"config of {run}", {}, f"revision of {run}")
+    record = RunRecord(run, f"m.{run}", run, run, run, 0, {}, f"config of {run}", {}, f"revision of {run}")
     record.write(str(root / run))
     for index in days:
         day = DAY + timedelta(days=index)

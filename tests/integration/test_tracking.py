@@ -40,7 +40,8 @@ def _record(run: str, **changes: object) -> RunRecord:
         "model": {"hidden": [8, 4]},
         "training": {"seed": 0},
     }
-    record = RunRecord(run, f"m.{run}", "ctnet", "tab4", 0, config, "cfg123", {"features": {}}, "abc123")
+    schema = {"features": {}}
+    record = RunRecord(run, f"m.{run}", "ctnet", "ctnet", "tab4", 0, config, "cfg123", schema, "abc123")
     return replace(record, **changes)  # type: ignore[arg-type]
 
 
@@ -64,7 +65,7 @@ def _write_step(
 def _evaluate(folder: Path, record: RunRecord, day: date, auc: float = 0.625) -> None:
     metrics = {"auc": auc, "logloss": 0.25, "rows": 90.0}
     after = _samples(record.domain, day + timedelta(days=1))
-    EvaluationRecord(record.run, day, after, metrics).write(str(folder))
+    EvaluationRecord(record.run, day, after, metrics, 0.5).write(str(folder))
 
 
 def _write_run(folder: Path, run: str, days: int = 3, source: str = "") -> RunRecord:

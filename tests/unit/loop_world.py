@@ -103,8 +103,8 @@ class World:
 
     def method(self, method: str, **settings: Any) -> JobConfig:
         """Configure a method from the third day on, over this world's source series."""
-        transfer = {"transfer__source_series": SERIES, "transfer__method": method}
-        return self.config(**transfer, **settings)
+        series = settings.pop("transfer__source_series", SERIES)
+        return self.config(transfer__source_series=series, transfer__method=method, **settings)
 
     def plan(self, config: JobConfig, role: Tower = "target", folder: Path | None = None) -> RunPlan:
         """Plan a run that finds its series and hot start in this world, and goes to `folder`."""

@@ -90,8 +90,6 @@ def test_no_two_runs_share_a_registered_model() -> None:
     )
     names = [model_name(entry.config, entry.role) for entry in found]
     assert len(set(names)) == len(names) > 100
-    digests = [(entry.role, entry.config.digest) for entry in found]
-    assert len(set(digests)) >= len(digests) - 4 * len({"ctnet_one_time"}) - 40  # aliases of one method
 
 
 def test_each_seed_has_a_store_a_source_series_and_a_base_model_of_its_own() -> None:

@@ -60,7 +60,7 @@ def test_the_rest_stays_and_the_original_too() -> None:
         (
             "transfer.adapters.placement",
             "first",
-            "setting transfer.adapters.placement: 'first': Input should",
+            "setting transfer.adapters.placement: 'first': ",
         ),
         ("data.first_day", "yesterday", "setting data.first_day: 'yesterday': "),
     ],

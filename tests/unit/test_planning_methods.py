@@ -1,0 +1,98 @@
+"""What planning says about methods' options, before anything runs."""
+
+from typing import Any
+
+import pytest
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.schema import from_dict
+from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
+
+JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
+
+
+@pytest.mark.parametrize("method", JOINT)
+@pytest.mark.parametrize("beside", [(), ("feed", "search")])
+def test_joint_training_needs_one_other_domain(
+    job_world: World, method: str, beside: tuple[str, ...]
+) -> None:
+    config = job_world.config(transfer__method=method, data__beside=beside)
+    with pytest.raises(CtnetError, match=f"method {method} trains on two domains: name the source domain"):
+        job_world.plan(config)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        (
+            "ctnet",
+            {"data__beside": ("feed",)},
+            "data.beside: method ctnet trains on samples of",
+        ),
+        ("residual", {"data__beside": ("feed",)}, "data.beside: method residual trains on samples"),
+        (
+            "ctnet",
+            {"transfer__share_attention": ("slot",)},
+            "attention: 'slot' has no attention in both",
+        ),
+        (
+            "ctnet",
+            {"transfer__share_attention": ("all", "clicks")},
+            "'all' has no attention in both",
+        ),
+        ("ctnet", {"transfer__adapters__placement": ("hidden_3",)}, r"placement: no layer 'hidden_3'"),
+        ("ctnet", {"transfer__adapters__placement": ("all",)}, r"placement: no layer 'all'"),
+        ("ctnet", {"model__hidden": (8, 4, 4)}, "the source tower has no layer 'hidden_3'"),
+        ("ctnet", {"transfer__source_series": "nobody"}, "the source series has no version"),
+        ("ctnet", {"transfer__hot_start": "nobody"}, "no version nobody"),
+        ("ctnet", {"transfer__hot_start": SERIES}, "has other features or widths"),
+        ("finetune_all", {"transfer__hot_start": BASE}, "has other features or widths"),
+        ("minet", {"data__beside": ("search",)}, "schema: no sequence says clicks_in: search"),
+        ("mlp_pp", {"data__beside": ("nowhere",)}, "no samples of nowhere on 2022-05-03"),
+    ],
+)
+def test_options_that_do_not_fit_are_said_in_one_line(
+    job_world: World, method: str, settings: dict[str, Any], message: str
+) -> None:
+    config = job_world.method(method, **settings)
+    with pytest.raises(CtnetError, match=message) as info:
+        job_world.plan(config)
+    assert "\n" not in str(info.value)
+
+
+def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:
+    def placement(method: str, **settings: Any) -> tuple[str, ...]:
+        return job_world.plan(job_world.method(method, **settings)).model.transfer.adapters.placement
+
+    assert placement("ctnet") == ("hidden",)
+    assert placement("ctnet_residual") == ("hidden", "logit")
+    assert placement("ctnet_residual", transfer__adapters__placement=("features",)) == ("features",)
+
+
+def test_a_model_says_what_each_method_reads(job_world: World) -> None:
+    reads = {
+        "base": {"target"},
+        "source_direct": {"source"},
+        "finetune_all": {"source"},
+        "finetune_embeddings": {"target"},
+        "ctnet": {"target", "source"},
+        "residual": {"source"},
+        "ctnet_residual": {"target", "source"},
+    }
+    for method, towers in reads.items():
+        model = job_world.plan(job_world.method(method, tracking__label=f"reads_{method}")).model
+        assert set(model.towers) == towers, method
+        assert model == type(model).from_dict(model.to_dict()), method
+
+
+def test_a_joint_model_reads_one_input_and_both_domains_clicks(job_world: World) -> None:
+    for method, interests in (("mlp_pp", False), ("minet", True)):
+        model = job_world.plan(job_world.config(transfer__method=method, data__beside=("feed",))).model
+        names = {feature.name for feature in model.towers["target"].features}
+        assert ("items_in_feed" in names) == interests
+        assert "domain" not in names
+        assert model == type(model).from_dict(model.to_dict())
+
+
+def test_the_worlds_schema_is_valid() -> None:
+    assert from_dict(SCHEMA).for_tower("source", several_domains=True).table("domain").rows == 3
