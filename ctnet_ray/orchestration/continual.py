@@ -81,6 +81,11 @@ def evaluate_version(
         raise CtnetError(f"{version.uri} has lost its run.json: restore it")
     samples = SampleStore(storage.absolute(store or run.config["data"]["store"]))
     scored = samples.manifest(domain or run.domain, day)
+    if model.domains and scored.domain not in model.domains:
+        raise CtnetError(
+            f"{version.id} knows the domains {' and '.join(model.domains)}, not {scored.domain}: "
+            "score one of them"
+        )
     samples.check_files(scored)
     Encoder(model.towers, scored.domain).check(scored)
     start = VersionRef(step.run, step.day, version.uri) if manifest["files"] else None

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (_PROCESS / "clear_refs").exists():
-        (_PROCESS / "clear_refs").write_text("5")  # 5: the peak becomes what is used now (man 5 proc)
+        with suppress(OSError):  # some containers let no one write there
+            (_PROCESS / "clear_refs").write_text("5")  # 5: the peak becomes what is used now (man 5 proc)
 
 
 def peak_mib(device: torch.device) -> float:

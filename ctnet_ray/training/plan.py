@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig, from_plain
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.ctnet import SharedAttention
 from ctnet_ray.models.embedding import without
 from ctnet_ray.samples.store import Manifest
@@ -68,8 +69,13 @@ class ModelPlan:
         """Read plain data.
 
         Raises:
-            CtnetError: The schema in it is not valid.
+            CtnetError: The schema in it is not valid, or another release wrote it.
         """
+        missing = [key for key in ("kind", "transfer", "shared", "domains") if key not in values]
+        if missing:
+            raise CtnetError(
+                f"a version's model has no {missing[0]!r}: another release wrote it: train it again"
+            )
         source = values["source"]
         return cls(
             values["kind"],
