@@ -153,7 +153,7 @@ def results(planned: RunPlan) -> tuple[list, list]:
     steps = []
     for step in read_steps(planned.folder):
         files = checkpoints.read_manifest(version_folder(planned.folder, step.day))["files"]
-        kept = {key: value for key, value in step.metrics.items() if "second" not in key and "memory" not in key}
+        kept = {key: step.metrics[key] for key in ("train_loss", "rows") if key in step.metrics}
         steps.append((replace(step, metrics=kept), files))
     days = [step.day.day for step in planned.steps]
     found = [EvaluationRecord.read(planned.folder, day) for day in days]

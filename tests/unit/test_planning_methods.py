@@ -6,6 +6,7 @@ import pytest
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import from_dict
+from ctnet_ray.training.plan import ModelPlan
 from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
@@ -92,6 +93,13 @@ def test_a_joint_model_reads_one_input_and_both_domains_clicks(job_world: World)
         assert ("items_in_feed" in names) == interests
         assert "domain" not in names
         assert model == type(model).from_dict(model.to_dict())
+
+
+def test_a_version_of_another_release_is_said_to_be_one(job_world: World) -> None:
+    values = job_world.plan(job_world.method("ctnet")).model.to_dict()
+    del values["transfer"]
+    with pytest.raises(CtnetError, match="no 'transfer': another release wrote it: train it again"):
+        ModelPlan.from_dict(values)
 
 
 def test_the_worlds_schema_is_valid() -> None:
