@@ -93,8 +93,8 @@ def make_plan(
     root: str, run: str, schema: Schema, days: Sequence[Manifest], batch_size: int, *, evaluate: bool
 ) -> RunPlan:
     """Return a plan that trains on each day, once, and where asked scores the next (the last: itself)."""
-    model = ModelPlan("target", schema.for_tower("target"), ModelConfig(hidden=HIDDEN))
-    record = RunRecord(run, run, "base", DOMAIN, 0, {}, "0" * 12, schema.to_dict(), "benchmark")
+    model = ModelPlan("tower", "target", schema.for_tower("target"), ModelConfig(hidden=HIDDEN))
+    record = RunRecord(run, run, "base", "base", DOMAIN, 0, {}, "0" * 12, schema.to_dict(), "benchmark")
     scored = [*days[1:], days[-1]]
     steps = tuple(
         StepPlan((day,), day, following if evaluate else None)

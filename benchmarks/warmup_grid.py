@@ -91,8 +91,8 @@ def _warm_up(
         if day < last_day
     )
     with tempfile.TemporaryDirectory() as folder:
-        record = RunRecord("grid", "grid", "base", domain, config.seed, {}, "", {}, "")
-        model = ModelPlan(tower, schema, ModelConfig())
+        record = RunRecord("grid", "grid", "base", "base", domain, config.seed, {}, "", {}, "")
+        model = ModelPlan("tower", tower, schema, ModelConfig())
         loop.run(RunPlan(record, folder, model, config, steps), LocalContext())
         scored = [EvaluationRecord.read(folder, step.day.day) for step in steps]
     metrics = [evaluation.metrics for evaluation in scored if evaluation]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ctnet_ray.config import (
-    METHODS,
     AdapterConfig,
     ComparisonConfig,
     ComputeConfig,
@@ -21,7 +20,6 @@ from ctnet_ray.config import (
     TransferConfig,
 )
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 
 DATA = DataConfig("samples", "schema.yaml", "feed", date(2022, 5, 1), date(2022, 5, 3))
 JOB = JobConfig(DATA)
@@ -128,11 +126,6 @@ def test_must_be_at_least_0(key: str) -> None:
         (
             {"data": replace(DATA, last_day=date(2022, 4, 30))},
             "data.last_day 2022-04-30 is before data.first_day 2022-05-01",
-        ),
-        *(
-            ({"transfer": TransferConfig(method)}, f"transfer.source_series is needed by method {method}")
-            for method in METHODS
-            if registry.method(method).source != "none"
         ),
     ],
     ids=str,

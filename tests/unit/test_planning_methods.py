@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods import registry
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training.plan import ModelPlan
 from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
@@ -59,6 +61,12 @@ def test_options_that_do_not_fit_are_said_in_one_line(
     with pytest.raises(CtnetError, match=message) as info:
         job_world.plan(config)
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if registry.method(name).source != "none"])
+def test_a_method_that_takes_source_versions_needs_their_series(job_world: World, name: str) -> None:
+    with pytest.raises(CtnetError, match=rf"^transfer\.source_series is needed by method {name}"):
+        job_world.plan(job_world.method(name, transfer__source_series=""))
 
 
 def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:
