@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, job_times, machine_facts, step_speed
@@ -41,17 +40,14 @@ def test_a_repeated_day_is_whole_and_takes_no_space(schema, tmp_path: Path) -> N
     assert {Path(repeated.uri, file.name).stat().st_nlink for file in repeated.files} == {4}
 
 
+@pytest.mark.usefixtures("process_group")
 def test_the_step_is_measured_on_batches_in_memory(schema, tmp_path: Path) -> None:
     (day,) = samples.write_days(str(tmp_path), schema, 1, ROWS)
     plan = samples.make_plan(str(tmp_path), "run", schema, [day], BATCH, evaluate=True)
     Encoder(plan.model.towers, plan.record.domain).check(day)
     held = batches_in_memory(day, plan, 2)
     assert [len(batch.label_B) for batch in held] == [BATCH, BATCH]
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
-    try:
-        speed = step_speed(TrainingState(plan.model, plan.training, torch.device("cpu")), held, 2 * ROWS)
-    finally:
-        dist.destroy_process_group()
+    speed = step_speed(TrainingState(plan.model, plan.training, torch.device("cpu")), held, 2 * ROWS)
     assert speed.wall > 0
     assert speed.cpu > 0
 
