@@ -11,13 +11,16 @@ m_(-d) being the mean without day d (Tukey 1958), which stand for the days' valu
 inference over seeds and days (`orchestration.report.inference`).
 """
 
+# pandas ships no types: what its methods return is guessed, and guessed too wide.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false, reportOperatorIssue=false, reportCallIssue=false
 from collections.abc import Iterator, Mapping
 from datetime import date
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.slice_rows import FAMILIES, LOGIT, SOURCE
+from benchmarks.slice_rows import CEILING, FAMILIES, LOGIT, SOURCE
 from ctnet_ray.orchestration.report.inference import estimate
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.training.metrics import Scores, evaluate
@@ -28,8 +31,9 @@ _USER_DAY = ["seed", "day", GROUP]
 
 
 def methods_of(rows: pd.DataFrame) -> list[str]:
-    """Return the names of the scores that rows have."""
-    return [column.removeprefix(LOGIT) for column in rows if column.startswith(LOGIT)]
+    """Return the names of the scores that rows have, the ceiling last."""
+    names = [column.removeprefix(LOGIT) for column in rows if column.startswith(LOGIT)]
+    return sorted(names, key=lambda name: name == CEILING)
 
 
 def measure(rows: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -169,14 +173,16 @@ def _group_auc(rows: pd.DataFrame, method: str) -> pd.Series:
 def _spread(rows: pd.DataFrame, counted: pd.Series, score: str) -> dict[str, float]:
     """Return between, corr_within and corr_between of `group_profile`."""
     # Less the day's mean: how the level moves from day to day, or from seed to seed, is not users' doing.
-    scores = rows[score].astype(float) - rows.groupby(["seed", "day"])[score].transform("mean")
+    scores = rows[score].astype(float)
+    scores = scores - scores.groupby([rows["seed"], rows["day"]]).transform("mean")
     keys = [rows[key] for key in _USER_DAY]
     mean_score = scores.groupby(keys).transform("mean")
     mean_label = rows[LABEL].groupby(keys).transform("mean")
     several = rows.groupby(_USER_DAY)[LABEL].transform("size") > 1
     within = (scores - mean_score)[counted], (rows[LABEL] - mean_label)[counted]
+    variance = scores[several].var()
     return {
-        "between": mean_score[several].var() / scores[several].var(),
+        "between": mean_score[several].var() / variance if variance else np.nan,
         "corr_within": within[0].corr(within[1]),
         "corr_between": mean_score.corr(mean_label),
     }

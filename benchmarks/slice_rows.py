@@ -4,6 +4,8 @@ Every method's version of a day scores the next day's samples once more, in this
 of one seed, with a column of logits for each method.
 """
 
+# pandas ships no types: what its methods return is guessed, and guessed too wide.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
