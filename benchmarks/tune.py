@@ -240,9 +240,7 @@ def _show(results: Iterable[Result], methods: Iterable[str]) -> None:
         own = [result for result in results if result.method == method]
         table = Table("target", "settings", *METRICS, title=method)
         for result in sorted(own, key=lambda result: (result.target, result.metrics["logloss"])):
-            settings = ", ".join(
-                f"{key.rpartition('.')[2]} {value}" for key, value in result.settings.items()
-            )
+            settings = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in result.settings.items())
             table.add_row(result.target, settings, *(f"{result.metrics[metric]:.4f}" for metric in METRICS))
         Console(width=140).print(table)
 

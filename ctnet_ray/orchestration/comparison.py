@@ -1,6 +1,7 @@
 """Methods x targets x seeds as two launches: first what others build on, then what builds on it."""
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -86,6 +87,11 @@ def _check_settings(what: ComparisonConfig, variants: dict[str, Settings]) -> No
     stray = next((target for target in what.more_sources if target not in what.targets), None)
     if stray:
         raise CtnetError(f"comparison.more_sources: {stray!r} is not in comparison.targets")
+    for target, domains in what.more_sources.items():
+        if {target, what.source} & set(domains):
+            raise CtnetError(
+                f"comparison.more_sources.{target} names the target or {what.source}, the source itself"
+            )
     if not what.more_sources and any(settings.get(SOURCE) == "several" for settings in variants.values()):
         raise CtnetError("a source of several domains needs comparison.more_sources: {TARGET: [DOMAIN, ...]}")
 
@@ -172,7 +178,7 @@ def compare(comparison: Comparison, output: str, command: str = "") -> None:
         CtnetError: Nothing can start, or some runs failed (said after the report, which names them); runs
             that are done stay done.
     """
-    tracking = comparison.tracking
+    tracking, started = comparison.tracking, time.monotonic()
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
     everything = list(entries(comparison))
     folders: dict[str, str] = {}
@@ -186,7 +192,10 @@ def compare(comparison: Comparison, output: str, command: str = "") -> None:
             failures += [
                 _failure(plan, reasons[plan.record.run]) for plan in plans if plan.record.run in reasons
             ]
-    _report(comparison, folders, failures, tracker, Path(output), command)
+    what = comparison.what
+    runs = report.read_runs(folders, what.first_scored_day, what.last_scored_day)
+    found = report.Report(runs, failures, _title(what), command, wall_seconds=time.monotonic() - started)
+    _publish(found, tracker, Path(output))
     if failures:
         raise CtnetError(
             f"{len(failures)} of {len(everything)} runs failed, the first with: {failures[0].reason} "
@@ -215,20 +224,14 @@ def _failure(plan: RunPlan, reason: str) -> report.Failure:
     return report.Failure(plan.record.label, plan.record.domain, plan.record.seed, reason)
 
 
-def _report(
-    comparison: Comparison,
-    folders: dict[str, str],
-    failures: list[report.Failure],
-    tracker: Tracker,
-    output: Path,
-    command: str,
-) -> None:
-    what = comparison.what
-    title = f"comparison {what.first_scored_day} to {what.last_scored_day}"
-    runs = report.read_runs(folders, what.first_scored_day, what.last_scored_day)
+def _title(what: ComparisonConfig) -> str:
+    return f"comparison {what.first_scored_day} to {what.last_scored_day}"
+
+
+def _publish(found: report.Report, tracker: Tracker, output: Path) -> None:
     console = open_console()
-    report.write(report.Report(runs, failures, title, command), output, console)
-    tracker.log_report(title, str(output))
+    report.write(found, output, console)
+    tracker.log_report(found.title, str(output))
     console.print(
         f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
         soft_wrap=True,

@@ -225,6 +225,11 @@ def _hot_start(
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
     start = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
+    if method.reuse == "all" or not (method.starts_from_base or start.kind == model.kind):
+        raise CtnetError(
+            f"transfer.hot_start: method {method.name} takes nothing over from a {start.kind} model: "
+            "leave hot_start out"
+        )
     if (start.schema, start.config) != (model.schema, model.config):
         raise CtnetError(
             f"transfer.hot_start {version.name}/{version.version} has other features or widths than this "
