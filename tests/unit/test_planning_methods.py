@@ -48,7 +48,7 @@ def test_joint_training_needs_one_other_domain(
         ("ctnet", {"model__hidden": (8, 4, 4)}, "the source tower has no layer 'hidden_3'"),
         ("ctnet", {"transfer__source_series": "nobody"}, "the source series has no version"),
         ("ctnet", {"transfer__hot_start": "nobody"}, "no version nobody"),
-        ("ctnet", {"transfer__hot_start": SERIES}, "takes nothing over from a tower model"),
+        ("ctnet", {"transfer__hot_start": SERIES}, "has other features or widths"),
         ("finetune_all", {"transfer__hot_start": BASE}, "takes nothing over from a tower model"),
         ("minet", {"data__beside": ("search",)}, "schema: no sequence says clicks_in: search"),
         ("mlp_pp", {"data__beside": ("nowhere",)}, "no samples of nowhere on 2022-05-03"),
