@@ -40,7 +40,7 @@ from jobs import pretrain_source, train_target
 FIRST = date(2022, 4, 25)
 DAYS = [FIRST + timedelta(days=index) for index in range(6)]
 TRANSFER_DAYS = DAYS[2:5]
-ONE = ComputeConfig(cpus_per_worker=0.5)
+ONE = ComputeConfig(cpus_per_worker=0.5, parallel_runs=2)
 WORLD = WorldConfig(
     days=len(DAYS),
     source_rows=600,

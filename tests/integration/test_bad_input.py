@@ -204,7 +204,10 @@ def test_source_version_whose_folder_is_gone(own: World, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("placement", "message"),
     [
-        (("hidden_9",), "no layer 'hidden_9'; there are embedding, hidden_1, hidden_2, logit"),
+        (
+            ("hidden_9",),
+            "no layer 'hidden_9'; there are hidden, first, last, deep, features, embedding, hidden_1, hidden_2, logit",
+        ),
         (("hiden",), "no layer 'hiden'"),
     ],
 )
