@@ -206,7 +206,8 @@ def test_source_version_whose_folder_is_gone(own: World, monkeypatch: pytest.Mon
     [
         (
             ("hidden_9",),
-            "no layer 'hidden_9'; there are hidden, first, last, deep, features, embedding, hidden_1, hidden_2, logit",
+            "no layer 'hidden_9'; there are hidden, first, last, deep, features, embedding, hidden_1, "
+            "hidden_2, logit",
         ),
         (("hiden",), "no layer 'hiden'"),
     ],
