@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -25,13 +25,14 @@ _CREATION_SECONDS = 300
 _SHOWN_CHARACTERS = 300
 
 
-def connect(uri: str, experiment: str, create: bool) -> tuple[MlflowClient, str]:
+def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) -> tuple[MlflowClient, str]:
     """Return a client that works, and the id of the experiment.
 
     Args:
         uri: Tracking and registry URI.
         experiment: Name of the experiment.
         create: Whether a database or an experiment that is not there is created; if not, the id is "".
+        tags: Tags of an experiment that is created.
 
     Raises:
         CtnetError: Nothing answers, there is no database, or the experiment was deleted.
@@ -52,7 +53,9 @@ def connect(uri: str, experiment: str, create: bool) -> tuple[MlflowClient, str]
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             # Artifacts go beside an SQLite file, and elsewhere to where the server has them.
             artifacts = (file.parent / "mlruns").as_uri() if file else None
-            found = _experiment(client, experiment, artifacts, create)
+            found = client.get_experiment_by_name(experiment)
+            if not found and create:
+                found = _create_experiment(client, experiment, artifacts, tags)
     if found and found.lifecycle_stage != "active":
         raise CtnetError(
             f"experiment {experiment!r} in {without_credentials(uri)} was deleted: "
@@ -93,12 +96,11 @@ def without_credentials(text: str) -> str:
     return re.sub(r"//[^/\s]*@", "//", text)
 
 
-def _experiment(client: MlflowClient, name: str, artifacts: str | None, create: bool) -> Experiment | None:
-    found = client.get_experiment_by_name(name)
-    if found or not create:
-        return found
+def _create_experiment(
+    client: MlflowClient, name: str, artifacts: str | None, tags: Mapping[str, str]
+) -> Experiment | None:
     with unless_exists():
-        client.create_experiment(name, artifacts)
+        client.create_experiment(name, artifacts, dict(tags))
     return client.get_experiment_by_name(name)
 
 

@@ -2,28 +2,57 @@
 
 Every point stands at the day that its samples are from, as step (days since 1970-01-01) and as timestamp
 (midnight UTC), so that the curves of different runs lie over each other by date: a step's training metrics
-at day t, its evaluation at t+1.
+at day t, its evaluation at t+1. Charts show dates when their x-axis is time.
+
+Metric keys make the sections of the chart view: quality has bare names (auc, gauc, logloss, calibration,
+train_loss, and auc_week and gauc_week for the table), the rest stands under cost/ and data/.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
+from statistics import fmean
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ctnet_ray import storage
 from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
+KIND = "ctnet.kind"  #: tag of all runs: run, step (of a run) or report; the table is filtered by it
 DAY = "ctnet.day"  #: tag of child runs: day of the step
 STEP_DIGEST = "ctnet.step_digest"  #: tag of child runs: digest of the StepRecord
 EVALUATION_DIGEST = "ctnet.evaluation_digest"  #: tag set last: all is shown, up to this EvaluationRecord
 RECORD_DIGEST = "ctnet.record_digest"  #: tag of parent runs, set last: the RunRecord that is shown
 FAILURE = "ctnet.failure"  #: tag of parent runs that failed: why
 NOT_EVALUATED = "none"
+#: Tags of a new experiment: MLflow opens it as one of trained models, and shows the note above its runs.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    MLFLOW_RUN_NOTE: (
+        "One run for each domain, method and seed; the runs nested in it are its days. Search for "
+        "`tags.ctnet.kind = 'run'` to see whole runs only, sort by `auc_week` to rank them, group by the "
+        "tags `ctnet.domain` and `ctnet.label` to average over seeds. Set the x-axis of charts to "
+        "time (wall) to see dates."
+    ),
+}
+WEEKLY = ("auc", "gauc")  #: metrics whose mean over the newest days the table shows, as auc_week, gauc_week
+_WEEK = 7
+_SECTIONS = {
+    "cost": (
+        "seconds",
+        "evaluation_seconds",
+        "rows_per_second",
+        "peak_memory_mib",
+        "parameters_trained",
+        "parameters_held",
+    ),
+    "data": ("rows", "source_rows", "evaluated_rows", "group_coverage", "ctr"),
+}
+_SHOWN_KEYS = {key: f"{section}/{key}" for section, keys in _SECTIONS.items() for key in keys}
 _DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest stands in the dataset's profile
 
 
@@ -36,6 +65,8 @@ def parent_tags(record: RunRecord) -> dict[str, str]:
     """Return the tags of a continual run."""
     return {
         RUN: record.run,
+        KIND: "run",
+        MLFLOW_RUN_NOTE: _note(record),
         "ctnet.method": record.method,
         "ctnet.label": record.label,
         "ctnet.domain": record.domain,
@@ -48,7 +79,12 @@ def parent_tags(record: RunRecord) -> dict[str, str]:
 
 def child_tags(record: RunRecord, step: StepRecord, parent: str) -> dict[str, str]:
     """Return the tags of a step's run, `parent` being the MLflow id of the continual run's."""
-    own = {DAY: step.day.isoformat(), STEP_DIGEST: step_digest(step), MLFLOW_PARENT_RUN_ID: parent}
+    own = {
+        KIND: "step",
+        DAY: step.day.isoformat(),
+        STEP_DIGEST: step_digest(step),
+        MLFLOW_PARENT_RUN_ID: parent,
+    }
     return parent_tags(record) | own
 
 
@@ -105,7 +141,7 @@ def params(record: RunRecord, known: Mapping[str, str]) -> list[Param]:
 def points(step: StepRecord | None, evaluation: EvaluationRecord | None) -> list[Metric]:
     """Return a step's training metrics and its version's metrics on the next day.
 
-    The number of rows scored is `evaluated_rows`, for `rows` are those trained on.
+    The number of rows scored is `data/evaluated_rows`, for `data/rows` are those trained on.
     """
     trained = _points(step.metrics, step.day) if step else []
     if evaluation is None:
@@ -113,6 +149,19 @@ def points(step: StepRecord | None, evaluation: EvaluationRecord | None) -> list
     scored = {"evaluated_rows" if key == "rows" else key: value for key, value in evaluation.metrics.items()}
     scored["evaluation_seconds"] = evaluation.seconds
     return trained + _points(scored, evaluation.samples.day)
+
+
+def week_points(key: str, history: Sequence[Metric]) -> list[Metric]:
+    """Return the mean of a metric over its newest seven days, at the newest of them; none of none.
+
+    Runs that end on one day are so compared on the same days, wherever they began; `auc` itself stands in
+    the table with its newest day alone, which says little.
+    """
+    newest = sorted(history, key=lambda point: point.step)[-_WEEK:]
+    if not newest:
+        return []
+    mean = fmean(point.value for point in newest)
+    return [Metric(f"{key}_week", mean, newest[-1].timestamp, newest[-1].step)]
 
 
 def plain_points(metrics: Mapping[str, float]) -> list[Metric]:
@@ -162,7 +211,17 @@ def _points(metrics: Mapping[str, float], day: date) -> list[Metric]:
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     step = (day - date(1970, 1, 1)).days
     timestamp = int(midnight.timestamp() * 1000)
-    return [Metric(key, float(value), timestamp, step) for key, value in metrics.items()]
+    return [
+        Metric(_SHOWN_KEYS.get(key, key), float(value), timestamp, step) for key, value in metrics.items()
+    ]
+
+
+def _note(record: RunRecord) -> str:
+    variant = f" ({record.label})" if record.label != record.method else ""
+    return (
+        f"{record.method}{variant} on domain {record.domain}, seed {record.seed}: trained day by day, each "
+        f"day's version of {record.model} scored on the day after."
+    )
 
 
 def _dataset(sample: SampleRef) -> Dataset:

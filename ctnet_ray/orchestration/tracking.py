@@ -109,7 +109,7 @@ class Tracker:
         self.shown_uri = without_credentials(uri)
         self._shown: dict[str, _Shown] = {}
         self._found: dict[tuple[str, date], ModelVersion] = {}
-        self._client, self._experiment_id = connect(uri, experiment, create)
+        self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
 
     def publish(self, folder: str) -> None:
         """Show a run's folder: its steps, their metrics and versions. Does nothing twice.
@@ -135,7 +135,7 @@ class Tracker:
             self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
 
     def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
-        """Close a published run; one that ended with this status already stays as it is.
+        """Close a published run and show its last week; one that ended so already stays as it is.
 
         Args:
             run: Name of the continual run.
@@ -151,6 +151,7 @@ class Tracker:
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
             info, tags = parents[0].info, parents[0].data.tags
+            self._show_week(info.run_id)
             if failure:
                 self._client.set_tag(info.run_id, projection.FAILURE, failure)
             elif projection.FAILURE in tags:
@@ -224,7 +225,9 @@ class Tracker:
             CtnetError: MLflow fails.
         """
         with talking(self.shown_uri):
-            run = self._client.create_run(self._experiment_id, run_name=name, tags={"ctnet.kind": "report"})
+            run = self._client.create_run(
+                self._experiment_id, run_name=name, tags={projection.KIND: "report"}
+            )
             self._client.log_artifacts(run.info.run_id, folder)
             self._client.log_batch(run.info.run_id, metrics=projection.plain_points(metrics or {}))
             self._client.set_terminated(run.info.run_id)
@@ -316,6 +319,14 @@ class Tracker:
             self._client.update_run(child.run_id, status="FINISHED")
         self._client.log_batch(child.run_id, metrics=points, tags=tags)
         shown.evaluations[day] = digest
+
+    def _show_week(self, run_id: str) -> None:
+        histories = {key: self._client.get_metric_history(run_id, key) for key in projection.WEEKLY}
+        points = [
+            point for key, history in histories.items() for point in projection.week_points(key, history)
+        ]
+        if points:
+            self._client.log_batch(run_id, metrics=points)
 
     def _show_samples(self, run_id: str, step: _Step) -> None:
         inputs = projection.datasets(step.record, step.evaluation)
