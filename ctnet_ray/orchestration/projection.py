@@ -4,8 +4,7 @@ Every point stands at the day that its samples are from, as step (days since 197
 (midnight UTC), so that the curves of different runs lie over each other by date: a step's training metrics
 at day t, its evaluation at t+1. Charts show dates when their x-axis is time.
 
-Metric keys make the sections of the chart view: quality has bare names (auc, gauc, logloss, calibration,
-train_loss, and auc_week and gauc_week for the table), the rest stands under cost/ and data/.
+What a run costs has keys under system/, which the UI shows apart from the metrics of quality, below them.
 """
 
 import json
@@ -29,9 +28,10 @@ EVALUATION_DIGEST = "ctnet.evaluation_digest"  #: tag set last: all is shown, up
 RECORD_DIGEST = "ctnet.record_digest"  #: tag of parent runs, set last: the RunRecord that is shown
 FAILURE = "ctnet.failure"  #: tag of parent runs that failed: why
 NOT_EVALUATED = "none"
-#: Tags of a new experiment: MLflow opens it as one of trained models, and shows the note above its runs.
+_DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest stands in the dataset's profile
+#: Tags of a new experiment: the note that the UI shows above its runs. (mlflow.experimentKind does not bring
+#: people to the view of model training in MLflow 3.17; a link with workflowType=machine_learning does.)
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
     MLFLOW_RUN_NOTE: (
         "One run for each domain, method and seed; the runs nested in it are its days. Search for "
         "`tags.ctnet.kind = 'run'` to see whole runs only, sort by `auc_week` to rank them, group by the "
@@ -41,19 +41,15 @@ EXPERIMENT_TAGS = {
 }
 WEEKLY = ("auc", "gauc")  #: metrics whose mean over the newest days the table shows, as auc_week, gauc_week
 _WEEK = 7
-_SECTIONS = {
-    "cost": (
-        "seconds",
-        "evaluation_seconds",
-        "rows_per_second",
-        "peak_memory_mib",
-        "parameters_trained",
-        "parameters_held",
-    ),
-    "data": ("rows", "source_rows", "evaluated_rows", "group_coverage", "ctr"),
+#: Shown under system/, which MLflow's charts put below the metrics of quality.
+_COSTS = {
+    "seconds",
+    "evaluation_seconds",
+    "rows_per_second",
+    "peak_memory_mib",
+    "parameters_trained",
+    "parameters_held",
 }
-_SHOWN_KEYS = {key: f"{section}/{key}" for section, keys in _SECTIONS.items() for key in keys}
-_DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest stands in the dataset's profile
 
 
 def run_name(record: RunRecord) -> str:
@@ -141,7 +137,7 @@ def params(record: RunRecord, known: Mapping[str, str]) -> list[Param]:
 def points(step: StepRecord | None, evaluation: EvaluationRecord | None) -> list[Metric]:
     """Return a step's training metrics and its version's metrics on the next day.
 
-    The number of rows scored is `data/evaluated_rows`, for `data/rows` are those trained on.
+    The number of rows scored is `evaluated_rows`, for `rows` are those trained on.
     """
     trained = _points(step.metrics, step.day) if step else []
     if evaluation is None:
@@ -212,7 +208,8 @@ def _points(metrics: Mapping[str, float], day: date) -> list[Metric]:
     step = (day - date(1970, 1, 1)).days
     timestamp = int(midnight.timestamp() * 1000)
     return [
-        Metric(_SHOWN_KEYS.get(key, key), float(value), timestamp, step) for key, value in metrics.items()
+        Metric(f"system/{key}" if key in _COSTS else key, float(value), timestamp, step)
+        for key, value in metrics.items()
     ]
 
 

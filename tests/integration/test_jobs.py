@@ -48,7 +48,7 @@ def test_run_registers_a_version_a_day_and_a_metric_a_scored_day(
     assert [(point.step, point.value) for point in history] == [
         ((day - date(1970, 1, 1)).days + 1, auc) for day, auc in zip(days, recorded, strict=True)
     ]
-    rows = client.get_metric_history(parent.info.run_id, "data/evaluated_rows")
+    rows = client.get_metric_history(parent.info.run_id, "evaluated_rows")
     expected = WORLD.source_rows if method == "source" else WORLD.target_rows
     assert {point.value for point in rows} == {expected}
     for day, run in zip(days, children, strict=True):

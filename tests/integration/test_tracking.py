@@ -125,7 +125,7 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
     assert first.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert first.info.status == "FINISHED"
     assert first.data.metrics["train_loss"] == 0.5
-    assert first.data.metrics["data/evaluated_rows"] == 90.0
+    assert first.data.metrics["evaluated_rows"] == 90.0
 
     history = client.get_metric_history(parent.info.run_id, "auc")
     assert [(point.step, point.value) for point in history] == [
