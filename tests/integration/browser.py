@@ -14,7 +14,13 @@ from playwright.sync_api import Page, sync_playwright
 
 #: None where there is no browser: Playwright drives the system's, for it can't fetch its own everywhere.
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WIDTH, HEIGHT = 1600, 1000
+WIDTH, HEIGHT = 1600, 1080
+# What the UI keeps of a person who has chosen "Model training" and has closed the assistant's panel.
+_REMEMBERED = """
+localStorage.setItem("mlflow.workflowType_v1", '"machine_learning"');
+localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
+localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
+"""
 _SECONDS = 240  # the server imports all of MLflow; test machines are busy
 
 
@@ -50,6 +56,7 @@ def browser_page(asked: list[str]) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
         try:
             page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, timezone_id="UTC")
+            page.add_init_script(_REMEMBERED)
             page.set_default_timeout(90_000)
             page.on("request", lambda request: asked.append(request.url))
             yield page
