@@ -14,6 +14,7 @@ from itertools import groupby
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 
 from ctnet_ray.batch import features_by_table, keys
@@ -43,12 +44,27 @@ class AttentionUnit(nn.Module):
         self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor, mask_BL: torch.Tensor
     ) -> torch.Tensor:
         """Return the weighted sum of the sequence's items."""
-        query_BLD = query_BD.unsqueeze(1).expand_as(sequence_BLD)
-        pairs = (query_BLD, sequence_BLD, query_BLD - sequence_BLD, query_BLD * sequence_BLD)
-        score_BL = self.score(torch.cat(pairs, dim=-1)).squeeze(-1)
+        score_BL = self._scores(query_BD, sequence_BLD)
         score_BL = score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min)
         weight_BL = score_BL.softmax(dim=1) * mask_BL
         return torch.einsum("bl,bld->bd", weight_BL, sequence_BLD)
+
+    def _scores(self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor) -> torch.Tensor:
+        """Return the score of each item: the network on (q, k, q - k, q * k), without building that.
+
+        W [q, k, q - k, q * k] = (W_1 + W_3) q + (W_2 - W_3) k + W_4 (q * k): the first term is computed once
+        an example, and the others are half as wide as the whole.
+        """
+        first, *others = self.score
+        assert isinstance(first, nn.Linear)  # noqa: S101  (for the type checker)
+        query_HD, item_HD, difference_HD, product_HD = first.weight.chunk(4, dim=1)
+        pair_BLD = torch.cat((sequence_BLD, query_BD.unsqueeze(1) * sequence_BLD), dim=-1)
+        hidden_BLH = functional.linear(pair_BLD, torch.cat((item_HD - difference_HD, product_HD), dim=1))
+        hidden_BH = functional.linear(query_BD, query_HD + difference_HD, first.bias)
+        scores_BL1 = hidden_BLH + hidden_BH.unsqueeze(1)
+        for layer in others:
+            scores_BL1 = layer(scores_BL1)
+        return scores_BL1.squeeze(-1)
 
 
 class Tables(nn.ModuleDict):

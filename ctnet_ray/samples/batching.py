@@ -19,7 +19,8 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
         encoder: Encodes them.
 
     Yields:
-        `reading.steps` batches of `reading.batch_size` rows; the last ones padded with weightless rows.
+        `reading.steps` batches of at most `reading.batch_size` rows, as many on each worker; where a worker
+        has fewer than another, padded with weightless rows.
     """
     pending: list[tuple[Block, int, int]] = []
     held, taken = 0, 0
@@ -30,7 +31,7 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
             held, taken = held + block.rows, taken + block.rows
         chosen, pending = _split(pending, reading.batch_size)
         held -= sum(stop - start for _, start, stop in chosen)
-        yield encoder.batch(chosen, reading.batch_size, reading.total_weight(step))
+        yield encoder.batch(chosen, reading.size(step), reading.total_weight(step))
 
 
 def _split(

@@ -47,14 +47,21 @@ class Reading:
     steps: int
     """Batches; the same for all workers."""
     batch_size: int
-    """Rows of a batch of this worker."""
+    """Most rows of a batch of this worker."""
     part_rows: tuple[int, ...]
     """Rows of each worker's part, by rank."""
 
+    def size(self, step: int) -> int:
+        """Return the rows of a step's batch, the same for all workers: what the fullest one has."""
+        return max(self._rows(step))
+
     def total_weight(self, step: int) -> float:
         """Return the rows of all workers in one step."""
+        return float(sum(self._rows(step)))
+
+    def _rows(self, step: int) -> list[int]:
         done = step * self.batch_size
-        return float(sum(min(max(rows - done, 0), self.batch_size) for rows in self.part_rows))
+        return [min(max(rows - done, 0), self.batch_size) for rows in self.part_rows]
 
 
 def plan_reading(

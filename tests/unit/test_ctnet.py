@@ -197,7 +197,9 @@ def test_a_rate_of_nought_freezes_the_adapters_and_nothing_else() -> None:
     after = values(trained)
     unchanged = {name for name in before if torch.equal(before[name], after[name])}
     frozen = ("model.adapters.", "model.source_tower.")
-    assert unchanged == {name for name in before if name.startswith(frozen)}
+    # A softmax does not see what is added to all scores: whether rounding moves that bias is chance.
+    by_chance = {name for name in before if name.endswith(".score.2.bias")}
+    assert unchanged - by_chance == {name for name in before if name.startswith(frozen)} - by_chance
 
 
 def test_adapters_move_by_their_own_rate() -> None:
