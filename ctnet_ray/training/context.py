@@ -25,7 +25,7 @@ class Context(Protocol):
         ...
 
     def step_done(self, folder: str) -> None:
-        """Say that a step of the run in `folder` is on disk, evaluated. Collective."""
+        """Say that a step of the run in `folder` is on disk, evaluated."""
         ...
 
 
