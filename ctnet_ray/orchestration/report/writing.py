@@ -70,7 +70,7 @@ def write(report: Report, folder: Path, console: Console) -> list[Line]:
     for failure in report.failures:
         text = f"failed: {failure.label} on {failure.domain}, seed {failure.seed}: {failure.reason}"
         console.print(text, markup=False, soft_wrap=True)
-    _write_pages(_page(report, lines, spent, checks), folder)
+    write_pages(_page(report, lines, spent, checks), folder)
     return lines
 
 
@@ -127,21 +127,23 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
         ("runs", f"{len(report.runs)} scored, {len(report.failures)} failed; {len(steps)} scored steps"),
         ("seeds", ", ".join(map(str, seeds))),
         ("scored days", f"{min(days)} to {max(days)}"),
-        ("training of these steps", _duration(training)),
+        ("training of these steps", duration(training)),
         ("code revision", ", ".join(revisions)),
     ]
     if report.wall_seconds is not None:
-        facts.append(("the command took", _duration(report.wall_seconds)))
+        facts.append(("the command took", duration(report.wall_seconds)))
     if report.command:
         facts.append(("command", report.command))
     return tuple(facts)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Format a time for people: 90 s or 2.5 min."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def _write_pages(page: Page, folder: Path) -> None:
+def write_pages(page: Page, folder: Path, html: str = "index.html", markdown: str = "report.md") -> None:
+    """Write a report as one HTML file, and as Markdown with its plots beside it as PNG files."""
     plots = [
         block
         for part in page.chapters
@@ -156,8 +158,8 @@ def _write_pages(page: Page, folder: Path) -> None:
         plot.name: Markup(figures.to_svg(plot.figure, f"plot{index}"))  # noqa: S704
         for index, plot in enumerate(plots)
     }
-    _render(folder / "index.html", "page.html.j2", page, drawn)
-    _render(folder / "report.md", "page.md.j2", page, drawn)
+    _render(folder / html, "page.html.j2", page, drawn)
+    _render(folder / markdown, "page.md.j2", page, drawn)
 
 
 def _render(path: Path, template: str, page: Page, drawn: Mapping[str, Markup]) -> None:
