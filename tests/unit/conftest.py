@@ -23,19 +23,21 @@ def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def run_workers() -> Callable[..., None]:
-    """Run a test file as a script, once a rank, with arguments WORLD_SIZE RANK FOLDER."""
+    """Run a test file that ends in `as_worker` as a script, once a rank; options are the interpreter's."""
 
-    def run(script: str, world_size: int, folder: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def run(script: str, world_size: int, folder: Path, *options: str) -> None:
+        # A script's path starts with its own folder, not with the checkout.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
         commands = [
-            [sys.executable, script, str(world_size), str(rank), str(folder)] for rank in range(world_size)
+            [sys.executable, *options, script, str(world_size), str(rank), str(folder)]
+            for rank in range(world_size)
         ]
         processes = [
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
             for command in commands
         ]
         try:
-            errors = [process.communicate(timeout=180)[1] for process in processes]
+            errors = [process.communicate(timeout=300)[1] for process in processes]
         finally:
             for process in processes:
                 process.kill()

@@ -6,7 +6,6 @@ Started as a script, this file is one of two workers.
 import hashlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
@@ -26,6 +24,7 @@ from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.plan import ModelPlan
 from ctnet_ray.training.state import TrainingState
+from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -287,7 +286,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         checkpoints.save(str(tmp_path / "file" / "version"), {}, {})
 
 
-def work(rank: int, folder: Path) -> None:
+def work(rank: int, world_size: int, folder: Path) -> None:
     """One of two workers: read what one wrote, go on, write, and read it back."""
     fresh = state(7)
     tables = {
@@ -371,7 +370,4 @@ def test_two_workers_start_their_parts_of_a_table_differently(two_workers: tuple
 
 
 if __name__ == "__main__":
-    world_size, rank, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
-    work(rank, folder)
-    dist.destroy_process_group()
+    as_worker(work)

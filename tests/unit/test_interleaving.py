@@ -4,7 +4,6 @@ Started as a script, this file is one of two workers.
 """
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.distributed as dist
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # as a script, it is not started in the checkout
 
 from ctnet_ray.config import MethodName, ResidualConfig, TransferConfig
 from ctnet_ray.samples.store import SampleStore
@@ -26,6 +22,7 @@ from ctnet_ray.training.state import TrainingState
 from tests.unit.ctnet_world import ROWS as STEP_ROWS
 from tests.unit.ctnet_world import SCHEMA, SOURCE, batch, local, state
 from tests.unit.loop_world import DAYS, ROWS, World, check_killed, version, walk
+from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -218,10 +215,11 @@ def two_workers(
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-if __name__ == "__main__":
-    world_size, rank, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=world_size)
+def work(rank: int, world_size: int, folder: Path) -> None:
     half = STEP_ROWS // world_size
     outcome = {name: losses(name, rank * half, (rank + 1) * half) for name in PLANS}
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
-    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    as_worker(work)

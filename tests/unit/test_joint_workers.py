@@ -1,13 +1,8 @@
 """Joint networks on two workers: each step leaves the other domain's parameters unused, on both."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import torch.distributed as dist
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # as a script, it is not started in the checkout
 
 from ctnet_ray.batch import Batch
 from ctnet_ray.models.joint.dasl import Dasl
@@ -16,6 +11,7 @@ from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
 from tests.unit.joint_world import DOMAINS, INTERESTS, PLAIN, Trainer, batch_of, loss, rows
+from tests.unit.workers import as_worker
 
 NETWORKS = {MlpPP: PLAIN, Ple: PLAIN, Ddtcdr: PLAIN, MiNet: INTERESTS, Dasl: INTERESTS}
 
@@ -34,7 +30,7 @@ def _halves(schema: object, rank: int) -> list[Batch]:
     return [batch_of(made, schema, domain, odd) for domain in DOMAINS]  # type: ignore[arg-type]
 
 
-def _work(rank: int, folder: Path) -> None:
+def _work(rank: int, world_size: int, folder: Path) -> None:
     kept = {}
     for make, schema in NETWORKS.items():
         trainer, batches = Trainer(make, schema), _halves(schema, rank)
@@ -52,7 +48,4 @@ def _work(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    world_size, own_rank, shared = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{shared}/init", rank=own_rank, world_size=world_size)
-    _work(own_rank, shared)
-    dist.destroy_process_group()
+    as_worker(_work)

@@ -5,7 +5,6 @@ Started as a script, this file is one of two workers.
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -16,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import torch.distributed as dist
 
 from ctnet_ray import storage
 from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
@@ -39,6 +37,7 @@ from ctnet_ray.training.records import (
     version_folder,
 )
 from ctnet_ray.training.state import TrainingState
+from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -476,7 +475,4 @@ def test_two_workers_count_every_row_once_and_keep_step(
 
 
 if __name__ == "__main__":
-    world_size, rank, root = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    dist.init_process_group("gloo", init_method=f"file://{root}/init", rank=rank, world_size=world_size)
-    work(rank, world_size, root)
-    dist.destroy_process_group()
+    as_worker(work)

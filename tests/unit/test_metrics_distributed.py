@@ -4,9 +4,7 @@ Started as a script, this file is one of the processes.
 """
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 import torch.distributed as dist
 
 from ctnet_ray.training.metrics import Scores, evaluate
+from tests.unit.workers import as_worker
 
 SIZES = (2, 4)  #: workers
 Case = tuple[Scores, np.ndarray]  # all rows, and the share in [0, 1) that places each row on a worker
@@ -73,36 +72,20 @@ def part(case: Case, rank: int, world_size: int) -> Scores:
     return Scores(scores.label_N[mine], scores.score_N[mine], scores.group_N[mine])
 
 
-def work(rank: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=max(SIZES))
+def work(rank: int, world_size: int, folder: Path) -> None:
+    assert world_size == max(SIZES)
     for size in SIZES:
         group = dist.new_group(list(range(size)))  # collective on all processes, members or not
         if rank < size:
             outcomes = {name: outcome(part(case, rank, size), group) for name, case in cases().items()}
             (folder / f"{rank} of {size}.json").write_text(json.dumps(outcomes))
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, run_workers: Callable[..., None]) -> Path:
     """The outcomes of all processes, started once."""
     folder = tmp_path_factory.mktemp("outcomes")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", __file__, str(folder), str(rank)],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(max(SIZES))
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0] * len(processes), errors
+    run_workers(__file__, max(SIZES), folder, "-W", "error")
     return folder
 
 
@@ -123,4 +106,4 @@ def test_cases_have_what_they_should_have() -> None:
 
 
 if __name__ == "__main__":
-    work(rank=int(sys.argv[2]), folder=Path(sys.argv[1]))
+    as_worker(work)
