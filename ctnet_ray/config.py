@@ -16,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
-Gate = Literal["glu", "linear", "none"]
+Gate = Literal["glu", "glu_target", "linear", "none"]
+GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
 MethodName = Literal[
@@ -77,7 +78,18 @@ class AdapterConfig:
     hidden_2, ..., features (each feature's embedding by itself), embedding (all of them at once), logit.
     Empty: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
     gate: Gate = "glu"
-    """glu: (W h + b) * sigmoid(V h + c); linear: W h + b; none: no adapter at all (an ablation)."""
+    """glu: (W h + b) * sigmoid(V h + c); glu_target: its gate also sees the target's layer,
+    sigmoid(V h + U h_t + c); linear: W h + b; none: no adapter at all (an ablation)."""
+    gate_width: GateWidth = "unit"
+    """Whether each unit of a layer has a gate of its own, or one gate (scalar) serves the layer."""
+    bias: bool = True
+    """Whether W and V have their biases b and c."""
+    rank: int = 0
+    """Width of a bottleneck in W and V: each is a product of two maps, where that has fewer parameters;
+    0: full maps."""
+    source_layers: dict[str, str] = field(default_factory=dict)
+    """Source layer that serves a layer of the target's, where it is not its namesake, as hidden_3: hidden_4
+    (towers of different depth)."""
     fusion: Fusion = "after_activation"
     """Whether a hidden layer's adapter is added after or before the target layer's activation, or stands
     beside the layer as further input of the next one (concatenation)."""
@@ -156,6 +168,9 @@ class TransferConfig:
     """Whether a hot start also takes over the optimiser's state."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
+    refresh_days: int = 1
+    """Steps after which a frozen source takes the newest version of its series: 1: at each; 0: never after
+    the first."""
     share_attention: tuple[str, ...] = ()
     """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
     attention that both towers have."""
@@ -363,6 +378,8 @@ def _check(config: JobConfig) -> None:
         "training.beside_weight": config.training.beside_weight,
         "model.embedding_init": config.model.embedding_init,
         "transfer.window": config.transfer.window,
+        "transfer.refresh_days": config.transfer.refresh_days,
+        "transfer.adapters.rank": config.transfer.adapters.rank,
         "transfer.adapters.learning_rate": config.transfer.adapters.learning_rate,
         "transfer.residual.embedding_learning_rate": config.transfer.residual.embedding_learning_rate,
         "transfer.residual.dense_learning_rate": config.transfer.residual.dense_learning_rate,

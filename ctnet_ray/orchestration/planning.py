@@ -63,7 +63,12 @@ def plan_job(config: JobConfig, registered: Registry, role: Tower = "target") ->
     store = SampleStore(storage.absolute(config.data.store))
     days = _days(store, config, config.data.domain)
     series = registered.series(config.transfer.source_series) if method.source != "none" else []
-    versions = source_versions(method, [day.day for day in days], series)
+    refresh_days = config.transfer.refresh_days
+    if method.windowed and refresh_days != 1:
+        raise CtnetError(
+            f"transfer.refresh_days: method {method.name} starts each step from its newest version"
+        )
+    versions = source_versions(method, [day.day for day in days], series, refresh_days)
     model = _model_plan(config, schema, method, role, [version for version in versions if version])
     trained = [_trained_on(store, config, method, day) for day in days]
     beside = [_days(store, config, domain) for domain in config.data.beside]

@@ -10,7 +10,6 @@ from torch import nn
 from ctnet_ray.config import AdapterConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.adapters import Adapter, Adapters, FeatureAdapters, placed_layers
-from ctnet_ray.models.tower import TowerStates
 
 LAYERS = ("features", "embedding", "hidden_1", "hidden_2", "hidden_3", "logit")
 WIDTHS = {"embedding": 6, "hidden_1": 4, "hidden_2": 3, "logit": 1}
@@ -41,6 +40,86 @@ def test_gated_adapter_is_the_equation() -> None:
 def test_linear_adapter_is_the_map_without_its_gate() -> None:
     adapter = Adapter(filled(nn.Linear(2, 2), [[1.0, 2.0], [0.0, -1.0]], [0.0, 1.0]), None, "random")
     assert adapter(torch.tensor([[3.0, 4.0]])).tolist() == [[11.0, -3.0]]
+
+
+def test_a_gate_that_sees_the_target_is_the_equation() -> None:
+    value = filled(nn.Linear(2, 1), [[2.0, -1.0]], [0.5])
+    gate = filled(nn.Linear(2, 1), [[1.0, 1.0]], [-3.0])
+    target_gate = nn.Linear(1, 1, bias=False)
+    target_gate.weight.data = torch.tensor([[2.0]])
+    adapter = Adapter(value, gate, "random", target_gate)
+    result = adapter(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([[0.0], [math.log(3) / 2]]))
+    # (2 - 2 + 0.5) * sigmoid(0 + 0); (6 + 0.5) * sigmoid(0 + ln 3)
+    torch.testing.assert_close(result, torch.tensor([[0.25], [6.5 * 0.75]]))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [
+        # One adapter from 4 units to 4: W and b, V and c.
+        ({}, 2 * (16 + 4)),
+        ({"bias": False}, 2 * 16),
+        ({"gate": "linear"}, 16 + 4),
+        ({"gate_width": "scalar"}, 16 + 4 + 4 + 1),
+        ({"gate": "glu_target"}, 2 * (16 + 4) + 16),
+        ({"gate": "glu_target", "gate_width": "scalar"}, 16 + 4 + 4 + 1 + 4),
+        ({"rank": 1}, 2 * (4 + 4 + 4)),
+        ({"rank": 1, "gate": "glu_target", "bias": False}, 3 * (4 + 4)),
+        ({"rank": 2}, 2 * (16 + 4)),  # a bottleneck of 2 saves nothing
+        ({"rank": 1, "gate_width": "scalar"}, 4 + 4 + 4 + 4 + 1),
+    ],
+)
+def test_options_decide_the_parameters(config: dict, parameters: int) -> None:
+    adapters = built(placement=("hidden_1",), **config)
+    assert sum(parameter.numel() for parameter in adapters.parameters()) == parameters
+
+
+def test_a_bottleneck_is_a_product_of_two_maps() -> None:
+    adapter = built(placement=("hidden_1",), gate="linear", rank=1, init="random").layers["hidden_1"]
+    narrow, wide = adapter.value  # type: ignore[misc, union-attr]
+    source = torch.randn(3, 4)
+    expected = source @ (wide.weight @ narrow.weight).T + wide.bias
+    torch.testing.assert_close(adapter(source), expected)
+
+
+def test_a_scalar_gate_scales_the_whole_layer() -> None:
+    adapter = built(placement=("hidden_1",), gate_width="scalar", init="random").layers["hidden_1"]
+    source = torch.randn(3, 4)
+    ratio = adapter(source) / adapter.value(source)  # type: ignore[operator]
+    torch.testing.assert_close(ratio, torch.sigmoid(adapter.gate(source)).expand(3, 4))  # type: ignore[operator]
+
+
+def test_a_layer_can_be_served_by_another_one_of_a_deeper_source() -> None:
+    source = {"embedding": 6, "hidden_1": 9, "hidden_2": 5, "hidden_3": 4, "logit": 1}
+    adapters = built(
+        source=source, source_layers={"hidden_1": "hidden_3", "hidden_2": "hidden_3"}, init="random"
+    )
+    layers = {layer: torch.randn(1, width) for layer, width in source.items()}
+    _, after = adapters.changes(layers)
+    assert adapters.reads == ("hidden_3",)
+    for layer, width in (("hidden_1", 4), ("hidden_2", 3)):
+        state = torch.randn(1, width)
+        torch.testing.assert_close(
+            after[layer](state), state + adapters.layers[layer](layers["hidden_3"], state)
+        )
+
+
+def test_a_gate_on_the_target_sees_the_layer_that_it_changes() -> None:
+    adapters = built(placement=("hidden_1",), gate="glu_target", init="random")
+    source = torch.randn(2, 4)
+    _, after = adapters.changes({"hidden_1": source})
+    state = torch.randn(2, 4)
+    torch.testing.assert_close(after["hidden_1"](state), state + adapters.layers["hidden_1"](source, state))
+    assert not torch.allclose(after["hidden_1"](state) - state, after["hidden_1"](state + 1) - state - 1)
+
+
+def test_options_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(CtnetError, match="gate glu_target sees what the adapter is added to"):
+        built(gate="glu_target", fusion="concatenation")
+    with pytest.raises(
+        CtnetError, match=r"the source tower has no layer 'hidden_9'; it has embedding, .*source_layers"
+    ):
+        built(source_layers={"hidden_1": "hidden_9"})
 
 
 @pytest.mark.parametrize(
@@ -97,42 +176,50 @@ def test_towers_of_other_widths_are_mapped() -> None:
     assert shapes == {name: (5, width) for name, width in WIDTHS.items()}
 
 
-@pytest.mark.parametrize("gate", ["glu", "linear"])
-def test_zero_start_adds_nothing_but_learns(gate: str) -> None:
-    adapter = built(gate=gate, placement=("hidden_1",)).layers["hidden_1"]
-    result = adapter(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)))
+@pytest.mark.parametrize(
+    "config", [{}, {"gate": "linear"}, {"gate": "glu_target"}, {"rank": 1}, {"gate_width": "scalar"}]
+)
+def test_zero_start_adds_nothing_but_learns(config: dict) -> None:
+    adapter = built(placement=("hidden_1",), **config).layers["hidden_1"]
+    generator = torch.Generator().manual_seed(0)
+    result = adapter(torch.randn(3, 4, generator=generator), torch.randn(3, 4, generator=generator))
     assert not result.any()
     result.sum().backward()
-    assert adapter.value.weight.grad.abs().min() > 0  # type: ignore[union-attr]
-    assert adapter.value.bias.grad.abs().min() > 0  # type: ignore[union-attr]
+    last = adapter.value[-1] if config.get("rank") else adapter.value  # type: ignore[index]
+    assert last.weight.grad.abs().min() > 0  # type: ignore[union-attr]
+    assert last.bias.grad.abs().min() > 0  # type: ignore[union-attr]
 
 
 def test_random_start_adds_something() -> None:
     assert built(init="random").layers["hidden_1"](torch.ones(1, 4)).all()
 
 
-@pytest.mark.parametrize("gate", ["glu", "linear"])
+@pytest.mark.parametrize("gate", ["glu", "glu_target", "linear"])
 def test_stacked_features_are_one_adapter_each(gate: str) -> None:
     torch.manual_seed(0)
     widths = {"item": 4, "user": 8, "tag": 4, "shop": 4}
     adapters = FeatureAdapters(AdapterConfig(gate=gate, init="random"), widths)  # type: ignore[arg-type]
     source = {name: torch.randn(5, dim) for name, dim in widths.items()}
-    found = adapters(source)
+    target = {name: torch.randn(5, dim) for name, dim in widths.items()}
+    found = adapters(source, target)
     assert set(found) == set(widths)
     places = {"item": (0, 0), "tag": (0, 1), "shop": (0, 2), "user": (1, 0)}  # by width, then in order
     for name, (stack, index) in places.items():
         adapter = adapters.adapters[stack]
         expected = linear(adapter.value, index)(source[name])
-        if gate == "glu":
-            expected = expected * torch.sigmoid(linear(adapter.gate, index)(source[name]))
+        if gate != "linear":
+            seen = linear(adapter.gate, index)(source[name])
+            if gate == "glu_target":
+                seen += linear(adapter.target_gate, index)(target[name])
+            expected = expected * torch.sigmoid(seen)
         torch.testing.assert_close(found[name], expected, msg=name)
 
 
 def linear(stacked: Any, index: int) -> nn.Linear:
     """Return one map of a stack as torch's own layer."""
-    layer = nn.Linear(stacked.weight_FDD.shape[1], stacked.weight_FDD.shape[2])
-    layer.weight.data = stacked.weight_FDD.data[index].T
-    layer.bias.data = stacked.bias_F1D.data[index, 0]
+    layer = nn.Linear(stacked.weight_FIO.shape[1], stacked.weight_FIO.shape[2])
+    layer.weight.data = stacked.weight_FIO.data[index].T
+    layer.bias.data = torch.zeros(1) if stacked.bias_F1O is None else stacked.bias_F1O.data[index, 0]
     return layer
 
 
@@ -140,13 +227,16 @@ def test_stacked_maps_start_in_the_range_of_torchs_linear() -> None:
     torch.manual_seed(0)
     stacked = FeatureAdapters(AdapterConfig(init="random"), {f"f{i}": 16 for i in range(30)}).adapters[0]
     reference = torch.stack([nn.Linear(16, 16).weight for _ in range(30)])
-    assert stacked.value.weight_FDD.abs().max() <= 0.25  # 1 / sqrt(16)
-    assert stacked.value.weight_FDD.std().item() == pytest.approx(reference.std().item(), rel=0.02)
+    assert stacked.value.weight_FIO.abs().max() <= 0.25  # 1 / sqrt(16)
+    assert stacked.value.weight_FIO.std().item() == pytest.approx(reference.std().item(), rel=0.02)
 
 
-def states(hidden_1: list[float], hidden_2: list[float], logit: float) -> TowerStates:
-    pair = (torch.tensor([hidden_1]), torch.tensor([hidden_2]))
-    return TowerStates({}, torch.zeros(1, 6), pair, torch.tensor([logit]))
+def states(hidden_1: list[float], hidden_2: list[float], logit: float) -> dict[str, torch.Tensor]:
+    return {
+        "hidden_1": torch.tensor([hidden_1]),
+        "hidden_2": torch.tensor([hidden_2]),
+        "logit": torch.tensor([[logit]]),
+    }
 
 
 @pytest.mark.parametrize(

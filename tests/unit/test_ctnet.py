@@ -70,7 +70,7 @@ def test_logits_of_all_adapters_at_once_are_those_of_the_equations() -> None:
     source = model.source_tower(read.inputs["source"])
     own = model.tower.embedder(read.inputs["target"])
     common = ["item", "clicks", "tag", "tags"]
-    moved = adapt.features({name: source.vectors[name] for name in common})
+    moved = adapt.features({name: source.vectors[name] for name in common}, own)
     assert set(moved) == set(common)  # user and slot are in one tower each
     vectors = [own[name] + moved[name] if name in moved else own[name] for name in own]
     layer = torch.cat(vectors, dim=1) + adapt.layers["embedding"](source.embedding_BE)

@@ -49,6 +49,16 @@ def test_one_time_takes_the_first_steps_version() -> None:
     assert chosen("ctnet_one_time", [3, 4, 5], versions(1, 2, 4, 5)) == [2, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("refresh_days", "expected"),
+    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (0, [2] * 6)],
+)
+def test_a_source_is_refreshed_every_few_steps(refresh_days: int, expected: list[int]) -> None:
+    days = [day(number) for number in (2, 3, 4, 5, 6, 7)]
+    found = source_versions(registry.method("ctnet"), days, versions(2, 3, 5, 6), refresh_days)
+    assert [version.day.day for version in found if version] == expected
+
+
 def test_base_takes_none() -> None:
     assert chosen("base", [3, 4], versions(1)) == [None, None]
     assert chosen("base", [3, 4], []) == [None, None]

@@ -46,6 +46,12 @@ def test_joint_training_needs_one_other_domain(
         ("ctnet", {"transfer__adapters__placement": ("hidden_3",)}, r"placement: no layer 'hidden_3'"),
         ("ctnet", {"transfer__adapters__placement": ("all",)}, r"placement: no layer 'all'"),
         ("ctnet", {"model__hidden": (8, 4, 4)}, "the source tower has no layer 'hidden_3'"),
+        ("finetune_all", {"transfer__refresh_days": 3}, "refresh_days: method finetune_all starts each step"),
+        (
+            "ctnet",
+            {"transfer__adapters__gate": "glu_target", "transfer__adapters__fusion": "concatenation"},
+            "gate glu_target sees what the adapter is added to",
+        ),
         ("ctnet", {"transfer__source_series": "nobody"}, "the source series has no version"),
         ("ctnet", {"transfer__hot_start": "nobody"}, "no version nobody"),
         ("ctnet", {"transfer__hot_start": SERIES}, "has other features or widths"),

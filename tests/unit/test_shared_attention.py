@@ -45,7 +45,9 @@ def test_both_towers_use_the_owners_vector(owner: str) -> None:
     target = model.tower.embedder(read.inputs["target"])
     given = source if owner == "source" else target
     source, target = ({**own, **{name: given[name] for name in BOTH}} for own in (source, target))
-    expected = model.tower.run(target, *model.adapters.changes(model.source_tower.run(source))).logit_B
+    expected = model.tower.run(
+        target, *model.adapters.changes(model.source_tower.run(source).layers())
+    ).logit_B
     found = shared.score(batch(OWNERS[owner]))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, whole.score(read))  # sharing is not for nothing
@@ -62,7 +64,9 @@ def test_no_gradient_comes_back_from_the_source_tower() -> None:
         vectors = model.tower.embedder(read.inputs["target"])
         given = {name: vectors[name] for name in BOTH}
         states = model.source_tower.run(model.source_tower.embedder(read.inputs["source"], given))
-    own = model.tower.run(model.tower.embedder(read.inputs["target"]), *model.adapters.changes(states))
+    own = model.tower.run(
+        model.tower.embedder(read.inputs["target"]), *model.adapters.changes(states.layers())
+    )
     wanted = torch.autograd.grad(own.logit_B.sum(), parameters)
     for name, gradient, expected in zip(names, found, wanted, strict=True):
         assert expected.any(), name
