@@ -11,7 +11,7 @@ tables, those of one width side by side, so that TorchRec need not permute them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -36,6 +36,8 @@ class Batch:
     """Sum of the weights over all workers' parts of this step."""
     domain: str
     """Domain of all its samples."""
+    states: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """float32 [B, W]: layers of the frozen source tower that were computed before; none: the model does."""
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on `device`."""
@@ -50,6 +52,7 @@ class Batch:
             self.group_B,
             self.total_weight,
             self.domain,
+            {layer: state.to(device, non_blocking=True) for layer, state in self.states.items()},
         )
 
 

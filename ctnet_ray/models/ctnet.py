@@ -46,6 +46,7 @@ class CTNet(nn.Module):
         residual: What the target adds to the source tower; None: nothing.
         shared: Attention that both towers share.
         device: As for `Tower`.
+        given_states: Whether the source tower's layers come with the batch; the model has no such tower.
 
     Raises:
         CtnetError: The placement names a layer that one of the towers has not.
@@ -59,11 +60,17 @@ class CTNet(nn.Module):
         residual: ResidualConfig | None = None,
         shared: SharedAttention = SharedAttention(),
         device: torch.device | str = "cpu",
+        given_states: bool = False,
     ) -> None:
         super().__init__()
         self.shared = shared
         self.tower = Tower(*target, device, shared.given_to("target"))
-        self.source_tower = Tower(*source, device, shared.given_to("source")).requires_grad_(False)
+        # Made even where it is not kept: adapters start from the same random numbers with and without it.
+        source_tower = Tower(*source, device, shared.given_to("source")).requires_grad_(False)
+        self.source_tower = None if given_states else source_tower
+        self._source_dims = {
+            feature.name: source[0].table(feature.table).dim for feature in source_tower.embedder.features
+        }
         self.residual = Residual(*source, residual, device, shared.given_to("source")) if residual else None
         self.adapters = Adapters(
             adapters, layer_widths(*source), layer_widths(*target), common_features(target[0], source[0])
@@ -76,12 +83,17 @@ class CTNet(nn.Module):
         target, source = self._vectors(batch)
         if not self.adapters:
             return self.tower.run(target).logit_B
-        states = frozen_states(self.source_tower, self.residual, source)
-        return self.tower.run(self.adapters.adapt(target, source), *self.adapters.changes(states)).logit_B
+        layers = batch.states
+        if self.source_tower is not None:
+            layers = frozen_states(self.source_tower, self.residual, source).layers()
+        return self.tower.run(self.adapters.adapt(target, source), *self.adapters.changes(layers)).logit_B
 
     def _vectors(self, batch: Batch) -> tuple[Vectors, Vectors]:
         """Return the target's and the source's feature vectors, the owner of shared attention first."""
-        own, other = batch.inputs["target"], batch.inputs["source"]
+        own = batch.inputs["target"]
+        if self.source_tower is None:
+            return self.tower.embedder(own), self._given_vectors(batch)
+        other = batch.inputs["source"]
         if self.shared.owner == "source":
             source = frozen_vectors(self.source_tower, self.residual, other)
             given = {name: source[name] for name in self.shared.features}
@@ -89,6 +101,13 @@ class CTNet(nn.Module):
         target = self.tower.embedder(own)
         given = {name: target[name].detach() for name in self.shared.features}
         return target, frozen_vectors(self.source_tower, self.residual, other, given)
+
+    def _given_vectors(self, batch: Batch) -> Vectors:
+        """Return the source's feature vectors, where its embedding layer came with the batch."""
+        if "embedding" not in batch.states:
+            return {}
+        parts = batch.states["embedding"].split(list(self._source_dims.values()), dim=1)
+        return dict(zip(self._source_dims, parts, strict=True))
 
 
 class ResidualModel(nn.Module):

@@ -16,8 +16,12 @@ from torchrec import KeyedJaggedTensor
 from ctnet_ray.batch import Batch, keys
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING
+from ctnet_ray.samples.reading import STATE
+from ctnet_ray.samples.states import from_column
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import GROUP, LABEL, Feature, Schema, Tower
+
+NO_STATES: Mapping[str, int] = {}
 
 
 class Encoder:
@@ -26,13 +30,17 @@ class Encoder:
     Args:
         towers: The features of each tower that the model has.
         domain: Domain of the samples; features that it lacks read as missing.
+        states: Layers of the source tower that come with the samples, with their widths.
     """
 
-    def __init__(self, towers: Mapping[Tower, Schema], domain: str) -> None:
+    def __init__(
+        self, towers: Mapping[Tower, Schema], domain: str, states: Mapping[str, int] = NO_STATES
+    ) -> None:
         self.towers: dict[Tower, tuple[_Key, ...]] = {
             tower: tuple(_Key.of(schema, f) for f in keys(schema)) for tower, schema in towers.items()
         }
         self.domain = domain
+        self._states = states
         # Row numbers that two towers share are computed once.
         self._keys = tuple(dict.fromkeys(key for own in self.towers.values() for key in own))
 
@@ -41,7 +49,7 @@ class Encoder:
         """Columns to read."""
         features = (key.feature for key in self._keys)
         names = (feature.name for feature in features if feature.present_in(self.domain))
-        return (LABEL, GROUP, *dict.fromkeys(names))
+        return (LABEL, GROUP, *dict.fromkeys(names), *(f"{STATE}{layer}" for layer in self._states))
 
     def check(self, manifest: Manifest) -> None:
         """Compare a day's columns with what will be read.
@@ -51,7 +59,7 @@ class Encoder:
         """
         where = f"{manifest.domain} {manifest.day}"
         for name in self.columns:
-            if name not in manifest.columns:
+            if name not in manifest.columns and not name.startswith(STATE):
                 raise CtnetError(
                     f"{where}: no column {name!r}: add it to the samples or take it out of the schema"
                 )
@@ -82,7 +90,8 @@ class Encoder:
         sequences = {key: _fold_lists(table, key) for key in self._keys if key.feature.kind == "sequence"}
         label_N = torch.from_numpy(_numpy(table[LABEL]).astype(np.float32))
         group_N = torch.from_numpy(_numpy(table[GROUP]).astype(np.int64))
-        return Block(rows, dense, sequences, label_N, group_N)
+        states = {layer: from_column(table, layer) for layer in self._states}
+        return Block(rows, dense, sequences, label_N, group_N, states)
 
     def batch(self, blocks: Sequence[tuple["Block", int, int]], size: int, total_weight: float) -> Batch:
         """Put ranges of blocks together.
@@ -113,6 +122,12 @@ class Encoder:
             group_B,
             total_weight,
             self.domain,
+            {
+                layer: torch.cat(
+                    [*(b.states[layer][start:stop] for b, start, stop in blocks), torch.zeros(padding, width)]
+                ).float()
+                for layer, width in self._states.items()
+            },
         )
 
 
@@ -127,6 +142,8 @@ class Block:
     """int64 row numbers, most recent last, and int64 [N + 1] offsets."""
     label_N: torch.Tensor
     group_N: torch.Tensor
+    states: Mapping[str, torch.Tensor]
+    """float16 [N, W] of each layer of the source tower that comes with the samples."""
 
 
 @dataclass(frozen=True)

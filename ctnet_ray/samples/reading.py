@@ -21,6 +21,8 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import Manifest
 
+STATE = "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.samples.states`)
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -35,6 +37,8 @@ class Unit:
     """Row behind the last one."""
     seed: tuple[int, ...]
     """Seed of the permutation of the range; empty: as stored."""
+    states: str = ""
+    """Parquet file with the source tower's states of the same rows, in the same row groups."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,13 @@ class Reading:
 
 
 def plan_reading(
-    manifest: Manifest, *, rank: int, world_size: int, batch_size: int, seed: tuple[int, ...] = ()
+    manifest: Manifest,
+    *,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    seed: tuple[int, ...] = (),
+    states: str = "",
 ) -> Reading:
     """Say what one worker reads of one day.
 
@@ -75,11 +85,10 @@ def plan_reading(
         world_size: Number of workers.
         batch_size: Rows of a step over all workers; a multiple of `world_size`.
         seed: Decides the order of row groups and of the rows in them; empty: the stored order.
+        states: Folder of the source tower's states of the day (`ctnet_ray.samples.states`); empty: none.
     """
     groups = [
-        (storage.join(manifest.uri, file.name), index, rows)
-        for file in manifest.files
-        for index, rows in enumerate(file.row_groups)
+        (file.name, index, rows) for file in manifest.files for index, rows in enumerate(file.row_groups)
     ]
     if seed:
         order = np.random.default_rng(seed).permutation(len(groups))
@@ -87,10 +96,11 @@ def plan_reading(
     bounds = [manifest.rows * index // world_size for index in range(world_size + 1)]
     first, last = bounds[rank], bounds[rank + 1]
     units, position = [], 0
-    for number, (uri, index, rows) in enumerate(groups):
+    for number, (name, index, rows) in enumerate(groups):
         start, stop = max(first - position, 0), min(last - position, rows)
         if start < stop:
-            units.append(Unit(uri, index, start, stop, (*seed, number) if seed else ()))
+            uri, beside = (storage.join(folder, name) if folder else "" for folder in (manifest.uri, states))
+            units.append(Unit(uri, index, start, stop, (*seed, number) if seed else (), beside))
         position += rows
     parts = tuple(high - low for low, high in pairwise(bounds))
     per_worker = batch_size // world_size
@@ -101,24 +111,32 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
     """Read one unit's rows, in the unit's order.
 
     Raises:
-        CtnetError: The file can't be read, or lacks a column.
+        CtnetError: A file can't be read, or lacks a column.
     """
-    filesystem, path = storage.resolve(unit.uri)
-    try:
-        with filesystem.open_input_file(path) as stream:
-            table = pq.ParquetFile(stream).read_row_group(
-                unit.row_group, columns=list(columns), use_threads=False
-            )
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise CtnetError(f"{unit.uri} can't be read ({reason}): write the day again") from error
-    lacking = [name for name in columns if name not in table.column_names]
-    if lacking:
-        raise CtnetError(f"{unit.uri} has no column {lacking[0]!r}: write the day again")
+    states = [name for name in columns if name.startswith(STATE)]
+    table = _row_group(unit.uri, unit.row_group, [name for name in columns if name not in states])
+    if states:
+        beside = _row_group(unit.states, unit.row_group, states)
+        for name in states:
+            table = table.append_column(name, beside[name])
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
     if not unit.seed:
         return table
     return table.take(np.random.default_rng(unit.seed).permutation(table.num_rows))
+
+
+def _row_group(uri: str, index: int, columns: Sequence[str]) -> pa.Table:
+    filesystem, path = storage.resolve(uri)
+    try:
+        with filesystem.open_input_file(path) as stream:
+            table = pq.ParquetFile(stream).read_row_group(index, columns=list(columns), use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise CtnetError(f"{uri} can't be read ({reason}): write the day again") from error
+    lacking = [name for name in columns if name not in table.column_names]
+    if lacking:
+        raise CtnetError(f"{uri} has no column {lacking[0]!r}: write the day again")
+    return table
 
 
 def read_local(readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -12,6 +12,7 @@ from ctnet_ray.models.joint.ddtcdr import Ddtcdr
 from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
+from ctnet_ray.models.tower import layer_widths
 from ctnet_ray.training.plan import ModelKind, ModelPlan
 
 Device = torch.device | str
@@ -30,8 +31,20 @@ def build_model(plan: ModelPlan, device: Device = "cpu") -> nn.Module:
     return _BUILDERS[plan.kind](plan, device)
 
 
-def source_prefix(plan: ModelPlan) -> str:
-    """Return what stands before the names of the source tower's parameters in the plan's model."""
+def given_layers(plan: ModelPlan) -> dict[str, int]:
+    """Return the source tower's layers that come with the samples, with their widths."""
+    if not (plan.given_states and plan.source):
+        return {}
+    model = build_model(plan, "meta")
+    assert isinstance(model, CTNet)  # noqa: S101
+    widths = layer_widths(*plan.source)
+    return {layer: widths[layer] for layer in model.adapters.reads}
+
+
+def source_prefix(plan: ModelPlan) -> str | None:
+    """Return what stands before the names of the source tower's parameters; None where it is not held."""
+    if plan.given_states:
+        return None
     return "source_tower." if plan.source else "tower."
 
 
@@ -54,7 +67,7 @@ def _ctnet(plan: ModelPlan, device: Device) -> nn.Module:
     assert plan.source  # noqa: S101
     target, transfer = (plan.schema, plan.config), plan.transfer
     residual = transfer.residual if plan.kind == "ctnet_residual" else None
-    return CTNet(target, plan.source, transfer.adapters, residual, plan.shared, device)
+    return CTNet(target, plan.source, transfer.adapters, residual, plan.shared, device, plan.given_states)
 
 
 def _residual(plan: ModelPlan, device: Device) -> nn.Module:

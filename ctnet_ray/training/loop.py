@@ -24,8 +24,10 @@ from ctnet_ray.errors import DivergedError
 from ctnet_ray.samples.batching import batches
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.reading import Reading, plan_reading
+from ctnet_ray.samples.states import states_folder
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.training import checkpoints
+from ctnet_ray.training.build import given_layers
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Scores, evaluate
@@ -61,6 +63,16 @@ def run(plan: RunPlan, context: Context) -> None:
     Raises:
         CtnetError: Samples, a version or the disk are not what they should be, or training diverged.
     """
+    for _ in walk(plan, context):
+        pass
+
+
+def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
+    """Walk a plan step by step, as `run` does; steps that are done are passed over.
+
+    Yields:
+        Each step when its version and evaluation are on disk.
+    """
     done = {record.day: record for record in read_steps(plan.folder)}
     steps = _remaining(plan, done)
     if not steps:
@@ -85,6 +97,7 @@ def run(plan: RunPlan, context: Context) -> None:
                 samples, seconds = sample_ref(step.evaluate), time.monotonic() - started
                 EvaluationRecord(plan.record.run, step.day.day, samples, metrics, seconds).write(plan.folder)
         context.step_done(plan.folder)
+        yield step
 
 
 def _remaining(plan: RunPlan, done: dict[date, StepRecord]) -> list[StepPlan]:
@@ -121,12 +134,14 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
 
 
 def _refresh(state: TrainingState, source: VersionRef | None, progress: _Progress) -> None:
-    """Load the frozen tower, unless it holds this source version already."""
+    """Load the frozen tower, unless it holds this source version already, or its states are given."""
     if source is None or source == progress.source:
+        return
+    progress.source = source
+    if state.source_prefix is None:
         return
     prefix = f"{MODEL}{state.source_prefix}"
     checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
-    progress.source = source
 
 
 def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
@@ -237,7 +252,8 @@ class _Reader:
         self._readings: dict[str, deque[Reading]] = {}
         for domain, reading in _readings(plan, steps, done, context):
             self._readings.setdefault(domain, deque()).append(reading)
-        self._encoders = {domain: Encoder(plan.model.towers, domain) for domain in self._readings}
+        layers = given_layers(plan.model)
+        self._encoders = {domain: Encoder(plan.model.towers, domain, layers) for domain in self._readings}
         self._tables: dict[str, Iterator[pa.Table]] = {
             domain: context.tables(tuple(readings), self._encoders[domain].columns)
             for domain, readings in self._readings.items()
@@ -326,7 +342,18 @@ def _readings(
             for day in getattr(step, days):
                 for epoch in range(epochs):
                     seed = (training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
-                    yield day.domain, read(day, batch_size=batch_size, seed=seed)
+                    yield (
+                        day.domain,
+                        read(day, batch_size=batch_size, seed=seed, states=_states(plan, step, day)),
+                    )
         if step.evaluate:
             size = EVALUATION_BATCH_SIZE * context.world_size
-            yield step.evaluate.domain, read(step.evaluate, batch_size=size)
+            states = _states(plan, step, step.evaluate)
+            yield step.evaluate.domain, read(step.evaluate, batch_size=size, states=states)
+
+
+def _states(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
+    """Return the folder of the frozen tower's states for a day that a step reads; empty: none are given."""
+    if not (plan.model.given_states and step.source):
+        return ""
+    return states_folder(plan.states, step.source.uri, day)

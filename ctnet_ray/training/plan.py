@@ -40,6 +40,8 @@ class ModelPlan:
     """Attention that both towers share."""
     domains: tuple[str, ...] = ()
     """Domains whose samples a joint model is trained on, the source's first."""
+    given_states: bool = False
+    """Whether the frozen tower's states come with the samples; a version is the same with and without."""
 
     @property
     def towers(self) -> Mapping[Tower, Schema]:
@@ -47,7 +49,7 @@ class ModelPlan:
         if self.kind == "residual" and self.source:
             return {"source": self.source[0]}
         towers: dict[Tower, Schema] = {self.reads: without(self.schema, self.shared.given_to(self.reads))}
-        if self.source:
+        if self.source and not self.given_states:
             towers["source"] = without(self.source[0], self.shared.given_to("source"))
         return towers
 
@@ -123,6 +125,8 @@ class RunPlan:
     reuse: Reuse = "frozen"
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings."""
+    states: str = ""
+    """Root of the frozen tower's states (`ctnet_ray.samples.states`), where the model is given them."""
 
     @property
     def trains(self) -> bool:

@@ -22,6 +22,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from ctnet_ray.batch import Batch
 from ctnet_ray.config import TrainingConfig
+from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.build import build_model, learning_rates, source_prefix
@@ -51,7 +52,7 @@ class TrainingState:
         torch.manual_seed(config.seed)
         model = build_model(plan, "meta")
         self.source_prefix = source_prefix(plan)
-        self._frozen = f"{MODEL}{self.source_prefix}" if plan.source else None
+        self._frozen = f"{MODEL}{self.source_prefix}" if plan.source and self.source_prefix else None
         if dist.get_rank():
             # Workers draw their own shards of the tables; dense parameters become the first one's.
             torch.manual_seed(config.seed ^ (dist.get_rank() << 32))
@@ -150,6 +151,13 @@ class TrainingState:
         autocast = self.config.bf16 and self.device.type == "cuda"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=autocast):
             return self.model(batch)
+
+    @torch.no_grad()
+    def layers(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return what a model of one tower computes, by layer, [B, width] each."""
+        model = self.model.module
+        assert isinstance(model, BaseModel)  # noqa: S101
+        return model.tower(batch.inputs[model.reads]).layers()
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         logit_B = self._logits(batch).float()

@@ -1,0 +1,122 @@
+"""Compute once what a frozen source tower gives for a sample day, for all who train beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from ctnet_ray import storage
+from ctnet_ray.config import ModelConfig, TrainingConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.models.tower import layer_widths
+from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.samples.reading import Unit, read_unit
+from ctnet_ray.samples.states import columns, states_folder, to_columns
+from ctnet_ray.samples.store import Manifest, SampleFile
+from ctnet_ray.schema import Schema
+from ctnet_ray.training import checkpoints
+from ctnet_ray.training.plan import ModelPlan, RunPlan
+from ctnet_ray.training.state import MODEL, TrainingState
+
+_BATCH = 8192  #: rows that the tower sees at once
+
+
+@dataclass(frozen=True)
+class DayStates:
+    """States that somebody is going to read."""
+
+    version: str
+    """URI of the source version."""
+    day: Manifest
+    """Sample day."""
+    folder: str
+    """Where they go (`ctnet_ray.samples.states.states_folder`)."""
+
+
+def with_states(plan: RunPlan, root: str) -> RunPlan:
+    """Return a plan that reads its frozen tower's states instead of running the tower, where it can.
+
+    It can't where the target moves the source's embeddings (a residual) or serves both towers' attention.
+
+    Args:
+        plan: Any plan.
+        root: Root of the states, local or URI.
+    """
+    if plan.model.kind != "ctnet" or plan.model.shared.features:
+        return plan
+    return replace(plan, states=root, model=replace(plan.model, given_states=True))
+
+
+def states_of(plan: RunPlan) -> list[DayStates]:
+    """Return the states that a plan reads, in its order; none where it runs the tower itself."""
+    if not plan.states:
+        return []
+    return [
+        DayStates(step.source.uri, day, states_folder(plan.states, step.source.uri, day))
+        for step in plan.steps
+        if step.source
+        for day in (*step.train, *([step.evaluate] if step.evaluate else []))
+    ]
+
+
+class FrozenTower:
+    """A source tower that writes its states.
+
+    Args:
+        schema: Its features.
+        config: Its widths.
+        device: Where it computes. A torch.distributed process group of one exists already.
+    """
+
+    def __init__(self, schema: Schema, config: ModelConfig, device: torch.device) -> None:
+        plan = ModelPlan("tower", "source", schema, config)
+        self._towers = plan.towers
+        self._columns = columns(layer_widths(schema, config))
+        self._state = TrainingState(plan, TrainingConfig(), device)
+        self._state.model.eval()
+        self._version = ""
+
+    def write(self, wanted: DayStates) -> None:
+        """Write a day's states, unless they are there.
+
+        Raises:
+            CtnetError: The version, the samples or the disk are not what they should be.
+        """
+        if storage.read_folder(wanted.folder):
+            return
+        if wanted.version != self._version:
+            checkpoints.load(
+                wanted.version,
+                self._state.parameters(),
+                saved_prefix=f"{MODEL}tower.",
+                target_prefix=f"{MODEL}tower.",
+            )
+            self._version = wanted.version
+        encoder = Encoder(self._towers, wanted.day.domain)
+        with storage.new_folder(wanted.folder) as (folder, publish):
+            for file in wanted.day.files:
+                self._write_file(wanted.day, file, encoder, storage.join(folder, file.name))
+            publish({"version": wanted.version, "day": wanted.day.digest})
+
+    def _write_file(self, day: Manifest, file: SampleFile, encoder: Encoder, uri: str) -> None:
+        filesystem, path = storage.resolve(uri)
+        try:
+            with (
+                filesystem.open_output_stream(path) as stream,
+                pq.ParquetWriter(stream, self._columns, compression="none") as writer,
+            ):
+                for index, rows in enumerate(file.row_groups):
+                    unit = Unit(storage.join(day.uri, file.name), index, 0, rows, ())
+                    table = pa.concat_tables(self._tables(unit, encoder))
+                    writer.write_table(table, row_group_size=rows)
+        except OSError as error:
+            raise CtnetError(f"can't write {uri} ({error.strerror}): make room") from error
+
+    def _tables(self, unit: Unit, encoder: Encoder) -> Iterator[pa.Table]:
+        block = encoder.encode(read_unit(unit, encoder.columns))
+        for start in range(0, block.rows, _BATCH):
+            stop = min(start + _BATCH, block.rows)
+            batch = encoder.batch([(block, start, stop)], stop - start, float(stop - start))
+            yield to_columns(self._state.layers(batch.to(self._state.device)))
