@@ -139,12 +139,12 @@ def points(step: StepRecord | None, evaluation: EvaluationRecord | None) -> list
 
     The number of rows scored is `evaluated_rows`, for `rows` are those trained on.
     """
-    trained = _points(step.metrics, step.day) if step else []
+    trained = day_points(step.metrics, step.day) if step else []
     if evaluation is None:
         return trained
     scored = {"evaluated_rows" if key == "rows" else key: value for key, value in evaluation.metrics.items()}
     scored["evaluation_seconds"] = evaluation.seconds
-    return trained + _points(scored, evaluation.samples.day)
+    return trained + day_points(scored, evaluation.samples.day)
 
 
 def week_points(key: str, history: Sequence[Metric]) -> list[Metric]:
@@ -203,7 +203,8 @@ def run_tags(tags: Mapping[str, str]) -> list[RunTag]:
     return [RunTag(key, value) for key, value in tags.items()]
 
 
-def _points(metrics: Mapping[str, float], day: date) -> list[Metric]:
+def day_points(metrics: Mapping[str, float], day: date) -> list[Metric]:
+    """Return metrics of a day: its number since 1970 is their step, its midnight their time."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     step = (day - date(1970, 1, 1)).days
     timestamp = int(midnight.timestamp() * 1000)

@@ -210,6 +210,16 @@ class Tracker:
             self._found[run, day] = versions[-1]
         return self._found[run, day]
 
+    def set_alias(self, model: str, alias: str) -> None:
+        """Let an alias mean a registered model's version of its newest day.
+
+        Raises:
+            CtnetError: There is no such model, or MLflow fails.
+        """
+        newest = self.resolve(model)
+        with talking(self.shown_uri):
+            self._client.set_registered_model_alias(model, alias, str(newest.version))
+
     def log_report(self, name: str, folder: str, metrics: Mapping[str, float] | None = None) -> str:
         """Log the files of a local folder as a run of their own.
 

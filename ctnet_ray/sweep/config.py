@@ -1,0 +1,64 @@
+"""What a sweep is told, beside the comparison that it belongs to."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ctnet_ray.config import MethodName
+from ctnet_ray.errors import CtnetError
+
+Metric = Literal["gauc", "auc", "logloss"]
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What is tried, how trials are chosen, and when poor ones are stopped."""
+
+    space: dict[str, Any] = field(default_factory=dict)
+    """Values to try, by dotted name of the configuration, or `start` (hot, scratch): a list; {uniform: [low,
+    high]}, {loguniform: [low, high]}, {randint: [low, high]} (both ends may come), or {subsets: [NAME, ...]}:
+    every subset but the empty one."""
+    presets: tuple[str, ...] = ()
+    """Variants to try besides, by name (`ctnet_ray/methods/variants.py`): ctnet_last, ctnet_linear, ..."""
+    method: MethodName = "ctnet"
+    """Method whose settings are swept; as the comparison has it, it is the first trial."""
+    search: Literal["grid", "random", "optuna"] = "random"
+    """grid: every combination; random: drawn anew each time; optuna: drawn by a model of the trials before
+    (tree-structured Parzen estimator)."""
+    trials: int = 32
+    """Number of trials, the first one and presets among them; a grid may have fewer, and never has more."""
+    metric: Metric = "gauc"
+    """What decides: its mean over the next days of the warm-up."""
+    stop: Literal["asha", "median", "none"] = "asha"
+    """Which trials are stopped early, by their mean up to the day: asha: all but the best third at each
+    rung; median: those below the median of the others; none."""
+    grace_days: int = 2
+    """Scored days that every trial gets."""
+    seed: int = 0
+    """Seed of the search. Trials train with comparison.seeds."""
+    parallel_trials: int = 0
+    """Trials that run side by side; 0: as many as the cluster's CPUs and GPUs hold."""
+    gpu_share: float = 1.0
+    """GPUs of a trial where compute.gpu is set; 0.25: four trials share one."""
+    cache_gib: float = 20.0
+    """Space for the frozen source tower's states, in GiB; 0: each trial runs the tower itself."""
+    name: str = ""
+    """Name of the sweep in runs, MLflow and folders; empty: from its configuration."""
+
+    def __post_init__(self) -> None:
+        for name, value in {
+            "trials": self.trials,
+            "grace_days": self.grace_days,
+            "gpu_share": self.gpu_share,
+        }.items():
+            if not value > 0:
+                raise CtnetError(f"sweep.{name} must be above 0, not {value}")
+        for name, value in {"parallel_trials": self.parallel_trials, "cache_gib": self.cache_gib}.items():
+            if value < 0:
+                raise CtnetError(f"sweep.{name} must be at least 0, not {value}")
+        if not self.space and not self.presets:
+            raise CtnetError("sweep.space and sweep.presets are empty: say what is to be tried")
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the metric is better lower or higher."""
+        return "min" if self.metric == "logloss" else "max"

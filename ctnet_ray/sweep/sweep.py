@@ -1,0 +1,364 @@
+"""A sweep: source series and base model once, trials on the warm-up days, the winner on the scored ones."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
+from ray import tune
+from ray.tune.search import Searcher
+
+from ctnet_ray import storage
+from ctnet_ray.config import ComparisonConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods import variants
+from ctnet_ray.methods.variants import START
+from ctnet_ray.orchestration.comparison import Comparison, compare, entries
+from ctnet_ray.orchestration.groups import count_groups
+from ctnet_ray.orchestration.launch import connect, run_plans
+from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.terminal import open_console
+from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.sweep import search, space, states
+from ctnet_ray.sweep.answer import write_answer
+from ctnet_ray.sweep.answer_page import sum_up
+from ctnet_ray.sweep.config import SweepConfig
+from ctnet_ray.sweep.keeper import Keeper
+from ctnet_ray.sweep.showing import Shown
+from ctnet_ray.sweep.space import Settings
+from ctnet_ray.sweep.terminal_table import table
+from ctnet_ray.sweep.trial import ContinualTrial, TrialJob, plans_of
+from ctnet_ray.sweep.trials import Trial
+from ctnet_ray.training.frozen import states_of
+from ctnet_ray.training.plan import RunPlan
+
+CHALLENGER = "challenger"  #: alias of the winner's newest registered version
+WINNER = "winner"  #: what the winner is called in the comparison on the scored days
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All that a sweep is made of."""
+
+    comparison: Comparison
+    """Days, seeds, towers and settings; its one target is swept."""
+    config: SweepConfig
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that name the sweep: what decides its trials."""
+        what = {key: value for key, value in asdict(self.config).items() if key not in _NOT_DECIDING}
+        comparison = {
+            key: value for key, value in asdict(self.comparison).items() if key not in ("compute", "tracking")
+        }
+        return storage.digest(_plain([what, comparison]))[:12]
+
+    @property
+    def name(self) -> str:
+        """What runs and MLflow call it."""
+        return self.config.name or f"sweep_{self.digest[:6]}"
+
+
+_NOT_DECIDING = ("parallel_trials", "gpu_share", "cache_gib")
+
+
+def sweep(what: Sweep, output: str, command: str = "") -> None:
+    """Run the trials that are not done yet, then the winner beside the default on the scored days.
+
+    Args:
+        what: The sweep.
+        output: Local folder for trials, answer and the comparison on the scored days; the same folder goes
+            on with the same sweep.
+        command: What was typed, for the answer.
+
+    Raises:
+        CtnetError: The sweep can't start, or no trial ended well.
+    """
+    started, console = time.monotonic(), open_console(stderr=True)
+    _check(what)
+    warm_up = warm_up_of(what.comparison)
+    with _claimed(what, Path(output)):
+        tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
+        # Said before anything is trained: a space that does not fit.
+        default = _default_entry(what, warm_up)
+        drawn_from = space.distributions(what.config.space, default.config)
+        known = _known(what, warm_up, drawn_from)
+        connect(warm_up.compute)
+        parallel = _parallel(what)
+        _train_what_trials_share(warm_up, tracker)
+        job = _job(what, warm_up, output)
+        unset = {name: _value(default.config.to_dict(), name) for name in _swept(what, known)}
+        shown = Shown(warm_up.tracking, what.name, what.config, unset)
+        _prepare_states(job, what, console)
+        trials = _tune(what, job, output, known, drawn_from, parallel, shown, console)
+        winner = best(trials, what.config)
+        if winner is None:
+            shown.finish("", {}, "FAILED")
+            raise CtnetError(f"no trial ended well, the first failed with: {trials[0].reason}")
+        config = _winner_config(what, winner)
+        took = time.monotonic() - started
+        arguments = trials, what.config.metric, trials[0], winner
+        write_answer(*arguments, config, Path(output), command, took, unset)
+        open_console().print(table(sum_up(*arguments, unset=unset)))
+        shown.finish(output, {"trials": float(len(trials)), "wall_seconds": took})
+    if winner.number == 0:
+        open_console().print("the default won: there is nothing to compare with it on the scored days")
+        return
+    _score(what, winner, output, command, tracker)
+
+
+def warm_up_of(comparison: Comparison) -> Comparison:
+    """Return the comparison of the warm-up days: the scored ones are not read.
+
+    Raises:
+        CtnetError: There are none to score.
+    """
+    what = comparison.what
+    if what.transfer_day is None:
+        raise CtnetError("a sweep needs comparison.transfer_day: days from the one after it are warm-up")
+    first, last = what.transfer_day + timedelta(days=1), what.first_scored_day - timedelta(days=1)
+    if first > last:
+        raise CtnetError(
+            f"comparison.transfer_day {what.transfer_day} leaves no warm-up day before first_scored_day "
+            f"{what.first_scored_day} to score: set an earlier one"
+        )
+    return replace(
+        comparison, what=replace(what, first_scored_day=first, last_scored_day=last, methods=(), variants={})
+    )
+
+
+def best(trials: Sequence[Trial], config: SweepConfig) -> Trial | None:
+    """Return the finished trial with the best mean; None where none finished."""
+    sign = 1 if config.mode == "min" else -1
+    finished = [trial for trial in trials if trial.status == "finished"]
+    scored = [(sign * mean, trial.number, trial) for trial in finished if (mean := trial.mean(config.metric))]
+    return min(scored)[2] if scored else None
+
+
+def _check(what: Sweep) -> None:
+    comparison = what.comparison
+    if len(comparison.what.targets) != 1:
+        raise CtnetError("a sweep has one target: name it alone in comparison.targets")
+    if comparison.compute.workers != 1:
+        raise CtnetError(f"a trial is one worker: set compute.workers to 1, not {comparison.compute.workers}")
+    if len(what.config.presets) >= what.config.trials:
+        raise CtnetError(
+            f"sweep.trials {what.config.trials} leaves no room for the default and "
+            f"{len(what.config.presets)} presets: raise it"
+        )
+
+
+@contextmanager
+def _claimed(what: Sweep, folder: Path) -> Iterator[None]:
+    """Keep a folder for one sweep and one process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "sweep.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise CtnetError(f"another process sweeps in {folder}: wait, or set another output") from error
+    try:
+        record = folder / "sweep.json"
+        held = storage.read_json(str(record)).get("digest") if record.exists() else what.digest
+        if held != what.digest:
+            raise CtnetError(f"{folder} holds another sweep: set another output, or remove the folder")
+        storage.write_json(str(record), {"digest": what.digest, "name": what.name})
+        yield
+    finally:
+        lock.release()
+
+
+def _default_entry(what: Sweep, warm_up: Comparison) -> Any:
+    label = what.name
+    own = replace(
+        warm_up,
+        what=replace(
+            warm_up.what, methods=(label,), variants={label: {"transfer.method": what.config.method}}
+        ),
+    )
+    return next(entry for entry in entries(own) if entry.label == label)
+
+
+def _known(what: Sweep, warm_up: Comparison, drawn_from: Mapping[str, BaseDistribution]) -> list[Settings]:
+    """Return the settings of the trials that are known ahead: default, presets, grid or random draws."""
+    presets = variants.chosen(what.config.presets, what.comparison.what.variants)
+    first = [{}, *(_preset(presets[name], what) for name in what.config.presets)]
+    if what.config.search == "optuna":
+        return first
+    return [*first, *space.listed(what.config, drawn_from)]
+
+
+def _preset(settings: Mapping[str, Any], what: Sweep) -> Settings:
+    own = dict(settings)
+    if own.get("transfer.method") == what.config.method:
+        own.pop("transfer.method")
+    return own
+
+
+def _swept(what: Sweep, known: Sequence[Settings]) -> list[str]:
+    return list(dict.fromkeys((*what.config.space, *(name for own in known for name in own))))
+
+
+def _value(config: Mapping[str, Any], name: str) -> Any:
+    if name == START:
+        return "hot"
+    value: Any = config
+    for part in name.split("."):
+        value = value[part]
+    return value
+
+
+def _parallel(what: Sweep) -> int:
+    compute = replace(what.comparison.compute, parallel_runs=0)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    held = count_groups(compute, what.config.trials, nodes)
+    if what.config.parallel_trials > max(held, 1):
+        raise CtnetError(
+            f"sweep.parallel_trials {what.config.parallel_trials}: the cluster holds {held} trials of "
+            f"{compute.cpus_per_worker:g} CPUs side by side: lower it, or use a larger cluster"
+        )
+    return what.config.parallel_trials or held
+
+
+def _train_what_trials_share(warm_up: Comparison, tracker: Tracker) -> None:
+    """Run source series and base models, as far as they are not on disk."""
+    shared = [entry for entry in entries(warm_up) if not entry.builds_on_others]
+    plans = [plan_job(entry.config, tracker, entry.role) for entry in shared]
+    run_plans(plans, warm_up.compute, tracker, warm_up.tracking.models)
+
+
+def _job(what: Sweep, warm_up: Comparison, output: str) -> TrialJob:
+    ended = {number: trial for number, trial in read(output).items() if trial.status != "running"}
+    root = storage.join(storage.absolute(warm_up.tracking.models), "_states")
+    models = storage.absolute(warm_up.tracking.models)
+    own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
+    return TrialJob(
+        own, what.config.method, what.config.metric, what.name, root if what.config.cache_gib else "", ended
+    )
+
+
+def read(output: str) -> dict[int, Trial]:
+    """Return the trials of a sweep's folder, by number."""
+    trials: dict[int, Trial] = {}
+    while (trial := Trial.read(output, len(trials))) is not None:
+        trials[trial.number] = trial
+    return trials
+
+
+def _prepare_states(job: TrialJob, what: Sweep, console: Any) -> None:
+    if not job.states:
+        return
+    plans: list[RunPlan] = plans_of(job, 0, {})
+    wanted = [own for plan in plans for own in states_of(plan)]
+    if not wanted:
+        return
+    limit = int(what.config.cache_gib * _GIB)
+    needed = states.size(plans[0].model, wanted)
+    if needed > limit:
+        raise CtnetError(
+            f"the source tower's states of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
+            f"{what.config.cache_gib:g}: raise it, or set it to 0 and each trial runs the tower itself"
+        )
+    states.make_room(job.states, wanted, limit - needed)
+    states.compute(plans[0].model, wanted, job.comparison.compute, console)
+
+
+def _tune(
+    what: Sweep,
+    job: TrialJob,
+    output: str,
+    known: Sequence[Settings],
+    drawn_from: Mapping[str, BaseDistribution],
+    parallel: int,
+    shown: Shown,
+    console: Any,
+) -> list[Trial]:
+    """Let Ray Tune walk the trials, and return them in their order."""
+    optuna = what.config.search == "optuna"
+    total = what.config.trials if optuna else len(known)
+    trials = read(output)
+    keeper = Keeper(job, output, trials, total, shown, console)
+    earlier = [trials[number].settings for number in range(len(known), len(trials))]
+    suggestions = search.Suggestions(
+        what.config, known, drawn_from if optuna else {}, earlier, keeper.remember
+    )
+    days = (job.comparison.what.last_scored_day - job.comparison.what.first_scored_day).days + 1
+    _fit(what, job, suggestions, search.scheduler(what.config, days), total, parallel, keeper)
+    return [keeper.trials[number] for number in sorted(keeper.trials)]
+
+
+def _fit(
+    what: Sweep,
+    job: TrialJob,
+    suggestions: Searcher,
+    scheduler: Any,
+    total: int,
+    parallel: int,
+    keeper: Keeper,
+) -> None:
+    compute = job.comparison.compute
+    # Tune's own files: CSV, JSON and TensorBoard of what the trials' files hold.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    trainable = tune.with_resources(
+        tune.with_parameters(ContinualTrial, job=job, threads=max(1, int(compute.cpus_per_worker))),
+        {"cpu": compute.cpus_per_worker, "gpu": what.config.gpu_share if compute.gpu else 0},
+    )
+    folder = storage.join(job.comparison.tracking.models, "_ray")
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=suggestions,
+            scheduler=scheduler,
+            num_samples=total,
+            max_concurrent_trials=parallel,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=what.name,
+            storage_path=folder,
+            failure_config=tune.FailureConfig(max_failures=compute.max_failures),
+            callbacks=[keeper],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    storage.remove(storage.join(folder, what.name))
+
+
+def _scored(what: Sweep, winner: Trial) -> ComparisonConfig:
+    """Return the comparison of the winner with the default on the scored days."""
+    method = what.config.method
+    own = {"transfer.method": method, **winner.settings}
+    comparison = what.comparison.what
+    return replace(comparison, methods=(method, WINNER), variants={**comparison.variants, WINNER: own})
+
+
+def _winner_config(what: Sweep, winner: Trial) -> dict[str, Any]:
+    scored = replace(what.comparison, what=_scored(what, winner))
+    entry = next(entry for entry in entries(scored) if entry.label == WINNER)
+    return entry.config.to_dict()
+
+
+def _score(what: Sweep, winner: Trial, output: str, command: str, tracker: Tracker) -> None:
+    scored = replace(what.comparison, what=_scored(what, winner))
+    compare(scored, str(Path(output) / "scored"), command)
+    for entry in entries(scored):
+        if entry.label == WINNER:
+            tracker.set_alias(model_name(entry.config), CHALLENGER)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON takes."""
+    if isinstance(value, dict):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,53 @@
+"""Sweep a method's settings on the warm-up days with Ray Tune, and score the winner once on the scored days.
+
+python -m tuning.sweep --config FILE.yaml [--sweep.trials 32] [--sweep.search optuna]
+
+The same command goes on with a sweep that was killed.
+"""
+
+import shlex
+import sys
+
+from ctnet_ray.config import (
+    ComparisonConfig,
+    ComputeConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+)
+from ctnet_ray.orchestration.comparison import Comparison
+from ctnet_ray.sweep.config import SweepConfig
+from ctnet_ray.sweep.sweep import Sweep
+from ctnet_ray.sweep.sweep import sweep as run_sweep
+from jobs.command import run
+
+
+def main(
+    comparison: ComparisonConfig,
+    sweep: SweepConfig,
+    model: ModelConfig = ModelConfig(),  # noqa: B008
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    source_training: TrainingConfig = TrainingConfig(),  # noqa: B008
+    compute: ComputeConfig = ComputeConfig(),  # noqa: B008
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+    output: str = "runs/sweep",
+) -> None:
+    """Try the settings of a space; trials that are done are not repeated.
+
+    Args:
+        comparison: Days, seeds and domains, as jobs.compare takes them, with one target; days from the one
+            after transfer_day to the one before first_scored_day decide. Its settings are the default.
+        sweep: What is tried, and how.
+        model: The towers.
+        training: How a target's day is trained; its seed is not used.
+        source_training: How a source's day is trained; its seed is not used.
+        compute: What a trial may use of the cluster: one worker.
+        tracking: Where results go; its name is not used.
+        output: Local folder for trials and answer.
+    """
+    what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
+    run_sweep(what, output, command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")
