@@ -5,12 +5,14 @@ the trainer maps them without a copy. One dataset covers all readings of a run, 
 (1 to 4 s) is paid once and the next day is being read while this one trains.
 """
 
+import time
 from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import ray.data
 from ray.data import DataContext, ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.reading import Reading, read_unit
@@ -18,6 +20,19 @@ from ctnet_ray.samples.reading import Reading, read_unit
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
 LOOKAHEAD_BYTES = 256 << 20  #: object store that one trainer's stream may fill
+REST_SECONDS = 0.05  #: rest of Ray Data's executor between two looks at its tasks
+
+
+class _Rest(ExecutionCallback):
+    """Lets Ray Data's executor, a thread of the trainer's process, rest after each step.
+
+    While tables wait for the trainer there is nothing to do for it, and without a rest it looks for work as
+    fast as it can: a third of a core, much of it under the interpreter's lock.
+    """
+
+    def on_execution_step(self, executor: object) -> None:
+        """Rest."""
+        time.sleep(REST_SECONDS)
 
 
 def stream(
@@ -42,6 +57,7 @@ def stream(
     context = DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
+    context.custom_execution_callback_classes = [_Rest]
     # Without a limit, reading runs ahead of training until half the object store is full.
     limits = ExecutionResources(object_store_memory=LOOKAHEAD_BYTES)
     context.execution_options.resource_limits = limits
