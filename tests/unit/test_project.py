@@ -43,12 +43,13 @@ def _importers(module: str) -> set[str]:
     }
 
 
-def test_one_file_reads_ray_data() -> None:
-    assert _importers("ray.data") == {"ctnet_ray/samples/stream.py"}
+def test_one_file_reads_with_ray_data_and_one_computes() -> None:
+    assert _importers("ray.data") == {"ctnet_ray/samples/stream.py", "ctnet_ray/sweep/states.py"}
 
 
 def test_only_tracking_knows_mlflow() -> None:
     known = {f"ctnet_ray/orchestration/{name}.py" for name in ("connection", "projection", "tracking")}
+    known.add("ctnet_ray/sweep/showing.py")
     found = _importers("mlflow")
     assert "ctnet_ray/orchestration/tracking.py" in found
     # The recovery benchmark looks at MLflow from outside, to compare what two runs left there.

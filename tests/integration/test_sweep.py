@@ -1,0 +1,211 @@
+"""Sweeps with a real Ray Tune and MLflow: what they leave, how they fail, and that a kill changes nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from ctnet_ray.config import ComparisonConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.comparison import Comparison
+from ctnet_ray.sweep.config import SweepConfig
+from ctnet_ray.sweep.sweep import Sweep, read, sweep
+from tests.integration.conftest import DAYS, FIRST, ONE, Trained, World
+
+SPACE = {"transfer.adapters.placement": [["hidden"], ["last"]], "transfer.adapters.gate": ["glu", "linear"]}
+SETTINGS = SweepConfig(space=SPACE, search="grid", metric="auc", stop="none", presets=("ctnet_no_adapters",))
+WAIT_SECONDS = 300
+
+
+def made(world: World, sweep_config: SweepConfig = SETTINGS, **compute: Any) -> Sweep:
+    config = world.config()
+    what = ComparisonConfig(
+        store=world.store,
+        schema=world.schema,
+        source="feed",
+        targets=("channel",),
+        first_day=FIRST,
+        transfer_day=DAYS[2],
+        first_scored_day=DAYS[5],
+        last_scored_day=DAYS[5],
+    )
+    comparison = Comparison(
+        what, config.model, config.training, config.training, replace(ONE, **compute), world.tracking
+    )
+    return Sweep(comparison, sweep_config)
+
+
+@pytest.fixture(scope="module")
+def swept(world: World, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep of six trials."""
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep(made(world), str(folder), command="python -m tuning.sweep")
+    return folder
+
+
+def test_a_sweep_leaves_trials_answer_and_a_comparison(swept: Path) -> None:
+    trials = read(str(swept))
+    assert [trial.settings for trial in trials.values()] == [
+        {},
+        {"transfer.adapters.gate": "none"},
+        *(
+            {"transfer.adapters.placement": placement, "transfer.adapters.gate": gate}
+            for placement in (["hidden"], ["last"])
+            for gate in ("glu", "linear")
+        ),
+    ]
+    assert all(trial.status == "finished" for trial in trials.values())
+    assert all(trial.days == DAYS[3:5] for trial in trials.values())
+    # The default has its adapters on all hidden layers: trial 2 says so, and is the same run.
+    assert trials[2].metrics == trials[0].metrics != trials[4].metrics
+    names = {"answer.html", "answer.md", "trials.csv", "winner.yaml", "days.png", "importance.png"}
+    assert names <= {path.name for path in swept.iterdir()}
+    best = max(trials.values(), key=lambda trial: (trial.mean("auc"), -trial.number))
+    if best.number:
+        assert (swept / "scored" / "index.html").exists()
+        assert "winner" in (swept / "scored" / "summary.csv").read_text()
+
+
+def test_mlflow_shows_a_run_a_trial_with_its_days(world: World, swept: Path) -> None:
+    client = MlflowClient(world.tracking.mlflow_uri, world.tracking.mlflow_uri)
+    experiment = client.get_experiment_by_name(world.tracking.experiment)
+    assert experiment
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.`ctnet.kind` = 'sweep'")
+    assert parent.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} >= {"answer.html", "winner.yaml"}
+    children = client.search_runs(
+        [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    )
+    trials = read(str(swept))
+    assert {run.data.tags["ctnet.trial"] for run in children} == {trial.label for trial in trials.values()}
+    for run in children:
+        trial = trials[int(run.data.tags["ctnet.trial"].removeprefix("trial_"))]
+        points = client.get_metric_history(run.info.run_id, "auc")
+        shown = [point.value for point in sorted(points, key=lambda point: point.step)]
+        assert shown == [values["auc"] for values in trial.metrics.values()]
+        assert run.data.metrics["mean_auc"] == pytest.approx(trial.mean("auc"))
+        # Parallel coordinates need a value of every setting in every run.
+        assert run.data.params["transfer.adapters.gate"] == trial.settings.get(
+            "transfer.adapters.gate", "glu"
+        )
+        assert "transfer.adapters.placement" in run.data.params
+
+
+def test_a_sweep_that_is_done_does_nothing_again(
+    world: World, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()}
+    sweep(made(world), str(swept))
+    assert {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()} == before
+    with pytest.raises(CtnetError, match="holds another sweep: set another output"):
+        sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
+
+
+def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
+    world: World, trained: Trained, tmp_path: Path
+) -> None:
+    space = {"training.dense_learning_rate": [1e18, 0.01]}
+    config = SweepConfig(space=space, search="grid", metric="logloss", name="fails", cache_gib=0)
+    sweep(made(world, config), str(tmp_path))
+    trials = read(str(tmp_path))
+    assert [trial.status for trial in trials.values()] == ["finished", "failed", "finished"]
+    assert "lower training.dense_learning_rate" in trials[1].reason
+    assert trials[1].reason in (tmp_path / "answer.md").read_text()
+
+
+def test_optuna_draws_trials_and_asha_stops_some(world: World, trained: Trained, tmp_path: Path) -> None:
+    space = {"transfer.adapters.learning_rate": {"loguniform": [0.01, 10]}, "transfer.refresh_days": [0, 1]}
+    config = SweepConfig(space=space, search="optuna", trials=6, metric="auc", grace_days=1, name="drawn")
+    sweep(made(world, config), str(tmp_path))
+    trials = read(str(tmp_path))
+    assert len(trials) == 6
+    assert all(set(trial.settings) == set(space) for trial in list(trials.values())[1:])
+    assert {trial.status for trial in trials.values()} <= {"finished", "stopped"}
+    assert any(trial.status == "finished" for trial in trials.values())
+
+
+@pytest.mark.parametrize(
+    ("config", "compute", "message"),
+    [
+        ({"space": {"transfer.adapters.gates": ["glu"]}}, {}, "unknown setting 'transfer.adapters.gates'"),
+        ({"space": {}, "presets": ("ctnet_best",)}, {}, "'ctnet_best' is no method, variant or group"),
+        ({"parallel_trials": 99}, {}, "parallel_trials 99: the cluster holds"),
+        ({}, {"workers": 2}, "a trial is one worker: set compute.workers to 1, not 2"),
+        ({"trials": 1}, {}, "leaves no room for the default and 1 presets"),
+        ({"cache_gib": 1e-9}, {}, "GiB and sweep.cache_gib is 1e-09: raise it"),
+    ],
+)
+def test_what_can_not_be_swept_is_said_in_one_line(
+    world: World, trained: Trained, tmp_path: Path, config: dict, compute: dict, message: str
+) -> None:
+    with pytest.raises(CtnetError) as info:
+        sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
+    assert message in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A folder for the Ray of another process: short, for the names of its sockets are."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_killed_three_times_a_sweep_ends_with_the_same_trials(
+    world: World, swept: Path, tmp_path: Path, ray_folder: str
+) -> None:
+    own = world.copied_to(tmp_path)
+    what = made(replace(own, root=tmp_path))
+    sections = asdict(what.comparison)
+    sections |= {"comparison": sections.pop("what"), "sweep": asdict(SETTINGS)}
+    sections["output"] = str(tmp_path / "out")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(_plain(sections)))
+    command = [sys.executable, "-m", "tuning.sweep", f"--config={tmp_path / 'sweep.yaml'}"]
+    environment = {**os.environ, "RAY_TMPDIR": ray_folder, "OMP_NUM_THREADS": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    rng = np.random.default_rng()
+    for done in (0, 2, 4):
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        _wait_until(lambda done=done: len(list((tmp_path / "out" / "trials").glob("*.json"))) > done, process)
+        time.sleep(rng.uniform(0, 2))
+        tree = [process, *psutil.Process(process.pid).children(recursive=True)]
+        for killed in tree:
+            killed.kill()
+        process.wait()
+    last = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    printed, _ = last.communicate(timeout=WAIT_SECONDS)
+    assert last.returncode == 0, printed.decode()
+    found, expected = read(str(tmp_path / "out")), read(str(swept))
+    assert found.keys() == expected.keys()
+    for number, trial in found.items():
+        assert (trial.settings, trial.status) == (expected[number].settings, expected[number].status)
+        assert trial.metrics == expected[number].metrics
+
+
+def _wait_until(is_time: Any, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not is_time():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
