@@ -166,13 +166,14 @@ def _config(
     )
 
 
-def compare(comparison: Comparison, output: str, command: str = "") -> None:
+def compare(comparison: Comparison, output: str, command: str = "", baseline: str = "base") -> None:
     """Run what is not done yet, then print and log the tables and plots.
 
     Args:
         comparison: The comparison.
         output: Folder for the report's files.
         command: What was typed, for the report.
+        baseline: Label that the others' differences are to.
 
     Raises:
         CtnetError: Nothing can start, or some runs failed (said after the report, which names them); runs
@@ -194,7 +195,8 @@ def compare(comparison: Comparison, output: str, command: str = "") -> None:
             ]
     what = comparison.what
     runs = report.read_runs(folders, what.first_scored_day, what.last_scored_day)
-    found = report.Report(runs, failures, _title(what), command, wall_seconds=time.monotonic() - started)
+    took = time.monotonic() - started
+    found = report.Report(runs, failures, _title(what), command, baseline, took)
     _publish(found, tracker, Path(output))
     if failures:
         raise CtnetError(

@@ -349,7 +349,7 @@ def _winner_config(what: Sweep, winner: Trial) -> dict[str, Any]:
 
 def _score(what: Sweep, winner: Trial, output: str, command: str, tracker: Tracker) -> None:
     scored = replace(what.comparison, what=_scored(what, winner))
-    compare(scored, str(Path(output) / "scored"), command)
+    compare(scored, str(Path(output) / "scored"), command, baseline=what.config.method)
     for entry in entries(scored):
         if entry.label == WINNER:
             tracker.set_alias(model_name(entry.config), CHALLENGER)
