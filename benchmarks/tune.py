@@ -19,7 +19,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -28,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed as dist
 import yaml
 from rich.console import Console
 from rich.progress import Progress
@@ -49,7 +46,7 @@ from ctnet_ray.orchestration.comparison import Comparison, Entry, entries
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.training import loop
-from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.context import LocalContext, start_alone
 from ctnet_ray.training.records import EvaluationRecord
 from jobs.command import run
 
@@ -102,7 +99,7 @@ def main(
     tracking = replace(tracking, models=str(folder / "models"), experiment="tune", name="")
     settings: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_initialise) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=start_alone) as pool:
         for names in (("base",), tuple(name for name in methods if name != "base")):
             chosen = {name: trials[name] for name in names if name in trials}
             if not chosen:
@@ -166,12 +163,6 @@ def best(results: Iterable[Result], method: str) -> Result:
     return min(
         by_settings.values(), key=lambda same: np.mean([result.metrics["logloss"] for result in same])
     )[0]
-
-
-def _initialise() -> None:
-    torch.set_num_threads(1)
-    group = f"file://{tempfile.mkdtemp()}/group"
-    dist.init_process_group("gloo", init_method=group, rank=0, world_size=1)
 
 
 def _run_all(

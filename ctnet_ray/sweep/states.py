@@ -5,19 +5,18 @@ over the same source series. What was used longest ago is removed first when roo
 """
 
 import logging
-import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ray.data
 import torch
-import torch.distributed as dist
 from pyarrow import fs
 from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.models.tower import layer_widths
+from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.frozen import DayStates, FrozenTower
 from ctnet_ray.training.plan import ModelPlan
 
@@ -28,10 +27,7 @@ class _Writer:
     """A frozen tower in an actor of Ray Data."""
 
     def __init__(self, model: ModelPlan, wanted: Sequence[DayStates], gpu: bool) -> None:
-        torch.set_num_threads(1)
-        if not dist.is_initialized():
-            group = f"file://{tempfile.mkdtemp()}/group"
-            dist.init_process_group("gloo", init_method=group, rank=0, world_size=1)
+        start_alone()
         assert model.source  # noqa: S101
         self._tower = FrozenTower(*model.source, torch.device("cuda" if gpu else "cpu"))
         self._wanted = wanted

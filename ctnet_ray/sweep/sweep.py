@@ -102,7 +102,8 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         winner = best(trials, what.config)
         if winner is None:
             shown.finish("", {}, "FAILED")
-            raise CtnetError(f"no trial ended well, the first failed with: {trials[0].reason}")
+            reason = next((trial.reason for trial in trials if trial.reason), "there is none")
+            raise CtnetError(f"no trial ended well, the first failed with: {reason}")
         config = _winner_config(what, winner)
         took = time.monotonic() - started
         arguments = trials, what.config.metric, trials[0], winner
@@ -305,8 +306,9 @@ def _fit(
     keeper: Keeper,
 ) -> None:
     compute = job.comparison.compute
-    # Tune's own files: CSV, JSON and TensorBoard of what the trials' files hold.
+    # Tune's own files: CSV, JSON and TensorBoard of what the trials' files hold; and its frame in the terminal.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     trainable = tune.with_resources(
         tune.with_parameters(ContinualTrial, job=job, threads=max(1, int(compute.cpus_per_worker))),
         {"cpu": compute.cpus_per_worker, "gpu": what.config.gpu_share if compute.gpu else 0},

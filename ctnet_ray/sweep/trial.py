@@ -6,7 +6,6 @@ that are on disk, so that a sweep which is started again loses at most the day t
 
 import json
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -28,7 +27,7 @@ from ctnet_ray.sweep.search import VALUE
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.training import loop
-from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.context import LocalContext, start_alone
 from ctnet_ray.training.frozen import FrozenTower, states_of, with_states
 from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.records import EvaluationRecord, read_steps
@@ -84,10 +83,7 @@ class ContinualTrial(tune.Trainable):
         """Make this actor a worker, and begin."""
         assert job  # noqa: S101
         self._job = job
-        torch.set_num_threads(threads)
-        if not dist.is_initialized():
-            group = f"file://{tempfile.mkdtemp()}/group"
-            dist.init_process_group("gloo", init_method=group, rank=0, world_size=1)
+        start_alone(threads)
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

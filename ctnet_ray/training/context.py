@@ -1,10 +1,12 @@
 """What the loop needs from the world around it: small enough to be played by a test in one process."""
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 
 from ctnet_ray.samples.reading import Reading, read_local
 
@@ -27,6 +29,14 @@ class Context(Protocol):
     def step_done(self, folder: str) -> None:
         """Say that a step of the run in `folder` is on disk, evaluated."""
         ...
+
+
+def start_alone(threads: int = 1) -> None:
+    """Make this process a torch.distributed group of its own, unless it is in one, with so many threads."""
+    torch.set_num_threads(threads)
+    if not dist.is_initialized():
+        group = f"file://{tempfile.mkdtemp()}/group"
+        dist.init_process_group("gloo", init_method=group, rank=0, world_size=1)
 
 
 class LocalContext:

@@ -4,6 +4,7 @@ import io
 import logging
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -177,6 +178,14 @@ def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[str]:
+    """A folder for the Ray of another process: short, for the names of its sockets are."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """A run that was killed and started again ends as one that never was, each step registered once."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -28,14 +26,6 @@ WAIT_SECONDS = 300
 def own(world: World, tmp_path: Path) -> World:
     """The same samples, an MLflow and models of one's own."""
     return world.copied_to(tmp_path)
-
-
-@pytest.fixture
-def ray_folder() -> Iterator[str]:
-    """A folder for the Ray of another process: short, for the names of its sockets are."""
-    folder = tempfile.mkdtemp(prefix="ray-")
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_killed_job_goes_on_where_it_was(

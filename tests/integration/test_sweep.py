@@ -1,12 +1,9 @@
 """Sweeps with a real Ray Tune and MLflow: what they leave, how they fail, and that a kill changes nothing."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -154,14 +151,6 @@ def test_what_can_not_be_swept_is_said_in_one_line(
         sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
     assert message in str(info.value)
     assert "\n" not in str(info.value)
-
-
-@pytest.fixture
-def ray_folder() -> Iterator[str]:
-    """A folder for the Ray of another process: short, for the names of its sockets are."""
-    folder = tempfile.mkdtemp(prefix="ray-")
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_killed_three_times_a_sweep_ends_with_the_same_trials(
