@@ -306,7 +306,7 @@ def _fit(
     keeper: Keeper,
 ) -> None:
     compute = job.comparison.compute
-    # Tune's own files (CSV, JSON, TensorBoard) say what the trials' files do, and its frame in the terminal less.
+    # Tune's own files say what the trials' files do, and its frame in the terminal says less.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     trainable = tune.with_resources(
