@@ -1,4 +1,4 @@
-"""The comparisons that stand in configs/ are ones that can be run."""
+"""The comparisons and sweeps that stand in configs/ are ones that can be run."""
 
 from pathlib import Path
 
@@ -6,16 +6,21 @@ import pytest
 from jsonargparse import auto_cli
 
 import jobs.compare
+import tuning.sweep
 from ctnet_ray.orchestration.comparison import Comparison, entries
+from ctnet_ray.sweep import space
+from ctnet_ray.sweep.sweep import Sweep, warm_up_of
 
 CONFIGS = [
     path
     for path in sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
     if "\ncomparison:" in path.read_text()
 ]
+SWEEPS = [path for path in CONFIGS if "\nsweep:" in path.read_text()]
+COMPARISONS = [path for path in CONFIGS if path not in SWEEPS]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Comparison] = []
     monkeypatch.setattr(jobs.compare, "compare", lambda comparison, output, command: given.append(comparison))
@@ -27,3 +32,15 @@ def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -
         comparison.what.source,
         *comparison.what.targets,
     }
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_has_its_trials(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Sweep] = []
+    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda what, output, command: given.append(what))
+    auto_cli(tuning.sweep.main, args=["--config", str(path)])
+    [what] = given
+    runs = entries(warm_up_of(what.comparison))
+    target = next(entry for entry in runs if entry.role == "target")
+    drawn_from = space.distributions(what.config.space, target.config)
+    assert len(space.listed(what.config, drawn_from)) == what.config.trials - 1 - len(what.config.presets)
