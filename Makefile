@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint unit integration demo bench clean
+.PHONY: help setup test lint unit integration slow demo bench clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,7 +36,10 @@ unit: $(READY)  ## Unit tests: no Ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest tests/integration -m "not slow"
+
+slow: $(READY)  ## Integration tests of many minutes, which CI leaves out
+	$(BIN)/python -m pytest tests/integration -m slow
 
 demo: $(READY)  ## A small world, its source series, base and CTNet, and what CTNet brings (minutes)
 	@$(BIN)/python -m jobs.demo

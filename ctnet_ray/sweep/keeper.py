@@ -13,7 +13,7 @@ from ctnet_ray import storage
 from ctnet_ray.sweep.showing import Shown
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.trial import TrialJob, plans_of
-from ctnet_ray.sweep.trials import Status, Trial
+from ctnet_ray.sweep.trials import DIED, Status, Trial
 
 
 class Keeper(tune.Callback):
@@ -83,7 +83,7 @@ class Keeper(tune.Callback):
         """Keep that a trial's actor died, again and again."""
         own = self._of(trial)
         if own.status == "running":
-            self._end(own, "failed", "its worker died (out of memory?): lower training.batch_size")
+            self._end(own, "failed", DIED)
 
     def _of(self, trial: Any) -> Trial:
         return self.trials[int(trial.config["number"])]

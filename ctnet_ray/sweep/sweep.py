@@ -22,11 +22,11 @@ from ctnet_ray.methods import variants
 from ctnet_ray.methods.variants import START
 from ctnet_ray.orchestration.comparison import Comparison, compare, entries
 from ctnet_ray.orchestration.groups import count_groups
-from ctnet_ray.orchestration.launch import connect, run_plans
-from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.launch import connect
+from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.orchestration.terminal import open_console
 from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.sweep import search, space, states
+from ctnet_ray.sweep import search, sharing, space
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up
 from ctnet_ray.sweep.config import SweepConfig
@@ -34,14 +34,11 @@ from ctnet_ray.sweep.keeper import Keeper
 from ctnet_ray.sweep.showing import Shown
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.terminal_table import table
-from ctnet_ray.sweep.trial import ContinualTrial, TrialJob, plans_of
-from ctnet_ray.sweep.trials import Trial
-from ctnet_ray.training.frozen import states_of
-from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.sweep.trial import ContinualTrial, TrialJob
+from ctnet_ray.sweep.trials import DIED, Trial
 
 CHALLENGER = "challenger"  #: alias of the winner's newest registered version
 WINNER = "winner"  #: what the winner is called in the comparison on the scored days
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -93,11 +90,12 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         known = _known(what, warm_up, drawn_from)
         connect(warm_up.compute)
         parallel = _parallel(what)
-        _train_what_trials_share(warm_up, tracker)
         job = _job(what, warm_up, output)
+        with sharing.alone(warm_up.tracking.models, console):
+            sharing.train(warm_up, tracker)
+            sharing.compute_states(job, what.config.cache_gib, console)
         unset = {name: _value(default.config.to_dict(), name) for name in _swept(what, known)}
         shown = Shown(warm_up.tracking, what.name, what.config, unset)
-        _prepare_states(job, what, console)
         trials = _tune(what, job, output, known, drawn_from, parallel, shown, console)
         winner = best(trials, what.config)
         if winner is None:
@@ -229,15 +227,8 @@ def _parallel(what: Sweep) -> int:
     return what.config.parallel_trials or held
 
 
-def _train_what_trials_share(warm_up: Comparison, tracker: Tracker) -> None:
-    """Run source series and base models, as far as they are not on disk."""
-    shared = [entry for entry in entries(warm_up) if not entry.builds_on_others]
-    plans = [plan_job(entry.config, tracker, entry.role) for entry in shared]
-    run_plans(plans, warm_up.compute, tracker, warm_up.tracking.models)
-
-
 def _job(what: Sweep, warm_up: Comparison, output: str) -> TrialJob:
-    ended = {number: trial for number, trial in read(output).items() if trial.status != "running"}
+    ended = {number: trial for number, trial in _known_trials(output).items() if trial.status != "running"}
     root = storage.join(storage.absolute(warm_up.tracking.models), "_states")
     models = storage.absolute(warm_up.tracking.models)
     own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
@@ -254,22 +245,12 @@ def read(output: str) -> dict[int, Trial]:
     return trials
 
 
-def _prepare_states(job: TrialJob, what: Sweep, console: Any) -> None:
-    if not job.states:
-        return
-    plans: list[RunPlan] = plans_of(job, 0, {})
-    wanted = [own for plan in plans for own in states_of(plan)]
-    if not wanted:
-        return
-    limit = int(what.config.cache_gib * _GIB)
-    needed = states.size(plans[0].model, wanted)
-    if needed > limit:
-        raise CtnetError(
-            f"the source tower's states of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
-            f"{what.config.cache_gib:g}: raise it, or set it to 0 and each trial runs the tower itself"
-        )
-    states.make_room(job.states, wanted, limit - needed)
-    states.compute(plans[0].model, wanted, job.comparison.compute, console)
+def _known_trials(output: str) -> dict[int, Trial]:
+    """Return the trials of earlier launches; those whose workers died are to be tried again."""
+    return {
+        number: replace(trial, status="running", reason="") if trial.reason == DIED else trial
+        for number, trial in read(output).items()
+    }
 
 
 def _tune(
@@ -285,7 +266,7 @@ def _tune(
     """Let Ray Tune walk the trials, and return them in their order."""
     optuna = what.config.search == "optuna"
     total = what.config.trials if optuna else len(known)
-    trials = read(output)
+    trials = _known_trials(output)
     keeper = Keeper(job, output, trials, total, shown, console)
     earlier = [trials[number].settings for number in range(len(known), len(trials))]
     suggestions = search.Suggestions(

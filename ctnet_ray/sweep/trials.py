@@ -8,6 +8,8 @@ from ctnet_ray import storage
 from ctnet_ray.config import from_plain
 
 Status = Literal["running", "finished", "stopped", "failed"]
+#: Why a trial failed whose settings may be innocent: the next launch tries it again.
+DIED = "its worker died (out of memory?): lower training.batch_size"
 
 
 @dataclass(frozen=True)

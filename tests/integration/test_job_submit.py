@@ -8,14 +8,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ctnet_ray.sweep.sweep import read
 from ctnet_ray.training.records import EvaluationRecord, read_steps
 from tests.integration.conftest import DAYS, World, write_yaml
+from tests.integration.sweeps import SETTINGS, made, write_sweep
 
 RAY = str(Path(sys.executable).parent / "ray")
 START_SECONDS = 120
@@ -31,7 +33,7 @@ class Head:
     token: str
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """A head of one's own: own ports, folder and token. Only what was started here is ended."""
     folder = tempfile.mkdtemp(prefix="ray-")
@@ -48,11 +50,9 @@ def head() -> Iterator[Head]:
     try:
         yield head
     finally:
-        started = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        _, alive = psutil.wait_procs(started, timeout=20)
-        for child in alive:
-            child.kill()
+        # Nothing of it is needed any more, and a tidy end takes half a minute.
+        for started in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            started.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -83,6 +83,22 @@ def test_job_needs_the_token_and_does_what_the_command_does(world: World, head: 
     failed = _submit(head.address, head.token, folder, [*job, "--data.last_day", "2022-04-01"])
     assert failed.returncode != 0
     assert "error: data.last_day 2022-04-01 is before data.first_day 2022-04-25" in failed.stdout
+
+
+def test_a_sweep_is_submitted_like_a_job(world: World, head: Head, tmp_path: Path) -> None:
+    own = world.copied_to(tmp_path)
+    folder = tmp_path / "working"
+    folder.mkdir()
+    config = replace(SETTINGS, space={"transfer.refresh_days": [0]}, presets=())
+    write_sweep(folder / "sweep.yaml", made(own, config), tmp_path / "out")
+    job = [sys.executable, "-m", "tuning.sweep", "--config", "sweep.yaml"]
+
+    done = _submit_when_ready(head, folder, job)
+    assert done.returncode == 0, done.stdout
+    assert "trial_001 finished" in done.stdout
+    trials = read(str(tmp_path / "out"))
+    assert [trial.status for trial in trials.values()] == ["finished", "finished"]
+    assert (tmp_path / "out" / "answer.html").exists()
 
 
 def _submit_when_ready(head: Head, folder: Path, job: list[str]) -> subprocess.CompletedProcess[str]:

@@ -5,33 +5,45 @@ With CTNET_DOCS_IMAGES=docs/images the test leaves the screenshots there that th
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page
 
 from ctnet_ray import storage
-from ctnet_ray.config import DataConfig, JobConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import DataConfig, JobConfig, TrackingConfig, TrainingConfig, TransferConfig
 from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.sweep.config import SweepConfig
+from ctnet_ray.sweep.showing import Shown
+from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 from tests.integration.browser import CHROMIUM, browser_page, mlflow_ui
 
 FIRST = date(2022, 5, 1)
 DAYS = 6
+COMPARISON, SWEEP = "1", "2"  # experiments of the server, in the order they are made
 METHODS = ("base", "ctnet", "residual")
 RATES = {"base": 0.001, "ctnet": 0.002, "residual": 0.003}
 # Chosen by hand; each ctnet and residual lies above base, and no two days are alike.
 AUC = {"base": 0.61, "ctnet": 0.63, "residual": 0.645}
 WAVE = (0.0, 0.004, 0.001, 0.006, -0.002, 0.003)
+# By hand as well: logloss of a trial on each warm-up day. No trial sets all that the sweep varies.
+UNSET = {"transfer.adapters.gate": "glu", "transfer.adapters.rank": 0, "transfer.refresh_days": 1}
+TRIALS = (
+    ({}, (0.52, 0.5)),
+    ({"transfer.adapters.gate": "linear"}, (0.51, 0.51)),
+    ({"transfer.adapters.gate": "glu_target", "transfer.adapters.rank": 8}, (0.5, 0.49)),
+    ({"transfer.adapters.gate": "linear", "transfer.refresh_days": 3}, (0.54, 0.53)),
+    ({"transfer.adapters.rank": 16, "transfer.refresh_days": 7}, (0.53, 0.54)),
+)
 
 
 @dataclass(frozen=True)
 class Ui:
     address: str
-    experiment: str
     images: Path | None
 
 
@@ -47,16 +59,17 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
             record = _write_run(folder / f"{method}{seed}", method, seed)
             tracker.publish(str(folder / f"{method}{seed}"))
             tracker.finish(record.run)
+    _show_sweep(uri)
     images = os.environ.get("CTNET_DOCS_IMAGES")
     with mlflow_ui(uri, folder) as address:
-        yield Ui(address, "1", Path(images) if images else None)
+        yield Ui(address, Path(images) if images else None)
 
 
 def test_selected_runs_are_compared(ui: Ui) -> None:
     asked: list[str] = []
     names = ["tab4 base s0", "tab4 ctnet s0", "tab4 residual s0"]
     with browser_page(asked) as page:
-        _open_runs(page, ui)
+        _open_runs(page, ui, COMPARISON, "run", 6)
         for name in names:
             _select(page, name)
         page.get_by_role("button", name="Compare", exact=True).click()
@@ -93,20 +106,56 @@ def test_selected_runs_are_compared(ui: Ui) -> None:
     assert {urlsplit(url).hostname for url in asked if url.startswith("http")} == {"127.0.0.1"}
 
 
-def _open_runs(page: Page, ui: Ui) -> None:
-    """Follow the link that the docs give: model training, whole runs only."""
+def test_trials_stand_in_parallel_coordinates(ui: Ui) -> None:
+    names = [f"deep trial_{number:03}" for number in range(len(TRIALS))]
+    with browser_page([]) as page:
+        # Trials are nested below their sweep, which is found with them.
+        _open_runs(page, ui, SWEEP, "trial", len(TRIALS) + 1)
+        _row(page, "sweep deep").get_by_role("button").first.click()
+        page.get_by_role("link", name=names[-1], exact=True).wait_for()
+        for name in names:
+            _select(page, name)
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.get_by_text(f"Comparing {len(TRIALS)} Runs from 1 Experiment").wait_for()
+        plot = page.locator(".js-plotly-plot").first
+        plot.wait_for()
+        metrics = page.get_by_role("combobox").nth(1)
+        metrics.click()
+        page.get_by_title("mean_logloss", exact=True).click()
+        metrics.press("Escape")
+        page.wait_for_function(
+            "Array.from(document.querySelector('.js-plotly-plot').data[0].dimensions).at(-1).label"
+            " === 'mean_logloss'"
+        )
+        (lines,) = plot.evaluate("plot => plot.data.map(({type, dimensions}) => ({type, dimensions}))")
+        _save(page, ui, "mlflow_sweep.png")
+    assert lines["type"] == "parcoords"
+    axes = {axis["label"]: axis for axis in lines["dimensions"]}
+    gate = axes["transfer.adapters.gate"]
+    drawn = [gate["ticktext"][gate["tickvals"].index(value)] for value in gate["values"]]
+    assert drawn == ["glu", "linear", "glu_target", "linear", "glu"]
+    assert axes["transfer.adapters.rank"]["values"] == [0, 0, 8, 0, 16]
+    assert axes["transfer.refresh_days"]["values"] == [1, 1, 1, 3, 7]
+    assert axes["mean_logloss"]["values"] == pytest.approx([0.51, 0.51, 0.495, 0.535, 0.535])
+
+
+def _open_runs(page: Page, ui: Ui, experiment: str, kind: str, count: int) -> None:
+    """Follow the link that the docs give: model training, whole runs or trials only."""
     page.goto(
-        f"{ui.address}/#/experiments/{ui.experiment}/runs"
-        "?workflowType=machine_learning&searchFilter=tags.ctnet.kind%20%3D%20'run'"
+        f"{ui.address}/#/experiments/{experiment}/runs"
+        f"?workflowType=machine_learning&searchFilter=tags.ctnet.kind%20%3D%20'{kind}'"
     )
-    page.get_by_role("link", name="tab4 base s0", exact=True).wait_for()
-    expect(page.get_by_text("6 matching runs")).to_be_visible()
+    page.get_by_text(f"{count} matching runs").wait_for()
 
 
 def _select(page: Page, run: str) -> None:
+    _row(page, run).get_by_role("checkbox").first.check(force=True)
+
+
+def _row(page: Page, run: str) -> Locator:
     link = page.get_by_role("link", name=run, exact=True)
-    row = page.locator(".ag-pinned-left-cols-container .ag-row").filter(has=link)
-    row.get_by_role("checkbox").first.check(force=True)
+    link.wait_for()
+    return page.locator(".ag-pinned-left-cols-container .ag-row").filter(has=link)
 
 
 def _rows(page: Page, having: str) -> dict[str, list[str]]:
@@ -138,6 +187,20 @@ def _metric(page: Page, key: str) -> list[str]:
 def _save(page: Page, ui: Ui, name: str) -> None:
     if ui.images:
         page.screenshot(path=ui.images / name)
+
+
+def _show_sweep(uri: str) -> None:
+    """Show a sweep in MLflow as `tuning.sweep` does while it runs."""
+    space = {"transfer.adapters.gate": ["glu", "glu_target", "linear"]}
+    tracking = TrackingConfig(mlflow_uri=uri, experiment="sweeps")
+    shown = Shown(tracking, "deep", SweepConfig(space=space, metric="logloss"), UNSET)
+    for number, (settings, losses) in enumerate(TRIALS):
+        trial = Trial(number, settings)
+        for index, loss in enumerate(losses):
+            day = (FIRST + timedelta(days=index)).isoformat()
+            trial = replace(trial, metrics={**trial.metrics, day: {"logloss": loss, "auc": 1.1 - loss}})
+            shown.show(trial)
+        shown.show(replace(trial, status="finished", costs={"seconds": 10.0 + number}))
 
 
 def _write_run(folder: Path, method: str, seed: int) -> RunRecord:

@@ -1,47 +1,16 @@
-"""Sweeps with a real Ray Tune and MLflow: what they leave, how they fail, and that a kill changes nothing."""
+"""Sweeps with a real Ray Tune and MLflow: what they leave, and how they fail."""
 
-import os
-import subprocess
-import sys
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import psutil
 import pytest
-import yaml
 from mlflow import MlflowClient
 
-from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.comparison import Comparison
 from ctnet_ray.sweep.config import SweepConfig
-from ctnet_ray.sweep.sweep import Sweep, read, sweep
-from tests.integration.conftest import DAYS, FIRST, ONE, Trained, World
-
-SPACE = {"transfer.adapters.placement": [["hidden"], ["last"]], "transfer.adapters.gate": ["glu", "linear"]}
-SETTINGS = SweepConfig(space=SPACE, search="grid", metric="auc", stop="none", presets=("ctnet_no_adapters",))
-WAIT_SECONDS = 300
-
-
-def made(world: World, sweep_config: SweepConfig = SETTINGS, **compute: Any) -> Sweep:
-    config = world.config()
-    what = ComparisonConfig(
-        store=world.store,
-        schema=world.schema,
-        source="feed",
-        targets=("channel",),
-        first_day=FIRST,
-        transfer_day=DAYS[2],
-        first_scored_day=DAYS[5],
-        last_scored_day=DAYS[5],
-    )
-    comparison = Comparison(
-        what, config.model, config.training, config.training, replace(ONE, **compute), world.tracking
-    )
-    return Sweep(comparison, sweep_config)
+from ctnet_ray.sweep.sweep import read, sweep
+from tests.integration.conftest import DAYS, Trained, World
+from tests.integration.sweeps import SETTINGS, made
 
 
 @pytest.fixture(scope="module")
@@ -151,52 +120,3 @@ def test_what_can_not_be_swept_is_said_in_one_line(
         sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
     assert message in str(info.value)
     assert "\n" not in str(info.value)
-
-
-def test_killed_three_times_a_sweep_ends_with_the_same_trials(
-    world: World, swept: Path, tmp_path: Path, ray_folder: str
-) -> None:
-    own = world.copied_to(tmp_path)
-    what = made(replace(own, root=tmp_path))
-    sections = asdict(what.comparison)
-    sections |= {"comparison": sections.pop("what"), "sweep": asdict(SETTINGS)}
-    sections["output"] = str(tmp_path / "out")
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(_plain(sections), sort_keys=False))
-    command = [sys.executable, "-m", "tuning.sweep", f"--config={tmp_path / 'sweep.yaml'}"]
-    environment = {**os.environ, "RAY_TMPDIR": ray_folder, "OMP_NUM_THREADS": "1"}
-    environment.pop("RAY_ADDRESS", None)
-    rng = np.random.default_rng()
-    for done in (0, 2, 4):
-        process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        _wait_until(lambda done=done: len(list((tmp_path / "out" / "trials").glob("*.json"))) > done, process)
-        time.sleep(rng.uniform(0, 2))
-        tree = [process, *psutil.Process(process.pid).children(recursive=True)]
-        for killed in tree:
-            killed.kill()
-        process.wait()
-    last = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    printed, _ = last.communicate(timeout=WAIT_SECONDS)
-    assert last.returncode == 0, printed.decode()
-    found, expected = read(str(tmp_path / "out")), read(str(swept))
-    assert found.keys() == expected.keys()
-    for number, trial in found.items():
-        assert (trial.settings, trial.status) == (expected[number].settings, expected[number].status)
-        assert trial.metrics == expected[number].metrics
-
-
-def _wait_until(is_time: Any, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while not is_time():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

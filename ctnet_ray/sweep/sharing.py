@@ -1,0 +1,92 @@
+"""What all trials share, made once before them: source series, base model, the frozen tower's states."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pyarrow import fs
+from rich.console import Console
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.comparison import Comparison, entries
+from ctnet_ray.orchestration.launch import run_plans
+from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.sweep import states
+from ctnet_ray.sweep.trial import TrialJob, plans_of
+from ctnet_ray.training.frozen import states_of
+from ctnet_ray.training.plan import RunPlan
+
+_GIB = 1 << 30
+
+
+@contextmanager
+def alone(models: str, console: Console) -> Iterator[None]:
+    """Wait until no other sweep makes what it shares with this one below a models folder.
+
+    Object stores have no locks: there, two sweeps that begin at once may both train the source series.
+
+    Args:
+        models: Root of the model versions.
+        console: Where to say that there is something to wait for.
+    """
+    filesystem, path = storage.resolve(models)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        yield
+        return
+    Path(path).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(path) / "_sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        console.log(f"another sweep makes the source series and states in {path}: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def train(warm_up: Comparison, tracker: Tracker) -> None:
+    """Run source series and base models, as far as they are not on disk.
+
+    Args:
+        warm_up: The comparison, on its warm-up days.
+        tracker: Where to publish.
+
+    Raises:
+        CtnetError: A run failed.
+    """
+    shared = [entry for entry in entries(warm_up) if not entry.builds_on_others]
+    plans = [plan_job(entry.config, tracker, entry.role) for entry in shared]
+    run_plans(plans, warm_up.compute, tracker, warm_up.tracking.models)
+
+
+def compute_states(job: TrialJob, cache_gib: float, console: Console) -> None:
+    """Compute the source tower's states that the default trial reads, as far as they are not on disk.
+
+    Args:
+        job: What the trials share.
+        cache_gib: Room for the states of all sweeps over the same models, GiB.
+        console: Where to say what is done.
+
+    Raises:
+        CtnetError: They do not fit.
+    """
+    if not job.states:
+        return
+    plans: list[RunPlan] = plans_of(job, 0, {})
+    wanted = [own for plan in plans for own in states_of(plan)]
+    if not wanted:
+        return
+    limit = int(cache_gib * _GIB)
+    needed = states.size(plans[0].model, wanted)
+    if needed > limit:
+        raise CtnetError(
+            f"the source tower's states of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
+            f"{cache_gib:g}: raise it, or set it to 0 and each trial runs the tower itself"
+        )
+    states.make_room(job.states, wanted, limit - needed)
+    states.compute(plans[0].model, wanted, job.comparison.compute, console)
