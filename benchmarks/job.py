@@ -14,7 +14,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from unittest import mock
 
@@ -36,6 +37,7 @@ from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import Schema
+from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.state import TrainingState
 from jobs.command import run
@@ -87,6 +89,7 @@ def main(
     table_rows: int = 200_000,
     dim: int = 16,
     threads: int = 1,
+    gpu: bool = False,
 ) -> None:
     """Measure all there is, in the order of the module's description.
 
@@ -102,13 +105,14 @@ def main(
         table_rows: Rows of each feature's table.
         dim: Width of an embedding.
         threads: CPUs, and so torch threads, of the one worker and of the step alone.
+        gpu: Whether both compute on a GPU; the step alone has its batches in the GPU's memory.
     """
     console = Console()
-    console.print(machine_facts(threads))
-    compute = ComputeConfig(cpus_per_worker=threads)
+    console.print(machine_facts(threads) + (f", {torch.cuda.get_device_name()}" if gpu else ""))
+    compute = ComputeConfig(cpus_per_worker=threads, gpu=gpu)
     plain = samples.make_schema(features, table_rows, dim, 0, 0)
     histories = samples.make_schema(features, table_rows, dim, 2, 20)
-    with tempfile.TemporaryDirectory(prefix="ctnet-benchmark-") as root, _one_process(root, threads):
+    with tempfile.TemporaryDirectory(prefix="ctnet-benchmark-") as root, _one_process(threads):
         for name, schema, size in (("plain", plain, rows), ("histories", histories, history_rows)):
             if size:
                 console.print(_throughput(f"{root}/{name}", schema, size, batch_size, compute, repeats))
@@ -138,11 +142,12 @@ def batches_in_memory(day: Manifest, plan: RunPlan, count: int) -> list[Batch]:
 def step_speed(state: TrainingState, held: Sequence[Batch], rows: int) -> Speed:
     """Train on `held` over and over, at least `rows` rows."""
     state.model.train()
-    state.train_step(held[0])
+    state.train_step(held[0]).item()
     steps = math.ceil(rows / len(held[0].label_B))
     started, cpu = time.perf_counter(), time.process_time()
     for index in range(steps):
-        state.train_step(held[index % len(held)])
+        loss = state.train_step(held[index % len(held)])
+    loss.item()  # a GPU is done when it can be read
     rows = steps * len(held[0].label_B)
     return Speed(rows / (time.perf_counter() - started), rows / (time.process_time() - cpu))
 
@@ -181,18 +186,16 @@ def job_times(spans: Sequence[timeline.Span], plan: RunPlan, started: float, sto
     )
 
 
-class _one_process:  # noqa: N801  reads as a function
-    """torch.distributed of this process alone, for the step alone."""
+@contextmanager
+def _one_process(threads: int) -> Iterator[None]:
+    """Have torch.distributed of this process alone, for the step alone."""
+    start_alone(threads)
+    yield
+    dist.destroy_process_group()
 
-    def __init__(self, folder: str, threads: int) -> None:
-        self._file = f"{folder}/process-group"
-        torch.set_num_threads(threads)
 
-    def __enter__(self) -> None:
-        dist.init_process_group("gloo", init_method=f"file://{self._file}", rank=0, world_size=1)
-
-    def __exit__(self, *_: object) -> None:
-        dist.destroy_process_group()
+def _device(compute: ComputeConfig) -> torch.device:
+    return torch.device("cuda" if compute.gpu else "cpu")
 
 
 def _throughput(
@@ -201,8 +204,8 @@ def _throughput(
     """Measure job and step in turns: step, job, step, step, job, step, ..."""
     (day,) = samples.write_days(f"{root}/samples", schema, 1, rows)
     plan = samples.make_plan(root, "step", schema, [day], batch_size, evaluate=False)
-    held = batches_in_memory(day, plan, _BATCHES_IN_MEMORY)
-    state = TrainingState(plan.model, plan.training, torch.device("cpu"))
+    state = TrainingState(plan.model, plan.training, _device(compute))
+    held = [batch.to(state.device) for batch in batches_in_memory(day, plan, _BATCHES_IN_MEMORY)]
     steps, jobs = [], []
     for repeat in range(repeats):
         before = step_speed(state, held, rows // 4)
@@ -233,8 +236,8 @@ def _fixed_cost(
 ) -> Table:
     manifests = samples.write_days(f"{root}/samples", schema, days, rows)
     plan = samples.make_plan(root, "step", schema, manifests, min(batch_size, rows), evaluate=True)
-    state = TrainingState(plan.model, plan.training, torch.device("cpu"))
-    held = batches_in_memory(manifests[0], plan, 1)
+    state = TrainingState(plan.model, plan.training, _device(compute))
+    held = [batch.to(state.device) for batch in batches_in_memory(manifests[0], plan, 1)]
     jobs, costs = [], []
     for repeat in range(repeats):
         speed = step_speed(state, held, 8 * rows).wall

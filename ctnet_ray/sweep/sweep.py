@@ -79,7 +79,7 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
     Raises:
         CtnetError: The sweep can't start, or no trial ended well.
     """
-    started, console = time.monotonic(), open_console(stderr=True)
+    started = time.monotonic()
     _check(what)
     warm_up = warm_up_of(what.comparison)
     with _claimed(what, Path(output)):
@@ -88,15 +88,9 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         default = _default_entry(what, warm_up)
         drawn_from = space.distributions(what.config.space, default.config)
         known = _known(what, warm_up, drawn_from)
-        connect(warm_up.compute)
-        parallel = _parallel(what)
-        job = _job(what, warm_up, output)
-        with sharing.alone(warm_up.tracking.models, console):
-            sharing.train(warm_up, tracker)
-            sharing.compute_states(job, what.config.cache_gib, console)
         unset = {name: _value(default.config.to_dict(), name) for name in _swept(what, known)}
         shown = Shown(warm_up.tracking, what.name, what.config, unset)
-        trials = _tune(what, job, output, known, drawn_from, parallel, shown, console)
+        trials = _walk_trials(what, warm_up, output, known, drawn_from, tracker, shown)
         winner = best(trials, what.config)
         if winner is None:
             shown.finish("", {}, "FAILED")
@@ -227,14 +221,11 @@ def _parallel(what: Sweep) -> int:
     return what.config.parallel_trials or held
 
 
-def _job(what: Sweep, warm_up: Comparison, output: str) -> TrialJob:
-    ended = {number: trial for number, trial in _known_trials(output).items() if trial.status != "running"}
-    root = storage.join(storage.absolute(warm_up.tracking.models), "_states")
+def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
     models = storage.absolute(warm_up.tracking.models)
     own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    return TrialJob(
-        own, what.config.method, what.config.metric, what.name, root if what.config.cache_gib else "", ended
-    )
+    states = storage.join(models, "_states") if what.config.cache_gib else ""
+    return TrialJob(own, what.config.method, what.config.metric, what.name, states, ended)
 
 
 def read(output: str) -> dict[int, Trial]:
@@ -253,28 +244,36 @@ def _known_trials(output: str) -> dict[int, Trial]:
     }
 
 
-def _tune(
+def _walk_trials(
     what: Sweep,
-    job: TrialJob,
+    warm_up: Comparison,
     output: str,
     known: Sequence[Settings],
     drawn_from: Mapping[str, BaseDistribution],
-    parallel: int,
+    tracker: Tracker,
     shown: Shown,
-    console: Any,
 ) -> list[Trial]:
-    """Let Ray Tune walk the trials, and return them in their order."""
-    optuna = what.config.search == "optuna"
+    """Let Ray Tune walk the trials that are not at their ends, and return all in their order."""
+    optuna, console = what.config.search == "optuna", open_console(stderr=True)
     total = what.config.trials if optuna else len(known)
     trials = _known_trials(output)
-    keeper = Keeper(job, output, trials, total, shown, console)
-    earlier = [trials[number].settings for number in range(len(known), len(trials))]
-    suggestions = search.Suggestions(
-        what.config, known, drawn_from if optuna else {}, earlier, keeper.remember
-    )
-    days = (job.comparison.what.last_scored_day - job.comparison.what.first_scored_day).days + 1
-    _fit(what, job, suggestions, search.scheduler(what.config, days), total, parallel, keeper)
-    return [keeper.trials[number] for number in sorted(keeper.trials)]
+    ended = {number: trial for number, trial in trials.items() if trial.status != "running"}
+    if len(ended) < total:
+        connect(warm_up.compute)
+        parallel = _parallel(what)
+        job = _job(what, warm_up, ended)
+        with sharing.alone(warm_up.tracking.models, console):
+            sharing.train(warm_up, tracker)
+            sharing.compute_states(job, what.config.cache_gib, console)
+        keeper = Keeper(job, output, trials, total, shown, console)
+        earlier = [trials[number].settings for number in range(len(known), len(trials))]
+        suggestions = search.Suggestions(
+            what.config, known, drawn_from if optuna else {}, earlier, keeper.remember
+        )
+        days = (warm_up.what.last_scored_day - warm_up.what.first_scored_day).days + 1
+        _fit(what, job, suggestions, search.scheduler(what.config, days), total, parallel, keeper)
+        trials = keeper.trials
+    return [trials[number] for number in sorted(trials)]
 
 
 def _fit(

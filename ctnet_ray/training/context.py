@@ -36,7 +36,8 @@ def start_alone(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     if not dist.is_initialized():
         group = f"file://{tempfile.mkdtemp()}/group"
-        dist.init_process_group("gloo", init_method=group, rank=0, world_size=1)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, init_method=group, rank=0, world_size=1)
 
 
 class LocalContext:

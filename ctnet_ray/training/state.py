@@ -5,6 +5,7 @@ replicated, its gradient averaged by DDP, and updated by AdamW. The frozen sourc
 """
 
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torchrec import EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.comm import get_local_size
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper, get_default_sharders
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
@@ -60,7 +62,7 @@ class TrainingState:
         for name, tables in _trained_tables(model):
             rate = config.embedding_learning_rate * _multiple(embedding_rates, name)
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
-        self.model = _shard(model, device, some_unused=bool(plan.domains))
+        self.model = _shard(model, device, config.batch_size, some_unused=bool(plan.domains))
         named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
         self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         groups = _by_rate(self._dense, dense_rates)
@@ -188,34 +190,53 @@ def _multiple(multiples: Mapping[str, float], name: str) -> float:
     return next((multiple for prefix, multiple in multiples.items() if name.startswith(prefix)), 1.0)
 
 
-def _shard(model: nn.Module, device: torch.device, some_unused: bool) -> DistributedModelParallel:
+def _shard(
+    model: nn.Module, device: torch.device, batch_size: int, some_unused: bool
+) -> DistributedModelParallel:
     """Spread the tables over the workers, by TorchRec's plan.
 
     Args:
         model: The model.
         device: Where this worker computes.
+        batch_size: Rows of a step over all workers.
         some_unused: Whether a step may leave parameters out, as one domain's batch does the other's network.
     """
     # A static graph spares DDP a search at every step, where every step uses the same parameters.
     wrapper = DefaultDataParallelWrapper(static_graph=not some_unused, find_unused_parameters=some_unused)
-    if dist.get_world_size() > 1:
-        return DistributedModelParallel(model, device=device, data_parallel_wrapper=wrapper)
+    workers, sharders = dist.get_world_size(), get_default_sharders()
+    collections = [module for module in model.modules() if isinstance(module, EmbeddingCollection)]
     # One worker has no one to share a table with: whole tables spare the bucketing of row numbers, 8 % of a
     # step. Nothing else differs: parameters, their names and what becomes of them are the same.
-    collections = [module for module in model.modules() if isinstance(module, EmbeddingCollection)]
     whole = {
         table.name: ParameterConstraints(sharding_types=["table_wise"])
         for collection in collections
         for table in collection.embedding_configs()
     }
-    sharders = get_default_sharders()
     planner = EmbeddingShardingPlanner(
-        topology=Topology(world_size=1, compute_device=device.type, local_world_size=1), constraints=whole
+        topology=_topology(device),
+        batch_size=max(batch_size // workers, 1),
+        constraints=whole if workers == 1 else None,
     )
+    assert dist.group.WORLD  # noqa: S101  (for the type checker)
     return DistributedModelParallel(
         model,
         device=device,
-        plan=planner.plan(model, sharders),
+        plan=planner.collective_plan(model, sharders, dist.group.WORLD),
         sharders=sharders,
         data_parallel_wrapper=wrapper,
     )
+
+
+def _topology(device: torch.device) -> Topology:
+    """Describe the workers' memory to the planner.
+
+    On GPUs it is what is free: tables that do not fit into it lie in the host's memory, behind a cache on the
+    GPU (UVM caching). TorchRec's own idea of it is 32 GiB whatever the GPU.
+    """
+    workers = dist.get_world_size()
+    here = get_local_size(workers) if workers > 1 else 1
+    memory = {}
+    if device.type == "cuda":
+        memory["hbm_cap"] = torch.cuda.mem_get_info(device)[0]
+        memory["ddr_cap"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // here
+    return Topology(world_size=workers, compute_device=device.type, local_world_size=here, **memory)

@@ -85,6 +85,7 @@ def test_job_needs_the_token_and_does_what_the_command_does(world: World, head: 
     assert "error: data.last_day 2022-04-01 is before data.first_day 2022-04-25" in failed.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_is_submitted_like_a_job(world: World, head: Head, tmp_path: Path) -> None:
     own = world.copied_to(tmp_path)
     folder = tmp_path / "working"

@@ -90,14 +90,14 @@ def _same_as_never_killed(own: World, trained: Trained, folder: str) -> None:
 
 
 def _kill_when(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
-    """Kill a driver as the system does when memory is short, then see that its Ray goes with it."""
+    """Kill a driver as the system does when memory is short, and what is left of its Ray after a while."""
     driver = psutil.Process(process.pid)
     _wait_for(lambda: is_time() or process.poll() is not None)
     assert process.poll() is None, process.communicate()[0]
     rest = driver.children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    _, alive = psutil.wait_procs(rest, timeout=30)
+    _, alive = psutil.wait_procs(rest, timeout=5)
     for child in alive:
         child.kill()
 

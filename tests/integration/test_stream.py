@@ -20,7 +20,7 @@ def test_a_stream_rests_while_its_tables_wait(
     def units(day: date, seed: int) -> list:
         return [plan_reading(store.manifest("feed", day), rank=0, world_size=1, batch_size=64, seed=(seed,))]
 
-    readings = [reading for seed in range(30) for day in DAYS for reading in units(day, seed)]
+    readings = [reading for seed in range(10) for day in DAYS for reading in units(day, seed)]
     steps: list[float] = []
     rest = stream_module._Rest.on_execution_step
     monkeypatch.setattr(

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 
+from ctnet_ray.training.context import start_alone
 from tests.unit.loop_world import World, make_world
 
 
 @pytest.fixture(scope="session")
-def process_group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One gloo process group of this process alone, for the whole session."""
-    folder = tmp_path_factory.mktemp("group")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=0, world_size=1)
+def process_group() -> Iterator[None]:
+    """A process group of this process alone, for the whole session."""
+    start_alone(torch.get_num_threads())
     yield
     dist.destroy_process_group()
 

@@ -26,7 +26,7 @@ from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Tower
 from ctnet_ray.training import checkpoints, loop
-from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.context import Context, LocalContext
 from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.records import EvaluationRecord, StepRecord, read_steps, version_folder
 from ctnet_ray.training.state import TrainingState
@@ -126,10 +126,10 @@ def make_world(root: Path) -> World:
     return world
 
 
-def walk(planned: RunPlan) -> RunPlan:
+def walk(planned: RunPlan, context: Context | None = None) -> RunPlan:
     """Run a plan in this process."""
     planned.record.write(planned.folder)
-    loop.run(planned, LocalContext())
+    loop.run(planned, context or LocalContext())
     return planned
 
 
