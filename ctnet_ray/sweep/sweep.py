@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 from ctnet_ray import storage
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import variants
+from ctnet_ray.methods import registry, variants
 from ctnet_ray.methods.variants import START
 from ctnet_ray.orchestration.comparison import Comparison, compare, entries
 from ctnet_ray.orchestration.groups import count_groups
@@ -64,6 +64,7 @@ class Sweep:
         return self.config.name or f"sweep_{self.digest[:6]}"
 
 
+_PLACEMENT = "transfer.adapters.placement"  #: empty: the method's own
 _NOT_DECIDING = ("parallel_trials", "gpu_share", "cache_gib")
 
 
@@ -88,7 +89,7 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         default = _default_entry(what, warm_up)
         drawn_from = space.distributions(what.config.space, default.config)
         known = _known(what, warm_up, drawn_from)
-        unset = {name: _value(default.config.to_dict(), name) for name in _swept(what, known)}
+        unset = _unset(what, default.config.to_dict(), known)
         shown = Shown(warm_up.tracking, what.name, what.config, unset)
         trials = _walk_trials(what, warm_up, output, known, drawn_from, tracker, shown)
         winner = best(trials, what.config)
@@ -196,8 +197,13 @@ def _preset(settings: Mapping[str, Any], what: Sweep) -> Settings:
     return own
 
 
-def _swept(what: Sweep, known: Sequence[Settings]) -> list[str]:
-    return list(dict.fromkeys((*what.config.space, *(name for own in known for name in own))))
+def _unset(what: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) -> Settings:
+    """Return what swept settings are where a trial leaves them alone."""
+    swept = dict.fromkeys((*what.config.space, *(name for own in known for name in own)))
+    unset = {name: _value(default, name) for name in swept}
+    if _PLACEMENT in unset and not unset[_PLACEMENT]:
+        unset[_PLACEMENT] = list(registry.method(what.config.method).placement)
+    return unset
 
 
 def _value(config: Mapping[str, Any], name: str) -> Any:

@@ -66,7 +66,8 @@ def test_mlflow_shows_a_run_a_trial_with_its_days(world: World, swept: Path) -> 
         assert run.data.params["transfer.adapters.gate"] == trial.settings.get(
             "transfer.adapters.gate", "glu"
         )
-        assert "transfer.adapters.placement" in run.data.params
+        placement = trial.settings.get("transfer.adapters.placement", ["hidden"])  # the method's own
+        assert run.data.params["transfer.adapters.placement"] == str(placement)
 
 
 def test_a_sweep_that_is_done_does_nothing_again(
