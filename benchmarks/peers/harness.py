@@ -1,0 +1,87 @@
+"""What a peer's script is told and what it tells: nothing here needs more than the standard library.
+
+A script runs in an environment of its own, where this project is not installed:
+
+    PYTHON benchmarks/peers/peer_torch.py '{"data": ...}'
+
+It prints one line of JSON last, with train_seconds, rows, loss, peak_mib and all_mib (`tell`).
+"""
+
+import json
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The task: binary classification of rows with one row number for each feature."""
+
+    data: str
+    """Parquet file: columns f00, f01, ... (int64, 0 to table_rows - 1) and label (int8)."""
+    rows: int
+    features: int
+    table_rows: int
+    """Rows of each feature's table."""
+    dim: int
+    """Width of an embedding."""
+    hidden: list[int]
+    """Widths of the MLP's hidden layers."""
+    batch_size: int
+    kind: str = ""
+    """Which of a script's ways."""
+
+    @property
+    def names(self) -> list[str]:
+        """Return the features' columns."""
+        return [f"f{index:02d}" for index in range(self.features)]
+
+
+def read_spec() -> Spec:
+    """Return what the command line says."""
+    return Spec(**json.loads(sys.argv[1]))
+
+
+class Clock:
+    """Times training: from the first batch's end to the last's, like the project's own jobs."""
+
+    def __init__(self) -> None:
+        self._started = 0.0
+        self._rows = 0
+        self._first = 0
+
+    def batch(self, rows: int) -> None:
+        """Note that a batch was trained on."""
+        if not self._started:
+            self._started, self._first = time.perf_counter(), rows
+        self._rows += rows
+        self._last = time.perf_counter()
+
+    def tell(self, loss: float) -> None:
+        """Print what was measured."""
+        tell(self._last - self._started, self._rows - self._first, loss)
+
+
+def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0, all_mib: float = 0.0) -> None:
+    """Print what was measured.
+
+    Args:
+        seconds: Of training on `rows` rows.
+        rows: How many they were.
+        loss: Mean loss of the last batch.
+        peak_mib: Peak memory of the process that trains; without: of this process.
+        all_mib: Peak memory of all processes; without: that of the process that trains.
+    """
+    peak_mib = peak_mib or _peak_mib()
+    found = {"train_seconds": seconds, "rows": rows, "loss": loss, "peak_mib": peak_mib}
+    print(json.dumps({**found, "all_mib": all_mib or peak_mib}))
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,64 @@
+"""This project: a whole job through Ray and MLflow, as `jobs.train_target` runs it. kind: job, or step.
+
+`step` is its training step alone, on batches that are encoded already.
+"""
+
+import logging
+import tempfile
+import time
+from dataclasses import replace
+
+import torch
+from harness import Spec, read_spec, tell
+
+from benchmarks import samples
+from benchmarks.job import batches_in_memory, run_job
+from benchmarks.memory import Sampler
+from ctnet_ray.config import ComputeConfig, ModelConfig
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.training.context import start_alone
+from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.state import TrainingState
+
+_HELD = 32  #: batches that the step alone is given, over and over
+
+
+def make_plan(spec: Spec, root: str) -> RunPlan:
+    """Plan one day of the samples beside the Parquet file, where `__main__` has written them."""
+    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, 0, 0)
+    day = SampleStore(spec.data.rsplit("/", 1)[0] + "/samples").manifest(samples.DOMAIN, samples.FIRST_DAY)
+    plan = samples.make_plan(root, "job", schema, [day], spec.batch_size, evaluate=False)
+    model = replace(plan.model, config=ModelConfig(hidden=tuple(spec.hidden)))
+    return replace(plan, model=model)
+
+
+def main() -> None:
+    """Train one epoch."""
+    spec = read_spec()
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="ctnet-peers-") as root:
+        plan = make_plan(spec, root)
+        if spec.kind == "step":
+            _step(spec, plan)
+            return
+        with Sampler() as sampler:
+            times = run_job(plan, ComputeConfig())
+        rows = spec.rows - spec.batch_size
+        tell(rows / times.speed.wall, rows, 0.0, sampler.peaks.trainer_rss, sampler.peaks.all_processes)
+
+
+def _step(spec: Spec, plan: RunPlan) -> None:
+    start_alone()
+    state = TrainingState(plan.model, plan.training, torch.device("cpu"))
+    held = batches_in_memory(plan.steps[0].day, plan, _HELD)
+    state.model.train()
+    loss = state.train_step(held[0])
+    steps = spec.rows // spec.batch_size
+    started = time.perf_counter()
+    for index in range(steps):
+        loss = state.train_step(held[index % len(held)])
+    tell(time.perf_counter() - started, steps * spec.batch_size, loss.item() / spec.batch_size)
+
+
+if __name__ == "__main__":
+    main()
