@@ -33,13 +33,13 @@ lint: $(READY)  ## Style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)  ## Unit tests: no Ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow"
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 	$(BIN)/python -m pytest tests/integration -m "not slow"
 
-slow: $(READY)  ## Integration tests of many minutes, which CI leaves out
-	$(BIN)/python -m pytest tests/integration -m slow
+slow: $(READY)  ## Tests of many minutes, which CI leaves out
+	$(BIN)/python -m pytest tests -m slow
 
 demo: $(READY)  ## A small world, its source series, base and CTNet, and what CTNet brings (minutes)
 	@$(BIN)/python -m jobs.demo

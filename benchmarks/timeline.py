@@ -33,8 +33,8 @@ class Span:
 class TimedContext(RayContext):
     """A context that notes the time, and writes what it noted into the run's folder after every step."""
 
-    def __init__(self, board: Any, group: int) -> None:
-        super().__init__(board, group)
+    def __init__(self, launch: Launch) -> None:
+        super().__init__(launch)
         self._spans: list[list[Any]] = []
         self._cpu = 0.0  # CPU time at the start of the last span
 

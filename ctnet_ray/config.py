@@ -184,6 +184,10 @@ class TransferConfig:
     """Networks of joint training."""
 
 
+Sharding = Literal["table_wise", "row_wise", "column_wise"]
+SHARDING: tuple[Sharding, ...] = get_args(Sharding)
+
+
 @dataclass(frozen=True)
 class ComputeConfig:
     """What a run may use of the cluster."""
@@ -198,6 +202,8 @@ class ComputeConfig:
     """Worker groups that walk runs side by side; 0: as many as the cluster's CPUs and GPUs hold."""
     max_failures: int = 2
     """Worker failures after which the run gives up; each is followed by a resumption from the last step."""
+    sharding: tuple[Sharding, ...] = SHARDING
+    """Ways to spread embedding tables over several workers; TorchRec's planner chooses one for each table."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _walk_group(groups: Groups, group: int) -> None:
 
 def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
     compute = groups.compute
-    launch = Launch(groups.plans, groups.board, group, compute.cpus_per_worker, groups.keep_going)
+    launch = Launch(groups.plans, groups.board, group, compute, groups.keep_going)
     work = storage.digest([plan.record.run for plan in groups.plans])[:12]
     return TorchTrainer(
         train,  # type: ignore[arg-type]

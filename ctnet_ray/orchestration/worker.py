@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from ray.exceptions import RayError
 
+from ctnet_ray.config import ComputeConfig, Sharding
 from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
@@ -33,7 +34,7 @@ class Launch:
     """Handle of the `Board` actor."""
     group: int
     """Which group this is."""
-    cpus_per_worker: float
+    compute: ComputeConfig
     keep_going: bool
     """Whether the group goes on with the next run when one fails."""
 
@@ -42,17 +43,17 @@ class RayContext:
     """The loop's view of Ray.
 
     Args:
-        board: Handle of the `Board` actor.
-        group: Which group this worker belongs to.
+        launch: What the group was told.
     """
 
-    def __init__(self, board: Any, group: int) -> None:
+    def __init__(self, launch: Launch) -> None:
         self._context = ray.train.get_context()
         self.rank = self._context.get_world_rank()
         self.world_size = self._context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self._board = board
-        self._group = group
+        self.sharding: Sequence[Sharding] = launch.compute.sharding
+        self._board = launch.board
+        self._group = launch.group
         self._said = 0.0
         self._stream: Generator[pa.Table, None, None] | None = None
 
@@ -108,8 +109,8 @@ def train(config: dict[str, Launch]) -> None:
         config: {"launch": what to do}.
     """
     launch = config["launch"]
-    torch.set_num_threads(math.ceil(launch.cpus_per_worker))
-    context = RayContext(launch.board, launch.group)
+    torch.set_num_threads(math.ceil(launch.compute.cpus_per_worker))
+    context = RayContext(launch)
     while (index := context.take()) is not None:
         _walk(index, launch, context)
         context.clean_up()

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
+from ctnet_ray.config import SHARDING, Sharding
 from ctnet_ray.samples.reading import Reading, read_local
 
 
@@ -17,6 +18,8 @@ class Context(Protocol):
     rank: int
     world_size: int
     device: torch.device
+    sharding: Sequence[Sharding]
+    """How tables may be spread over the workers."""
 
     def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read the units of readings in order, one table a unit."""
@@ -46,6 +49,7 @@ class LocalContext:
     rank = 0
     world_size = 1
     device = torch.device("cpu")
+    sharding: Sequence[Sharding] = SHARDING
 
     def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read in this process."""

@@ -77,7 +77,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
     steps = _remaining(plan, done)
     if not steps:
         return
-    state = TrainingState(plan.model, plan.training, context.device)
+    state = TrainingState(plan.model, plan.training, context.device, context.sharding)
     progress = _Progress(None, 0, {})
     reader = _Reader(plan, steps, done, context)
     for step in steps:

@@ -7,7 +7,7 @@ replicated, its gradient averaged by DDP, and updated by AdamW. The frozen sourc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from ctnet_ray.batch import Batch
-from ctnet_ray.config import TrainingConfig
+from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
 from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.training import cpu_backward
@@ -45,9 +45,16 @@ class TrainingState:
         plan: The model.
         config: Optimisers and seed.
         device: Where this worker computes.
+        sharding: Ways to spread a table over the workers that TorchRec's planner may choose from.
     """
 
-    def __init__(self, plan: ModelPlan, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self,
+        plan: ModelPlan,
+        config: TrainingConfig,
+        device: torch.device,
+        sharding: Sequence[Sharding] = SHARDING,
+    ) -> None:
         cpu_backward.install()
         self.config = config
         self.device = device
@@ -62,7 +69,7 @@ class TrainingState:
         for name, tables in _trained_tables(model):
             rate = config.embedding_learning_rate * _multiple(embedding_rates, name)
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
-        self.model = _shard(model, device, config.batch_size, some_unused=bool(plan.domains))
+        self.model = _shard(model, device, sharding, config.batch_size, some_unused=bool(plan.domains))
         named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
         self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         groups = _by_rate(self._dense, dense_rates)
@@ -191,13 +198,14 @@ def _multiple(multiples: Mapping[str, float], name: str) -> float:
 
 
 def _shard(
-    model: nn.Module, device: torch.device, batch_size: int, some_unused: bool
+    model: nn.Module, device: torch.device, sharding: Sequence[Sharding], batch_size: int, some_unused: bool
 ) -> DistributedModelParallel:
     """Spread the tables over the workers, by TorchRec's plan.
 
     Args:
         model: The model.
         device: Where this worker computes.
+        sharding: What the planner may choose from.
         batch_size: Rows of a step over all workers.
         some_unused: Whether a step may leave parameters out, as one domain's batch does the other's network.
     """
@@ -207,15 +215,16 @@ def _shard(
     collections = [module for module in model.modules() if isinstance(module, EmbeddingCollection)]
     # One worker has no one to share a table with: whole tables spare the bucketing of row numbers, 8 % of a
     # step. Nothing else differs: parameters, their names and what becomes of them are the same.
-    whole = {
-        table.name: ParameterConstraints(sharding_types=["table_wise"])
+    allowed: list[str] = ["table_wise"] if workers == 1 else [*sharding]
+    constraints = {
+        table.name: ParameterConstraints(sharding_types=allowed)
         for collection in collections
         for table in collection.embedding_configs()
     }
     planner = EmbeddingShardingPlanner(
         topology=_topology(device),
         batch_size=max(batch_size // workers, 1),
-        constraints=whole if workers == 1 else None,
+        constraints=constraints,
     )
     assert dist.group.WORLD  # noqa: S101  (for the type checker)
     return DistributedModelParallel(

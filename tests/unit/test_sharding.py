@@ -1,0 +1,80 @@
+"""Workers that share the tables end where one worker does, however the planner spreads them.
+
+Started as a script, this file is one of the workers.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
+from ctnet_ray.training import checkpoints
+from ctnet_ray.training.state import TrainingState
+from tests.unit.test_checkpoints import ROWS, batch, locals_of, plan
+from tests.unit.workers import as_worker
+
+STEPS = 5
+WAYS: dict[str, tuple[Sharding, ...]] = {**{way: (way,) for way in SHARDING}, "planner": SHARDING}
+# Softmax takes no notice of a bias: its gradient is rounding, which Adam makes as large as any other.
+NO_GRADIENT = "score.2.bias"
+CPU = torch.device("cpu")
+
+
+def made(*sharding: Sharding) -> TrainingState:
+    return TrainingState(plan(), TrainingConfig(dense_learning_rate=0.01), CPU, sharding or SHARDING)
+
+
+def every(state: TrainingState) -> dict[str, Any]:
+    """Return all tensors, the frozen tower's too: a version would leave those out."""
+    return {**state.parameters(), **state.optimizer_tensors()}
+
+
+def work(rank: int, world_size: int, folder: Path) -> None:
+    """Start from the version of one worker, take steps on parts of the same batches, and write a version."""
+    found = {}
+    for name, sharding in WAYS.items():
+        state = made(*sharding)
+        chosen = [own.sharding_type for tables in state.model.plan.plan.values() for own in tables.values()]
+        checkpoints.load(str(folder / "start"), every(state))
+        rows = ROWS // world_size
+        losses = []
+        for _ in range(STEPS):
+            loss = state.train_step(batch(rank * rows, (rank + 1) * rows))
+            dist.all_reduce(loss)
+            losses.append(loss.item())
+        checkpoints.save(str(folder / f"{name}-{world_size}"), every(state), {"step": STEPS})
+        found[name] = {"chosen": chosen, "losses": losses}
+    if rank == 0:
+        (folder / f"{world_size}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_workers_end_where_one_does_however_tables_are_spread(
+    tmp_path: Path, run_workers: Callable[..., None], process_group: None, workers: int
+) -> None:
+    one = made()
+    checkpoints.save(str(tmp_path / "start"), every(one), {"step": 0})
+    losses = [one.train_step(batch()).item() for _ in range(STEPS)]
+    run_workers(__file__, workers, tmp_path)
+    found = json.loads((tmp_path / f"{workers}.json").read_text())
+    for name in WAYS:
+        assert set(found[name]["chosen"]) <= set(WAYS[name])
+        assert found[name]["losses"] == pytest.approx(losses, abs=1e-6 * ROWS)  # losses are sums
+        # What several workers wrote, one reads.
+        read = made()
+        checkpoints.load(str(tmp_path / f"{name}-{workers}"), every(read))
+        tensors, expected = locals_of(every(read)), locals_of(every(one))
+        assert tensors.keys() == expected.keys()
+        for key, tensor in tensors.items():
+            if NO_GRADIENT not in key:
+                furthest = (tensor - expected[key]).abs().max().item()
+                assert furthest < 1e-6, f"{name}: {key} is {furthest} away"
+
+
+if __name__ == "__main__":
+    as_worker(work)
