@@ -7,20 +7,50 @@ the trainer maps them without a copy. One dataset covers all readings of a run, 
 
 import time
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray.data
-from ray.data import DataContext, ExecutionResources
+from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data.block import BlockMetadata
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.reading import Reading, read_unit
+from ctnet_ray.samples.reading import Reading, Unit, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
 LOOKAHEAD_BYTES = 256 << 20  #: object store that one trainer's stream may fill
 REST_SECONDS = 0.05  #: rest of Ray Data's executor between two looks at its tasks
+
+
+class _Units(Datasource):
+    """Units, as Ray Data knows sources: one task reads one unit into one block."""
+
+    def __init__(self, units: Sequence[Unit], columns: Sequence[str]) -> None:
+        super().__init__()
+        self._units = units
+        self._columns = columns
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Say that nobody knows."""
+        return None
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return a task a unit."""
+        return [
+            ReadTask(partial(_read, unit, self._columns), BlockMetadata(None, None, None, None))
+            for unit in self._units
+        ]
+
+
+def _read(unit: Unit, columns: Sequence[str]) -> list[pa.Table]:
+    try:
+        return [read_unit(unit, columns)]
+    except CtnetError as error:
+        # Raised here, it would reach the trainer as a traceback of Ray's in which its type is lost.
+        return [pa.table({_ERROR: [str(error)]})]
 
 
 class _Rest(ExecutionCallback):
@@ -63,17 +93,9 @@ def stream(
     context.execution_options.resource_limits = limits
     # A unit is a block is a table: nothing may be cut or put together on the way.
     context.target_max_block_size = None
-    chosen = list(columns)
-
-    def read(batch: dict[str, np.ndarray]) -> pa.Table:
-        try:
-            return read_unit(units[int(batch["unit"][0])], chosen)
-        except CtnetError as error:
-            # Raised here, it would reach the trainer as a traceback of Ray's in which its type is lost.
-            return pa.table({_ERROR: [str(error)]})
-
-    dataset = ray.data.range(len(units), override_num_blocks=len(units)).rename_columns({"id": "unit"})
-    dataset = dataset.map_batches(read, batch_size=None, num_cpus=cpus)  # type: ignore[arg-type]
+    dataset = ray.data.read_datasource(
+        _Units(units, tuple(columns)), num_cpus=cpus, override_num_blocks=len(units)
+    )
     for table in dataset.iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES
     ):

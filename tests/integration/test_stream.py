@@ -4,6 +4,7 @@ import time
 from datetime import date
 
 import pytest
+import ray
 
 from ctnet_ray.samples import stream as stream_module
 from ctnet_ray.samples.reading import plan_reading
@@ -33,3 +34,21 @@ def test_a_stream_rests_while_its_tables_wait(
     assert 0 < len(waited) <= 1 / stream_module.REST_SECONDS  # without a rest thousands
     rows = first.num_rows + sum(table.num_rows for table in tables)
     assert rows == sum(reading.rows for reading in readings)
+
+
+def test_half_a_cpu_is_enough_to_read_with(world: World, cluster: None) -> None:
+    """Ray Data gave each unit a task of a whole CPU first: a node with less to spare never read."""
+
+    @ray.remote
+    class Trainer:
+        def is_there(self) -> bool:
+            return True
+
+    free = ray.cluster_resources()["CPU"] - 0.5
+    trainer = Trainer.options(num_cpus=free).remote()
+    assert ray.get(trainer.is_there.remote())
+    day = SampleStore(world.store).manifest("feed", DAYS[0])
+    reading = plan_reading(day, rank=0, world_size=1, batch_size=64)
+    tables = stream_module.stream([reading], ["item"], cpus=0.5)
+    assert sum(table.num_rows for table in tables) == reading.rows
+    ray.kill(trainer)

@@ -1,0 +1,113 @@
+"""What a second tower costs: a step and a scoring of CTNet against the base model's, taken in turns.
+
+Both towers have the same features and widths. CTNet has adapters on every hidden layer and the logit; the
+frozen tower computes what they read. With shared attention the source's serves both towers.
+
+    python -m benchmarks.towers
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks import samples
+from benchmarks.job import batches_in_memory, machine_facts
+from ctnet_ray.batch import Batch
+from ctnet_ray.config import AdapterConfig, TransferConfig
+from ctnet_ray.models.ctnet import SharedAttention
+from ctnet_ray.schema import Schema
+from ctnet_ray.training.context import start_alone
+from ctnet_ray.training.plan import ModelPlan, RunPlan
+from ctnet_ray.training.state import TrainingState
+from jobs.command import run
+
+_HELD = 8  #: batches in memory
+BASE = "base"
+
+
+def main(
+    rows: int = 131_072,
+    repeats: int = 5,
+    batch_size: int = 4096,
+    features: int = 20,
+    table_rows: int = 200_000,
+    dim: int = 16,
+    threads: int = 1,
+) -> None:
+    """Measure training and scoring, without histories and with two.
+
+    Args:
+        rows: Rows of one measurement.
+        repeats: Rounds; each model is measured once in each, and medians are printed.
+        batch_size: Rows of a step.
+        features: Number of categorical features.
+        table_rows: Rows of each feature's table.
+        dim: Width of an embedding.
+        threads: torch threads.
+    """
+    console = Console()
+    console.print(machine_facts(threads))
+    start_alone(threads)
+    for histories in (0, 2):
+        schema = samples.make_schema(features, table_rows, dim, histories, 20)
+        console.print(_compare(schema, rows, repeats, batch_size))
+
+
+def models(base: ModelPlan) -> dict[str, ModelPlan]:
+    """Return the base model and CTNets over a source tower of its own kind, by name."""
+    transfer = TransferConfig(method="ctnet", adapters=AdapterConfig(placement=("hidden", "logit")))
+    source = (base.schema, base.config)
+    ctnet = replace(base, kind="ctnet", reads="target", source=source, transfer=transfer)
+    found = {BASE: base, "ctnet": ctnet}
+    sequences = tuple(feature.name for feature in base.schema.features if feature.attends_to)
+    if sequences:
+        found["ctnet, shared attention"] = replace(ctnet, shared=SharedAttention(sequences, "source"))
+    return found
+
+
+def _compare(schema: Schema, rows: int, repeats: int, batch_size: int) -> Table:
+    with tempfile.TemporaryDirectory(prefix="ctnet-towers-") as root:
+        (day,) = samples.write_days(root, schema, 1, _HELD * batch_size)
+        plan = samples.make_plan(root, "towers", schema, [day], batch_size, evaluate=False)
+        states, held = {}, {}
+        for name, model in models(plan.model).items():
+            own: RunPlan = replace(plan, model=model)
+            states[name] = TrainingState(model, plan.training, torch.device("cpu"))
+            held[name] = batches_in_memory(day, own, _HELD)
+    work = {"train": lambda state: state.train_step, "score": lambda state: state.score}
+    seconds: dict[tuple[str, str], list[float]] = {(kind, name): [] for kind in work for name in states}
+    steps = max(rows // batch_size, 1)
+    for _ in track(range(repeats), console=Console(stderr=True), description="rounds"):
+        for kind, of in work.items():
+            for name, state in states.items():
+                state.model.train(kind == "train")
+                seconds[kind, name].append(_time(of(state), held[name], steps))
+    return _table(seconds, steps * batch_size, sum(f.kind == "sequence" for f in schema.features))
+
+
+def _time(step: Callable[[Batch], torch.Tensor], held: Sequence[Batch], steps: int) -> float:
+    step(held[0])
+    started = time.perf_counter()
+    for index in range(steps):
+        step(held[index % len(held)])
+    return time.perf_counter() - started
+
+
+def _table(seconds: dict[tuple[str, str], list[float]], rows: int, histories: int) -> Table:
+    table = Table("", "rows/s", "seconds against base's", title=f"{histories} click histories")
+    for (kind, name), own in seconds.items():
+        ratios = [one / base for one, base in zip(own, seconds[kind, BASE], strict=True)]
+        shown = f"{statistics.median(ratios):.2f} ({' '.join(f'{ratio:.2f}' for ratio in ratios)})"
+        table.add_row(f"{kind}: {name}", f"{rows / statistics.median(own):,.0f}", shown)
+    return table
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")

@@ -1,0 +1,114 @@
+"""Ray nodes as processes of their own: own ports, own folders, one token. Only these are ended."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+RAY = str(Path(sys.executable).parent / "ray")
+TOKEN = "0123456789abcdef" * 4
+START_SECONDS = 120
+JOB_SECONDS = 400
+
+
+@dataclass(frozen=True)
+class Head:
+    """A Ray head with its dashboard."""
+
+    address: str
+    """Of its dashboard, which takes jobs."""
+    nodes_address: str
+    """Where other nodes join."""
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def head_node(cpus: int) -> Iterator[Head]:
+    """Start a head that asks for TOKEN."""
+    port, dashboard = _free_ports(2)
+    options = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
+    with _node(options, cpus) as process:
+        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", process)
+
+
+@contextmanager
+def worker_node(head: Head, cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a node that joins a head."""
+    with _node([f"--address={head.nodes_address}"], cpus) as process:
+        yield process
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a node and all that runs on it, as a machine does that is taken away."""
+    if process.poll() is not None:
+        return
+    node = psutil.Process(process.pid)
+    for started in [node, *node.children(recursive=True)]:
+        started.kill()
+    process.wait()
+
+
+def submit_when_ready(head: Head, folder: Path, job: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit a job, once the head takes jobs, and wait for its end."""
+    until = time.monotonic() + START_SECONDS
+    while True:
+        done = submit(head.address, TOKEN, folder, job)
+        starting = "Failed to connect" in done.stdout or "No available agent" in done.stdout
+        if not starting or time.monotonic() > until:
+            return done
+        time.sleep(2)
+
+
+def submit(address: str, token: str, folder: Path, job: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit a job with a token, or without one, and wait for its end."""
+    command = [RAY, "job", "submit", "--address", address, "--working-dir", str(folder), "--", *job]
+    return subprocess.run(
+        command,
+        env=_environment(token),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=JOB_SECONDS,
+    )
+
+
+@contextmanager
+def _node(options: list[str], cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, for the names of its sockets are
+    command = [RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *options]
+    command += [f"--num-cpus={cpus}", f"--temp-dir={folder}"]
+    command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}"]
+    # Jobs run with the `python` of the shell that started Ray.
+    environment = {**_environment(TOKEN), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (Path(folder) / "start.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield process
+    finally:
+        # Nothing of it is needed any more, and a tidy end takes half a minute.
+        end(process)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(token: str) -> dict[str, str]:
+    """Return an environment with this token, or with none wherever one may lie on this machine."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    mode = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    return {**kept, **mode, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [entry.getsockname()[1] for entry in sockets]
+    for entry in sockets:
+        entry.close()
+    return ports
