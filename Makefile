@@ -33,7 +33,7 @@ lint: $(READY)  ## Style, types, layers
 	$(BIN)/lint-imports --no-cache
 
 unit: $(READY)  ## Unit tests: no Ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 	$(BIN)/python -m pytest tests/integration -m "not slow"

@@ -1,5 +1,6 @@
 """FuxiCTR: its embedding and MLP layers, its Parquet loader (Ray Data), its training step, Adam."""
 
+from tempfile import gettempdir
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ class Dnn(BaseModel):
     """Embeddings side by side into an MLP, as its model zoo's DNN has them."""
 
     def __init__(self, feature_map: FeatureMap, spec: Spec) -> None:
-        super().__init__(feature_map, verbose=0, model_root="/tmp/", metrics=["AUC"])  # noqa: S108  not written
+        super().__init__(feature_map, verbose=0, model_root=gettempdir(), metrics=["AUC"])
         self.embedding_layer = FeatureEmbedding(feature_map, spec.dim)
         self.mlp = MLP_Block(
             input_dim=feature_map.sum_emb_out_dim(),
