@@ -21,9 +21,9 @@ from benchmarks.cpu_time import run_counted
 from benchmarks.job import machine_facts
 from ctnet_ray.config import ComparisonConfig, ComputeConfig, ModelConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.comparison import Comparison, entries
+from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
 from ctnet_ray.sweep.config import SweepConfig
-from ctnet_ray.sweep.sweep import read, warm_up_of
+from ctnet_ray.sweep.sweep import read
 from ctnet_ray.sweep.trials import Trial
 from jobs.command import run
 

@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.comparison import Comparison, Entry, entries
+from ctnet_ray.orchestration.comparison import Comparison, Entry, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.training import loop
@@ -92,11 +92,11 @@ def main(
         methods: Methods to tune, base first if it is among them.
         processes: Trials that run side by side, one core each.
     """
-    warm_up = _warm_up(comparison)
+    tracking = replace(tracking, models=str(Path(output) / "models"), experiment="tune", name="")
+    warm_up = warm_up_of(Comparison(comparison, model, training, source_training, compute, tracking))
     trials = read_grids(grids, methods)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    tracking = replace(tracking, models=str(folder / "models"), experiment="tune", name="")
     settings: dict[str, dict[str, Any]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=start_alone) as pool:
@@ -104,26 +104,14 @@ def main(
             chosen = {name: trials[name] for name in names if name in trials}
             if not chosen:
                 continue
-            what = replace(
-                warm_up, variants=variants(chosen), methods=tuple(variants(chosen)), settings=settings
-            )
-            runs = list(entries(Comparison(what, model, training, source_training, compute, tracking)))
-            results = _results(_run_all(pool, runs, folder, warm_up.first_scored_day), chosen)
+            own = {"variants": variants(chosen), "methods": tuple(variants(chosen)), "settings": settings}
+            runs = list(entries(replace(warm_up, what=replace(warm_up.what, **own))))
+            results = _results(_run_all(pool, runs, folder, warm_up.what.first_scored_day), chosen)
             settings |= {name: best(results, name).settings for name in chosen}
             _show(results, chosen)
     text = yaml.safe_dump({"settings": settings}, sort_keys=False)
     (folder / "settings.yaml").write_text(text)
     Console().print(text)
-
-
-def _warm_up(comparison: ComparisonConfig) -> ComparisonConfig:
-    """Return the comparison of the warm-up days."""
-    if comparison.transfer_day is None:
-        raise CtnetError("benchmarks.tune needs comparison.transfer_day")
-    last = comparison.first_scored_day - timedelta(days=1)
-    return replace(
-        comparison, first_scored_day=comparison.transfer_day + timedelta(days=1), last_scored_day=last
-    )
 
 
 def read_grids(path: str, methods: Iterable[str]) -> Grids:

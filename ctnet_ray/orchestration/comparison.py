@@ -166,6 +166,26 @@ def _config(
     )
 
 
+def warm_up_of(comparison: Comparison) -> Comparison:
+    """Return the comparison of the warm-up days: the scored ones are not read.
+
+    Raises:
+        CtnetError: There are none to score.
+    """
+    what = comparison.what
+    if what.transfer_day is None:
+        raise CtnetError("set comparison.transfer_day: the days behind it are the warm-up")
+    first, last = what.transfer_day + timedelta(days=1), what.first_scored_day - timedelta(days=1)
+    if first > last:
+        raise CtnetError(
+            f"comparison.transfer_day {what.transfer_day} leaves no warm-up day before first_scored_day "
+            f"{what.first_scored_day} to score: set an earlier one"
+        )
+    return replace(
+        comparison, what=replace(what, first_scored_day=first, last_scored_day=last, methods=(), variants={})
+    )
+
+
 def compare(comparison: Comparison, output: str, command: str = "", baseline: str = "base") -> None:
     """Run what is not done yet, then print and log the tables and plots.
 

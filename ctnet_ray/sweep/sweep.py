@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry, variants
 from ctnet_ray.methods.variants import START
-from ctnet_ray.orchestration.comparison import Comparison, compare, entries
+from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
 from ctnet_ray.orchestration.groups import count_groups
 from ctnet_ray.orchestration.launch import connect
 from ctnet_ray.orchestration.planning import model_name
@@ -107,26 +106,6 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         open_console().print("the default won: there is nothing to compare with it on the scored days")
         return
     _score(what, winner, output, command, tracker)
-
-
-def warm_up_of(comparison: Comparison) -> Comparison:
-    """Return the comparison of the warm-up days: the scored ones are not read.
-
-    Raises:
-        CtnetError: There are none to score.
-    """
-    what = comparison.what
-    if what.transfer_day is None:
-        raise CtnetError("a sweep needs comparison.transfer_day: days from the one after it are warm-up")
-    first, last = what.transfer_day + timedelta(days=1), what.first_scored_day - timedelta(days=1)
-    if first > last:
-        raise CtnetError(
-            f"comparison.transfer_day {what.transfer_day} leaves no warm-up day before first_scored_day "
-            f"{what.first_scored_day} to score: set an earlier one"
-        )
-    return replace(
-        comparison, what=replace(what, first_scored_day=first, last_scored_day=last, methods=(), variants={})
-    )
 
 
 def best(trials: Sequence[Trial], config: SweepConfig) -> Trial | None:

@@ -7,9 +7,9 @@ from jsonargparse import auto_cli
 
 import jobs.compare
 import tuning.sweep
-from ctnet_ray.orchestration.comparison import Comparison, entries
+from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
 from ctnet_ray.sweep import space
-from ctnet_ray.sweep.sweep import Sweep, warm_up_of
+from ctnet_ray.sweep.sweep import Sweep
 
 CONFIGS = [
     path

@@ -12,7 +12,7 @@ from rich.console import Console
 from ctnet_ray import storage
 from ctnet_ray.config import ComparisonConfig, ComputeConfig, ModelConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.comparison import Comparison
+from ctnet_ray.orchestration.comparison import Comparison, warm_up_of
 from ctnet_ray.sweep import sweep, trial
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.keeper import Keeper
@@ -48,7 +48,7 @@ def comparison(world: World) -> Comparison:
 
 
 def job(world: World, name: str, states: str = "", **changes: Any) -> TrialJob:
-    made = TrialJob(sweep.warm_up_of(comparison(world)), "ctnet", "auc", name, states, {})
+    made = TrialJob(warm_up_of(comparison(world)), "ctnet", "auc", name, states, {})
     return replace(made, **changes)
 
 
@@ -147,13 +147,13 @@ def test_the_best_trial_finished() -> None:
 
 
 def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
-    what = sweep.warm_up_of(comparison(job_world)).what
+    what = warm_up_of(comparison(job_world)).what
     assert (what.first_scored_day, what.last_scored_day) == (DAYS[3], DAYS[4])
     own = comparison(job_world)
-    with pytest.raises(CtnetError, match=r"a sweep needs comparison\.transfer_day"):
-        sweep.warm_up_of(replace(own, what=replace(own.what, transfer_day=None)))
+    with pytest.raises(CtnetError, match=r"set comparison\.transfer_day"):
+        warm_up_of(replace(own, what=replace(own.what, transfer_day=None)))
     with pytest.raises(CtnetError, match="leaves no warm-up day before first_scored_day 2022-05-06"):
-        sweep.warm_up_of(replace(own, what=replace(own.what, transfer_day=DAYS[4])))
+        warm_up_of(replace(own, what=replace(own.what, transfer_day=DAYS[4])))
 
 
 @dataclass
