@@ -18,19 +18,21 @@ class Peaks:
     trainer_private: float = 0.0
     """Training worker: pages that are its alone (USS)."""
     all_processes: float = 0.0
-    """This process and all below it, shared pages counted once (sum of PSS)."""
+    """The root process and all below it, shared pages counted once (sum of PSS)."""
 
 
 class Sampler:
-    """Samples this process and those below it while the block runs.
+    """Samples a process and those below it while the block runs.
 
     Args:
         seconds: Between two samples.
+        root: Its number; without: this process.
     """
 
-    def __init__(self, seconds: float = 0.5) -> None:
+    def __init__(self, seconds: float = 0.5, root: int | None = None) -> None:
         self.peaks = Peaks()
         self._seconds = seconds
+        self._root = root or os.getpid()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -44,9 +46,13 @@ class Sampler:
 
     def sample(self) -> None:
         """Look once."""
-        root = psutil.Process(os.getpid())
+        try:
+            root = psutil.Process(self._root)
+            tree = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
         total = 0.0
-        for process in [root, *root.children(recursive=True)]:
+        for process in tree:
             try:
                 held, title = process.memory_full_info(), " ".join(process.cmdline())
             except (psutil.NoSuchProcess, psutil.AccessDenied):

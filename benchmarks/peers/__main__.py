@@ -29,6 +29,7 @@ from rich.table import Table
 
 from benchmarks import samples
 from benchmarks.job import machine_facts
+from benchmarks.memory import Sampler
 from benchmarks.peers.harness import Spec
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoder import Encoder
@@ -48,6 +49,8 @@ class Peer:
     kind: str = ""
     package: str = _OWN
     """Its package, pinned; empty: it runs in this project's environment."""
+    needs: tuple[str, ...] = ()
+    """Packages that it imports and does not ask for."""
 
 
 JOB = Peer("ctnet-ray, whole job through Ray", "peer_ours", "job")
@@ -61,7 +64,9 @@ PEERS = {
     "dense": Peer("torch, dense Adam, as it comes", "peer_torch", "dense"),
     "fuxictr": Peer("FuxiCTR 2.3.10", "peer_fuxictr", package="fuxictr==2.3.10"),
     "rechub": Peer("torch-rechub 0.9.0", "peer_rechub", package="torch-rechub==0.9.0"),
-    "deepctr": Peer("DeepCTR-Torch 0.3.0", "peer_deepctr", package="deepctr-torch==0.3.0"),
+    "deepctr": Peer(
+        "DeepCTR-Torch 0.3.0", "peer_deepctr", package="deepctr-torch==0.3.0", needs=("requests",)
+    ),
     "mlp": Peer("limit: the MLP alone", "peer_torch", "mlp"),
     "scan": Peer("limit: the Parquet scan alone", "peer_torch", "scan"),
 }
@@ -78,7 +83,7 @@ class Measured:
     trainer_mib: float
     """Peak resident memory of the process that trains."""
     all_mib: float
-    """Peak of all its processes, shared pages counted once; of a single process, its resident memory."""
+    """Peak of all its processes, shared pages counted once."""
 
 
 def main(
@@ -112,7 +117,7 @@ def main(
         raise CtnetError(f"no peer {unknown[0]!r}: there are {', '.join(PEERS)}")
     console = Console()
     console.print(machine_facts(1) + f", core {core}")
-    pythons = {PEERS[name].package: _python(PEERS[name].package, Path(environments)) for name in peers}
+    pythons = {PEERS[name].package: _python(PEERS[name], Path(environments)) for name in peers}
     found: dict[str, list[Measured]] = {name: [] for name in peers}
     with tempfile.TemporaryDirectory(prefix="ctnet-peers-") as root:
         spec = Spec(f"{root}/rows.parquet", rows, features, table_rows, dim, list(hidden), batch_size)
@@ -124,17 +129,17 @@ def main(
     console.print(_table(found, rows))
 
 
-def _python(package: str, environments: Path) -> str:
+def _python(peer: Peer, environments: Path) -> str:
     """Return the interpreter of a peer's environment, made if it is not there."""
-    if not package:
+    if not peer.package:
         return sys.executable
-    folder = environments.absolute() / package.replace("==", "-")
+    folder = environments.absolute() / peer.package.replace("==", "-")
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         Console(stderr=True).log(f"making {folder} (minutes)")
         venv.create(folder, with_pip=True, clear=True)
         # torch is named, so that it is the build that is used everywhere here.
-        wanted = ["torch==2.13.0", "pyarrow", package]
+        wanted = ["torch==2.13.0", "pyarrow", peer.package, *peer.needs]
         subprocess.run([python, "-m", "pip", "install", "-qq", *wanted], check=True)
         (folder / ".ready").touch()
     return str(python)
@@ -168,7 +173,8 @@ def _measure(peer: Peer, python: str, spec: Spec, core: int) -> Measured:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     psutil.Process(process.pid).cpu_affinity([core])  # children inherit it
-    printed, errors = process.communicate()
+    with Sampler(root=process.pid) as sampler:
+        printed, errors = process.communicate()
     seconds = time.perf_counter() - started
     if process.returncode:
         raise CtnetError(f"{peer.label} failed: {' '.join(errors.split()[-60:])}")
@@ -177,7 +183,7 @@ def _measure(peer: Peer, python: str, spec: Spec, core: int) -> Measured:
         train=result["rows"] / result["train_seconds"],
         whole=spec.rows / seconds,
         trainer_mib=result["peak_mib"],
-        all_mib=result["all_mib"],
+        all_mib=sampler.peaks.all_processes,
     )
 
 

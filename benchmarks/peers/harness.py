@@ -4,7 +4,7 @@ A script runs in an environment of its own, where this project is not installed:
 
     PYTHON benchmarks/peers/peer_torch.py '{"data": ...}'
 
-It prints one line of JSON last, with train_seconds, rows, loss, peak_mib and all_mib (`tell`).
+It prints one line of JSON last, with train_seconds, rows, loss and peak_mib (`tell`).
 """
 
 import json
@@ -64,7 +64,7 @@ class Clock:
         tell(self._last - self._started, self._rows - self._first, loss)
 
 
-def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0, all_mib: float = 0.0) -> None:
+def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0) -> None:
     """Print what was measured.
 
     Args:
@@ -72,11 +72,9 @@ def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0, all_mib:
         rows: How many they were.
         loss: Mean loss of the last batch.
         peak_mib: Peak memory of the process that trains; without: of this process.
-        all_mib: Peak memory of all processes; without: that of the process that trains.
     """
-    peak_mib = peak_mib or _peak_mib()
-    found = {"train_seconds": seconds, "rows": rows, "loss": loss, "peak_mib": peak_mib}
-    print(json.dumps({**found, "all_mib": all_mib or peak_mib}))
+    found = {"train_seconds": seconds, "rows": rows, "loss": loss, "peak_mib": peak_mib or _peak_mib()}
+    print(json.dumps(found))
 
 
 def _peak_mib() -> float:

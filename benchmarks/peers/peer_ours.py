@@ -44,7 +44,7 @@ def main() -> None:
         with Sampler() as sampler:
             times = run_job(plan, ComputeConfig())
         rows = spec.rows - spec.batch_size
-        tell(rows / times.speed.wall, rows, 0.0, sampler.peaks.trainer_rss, sampler.peaks.all_processes)
+        tell(rows / times.speed.wall, rows, 0.0, sampler.peaks.trainer_rss)
 
 
 def _step(spec: Spec, plan: RunPlan) -> None:
