@@ -2,8 +2,8 @@
 
 No model is trained. For each scored day the click rate of every value of an attribute (an item, a tag, a
 bucket of durations) is taken from all days before, shrunk to the mean by `prior` impressions, and is the
-score of the target's rows; its GAUC says whether what a domain prefers inside a user is what the target prefers.
-Below 0.5 for the source and above for the target: knowledge of that attribute hurts when carried over.
+score of the target's rows. Its GAUC says whether what a domain prefers inside a user is what the target
+prefers: below 0.5 for the source and above for the target, knowledge of that attribute hurts.
 
     python -m benchmarks.attribute_rates --store data/kuairand --schema data/kuairand/schema.yaml \
         --source tab1 --target tab0 --first_scored_day 2022-05-02 --last_scored_day 2022-05-08
