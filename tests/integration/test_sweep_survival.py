@@ -10,12 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.reading import plan_reading, read_local
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.schema import GROUP
 from ctnet_ray.sweep.sweep import read, sweep
 from ctnet_ray.sweep.trials import Trial
-from tests.integration.conftest import Trained, World
+from tests.integration.conftest import DAYS, Trained, World
 from tests.integration.sweeps import SETTINGS, made, write_sweep
 
 pytestmark = pytest.mark.slow
@@ -71,6 +76,23 @@ def test_two_sweeps_side_by_side_share_models_and_one_mlflow_store(
         )
         assert len(shown) == len(expected)
         assert all(run.info.status == "FINISHED" for run in shown)
+
+
+def test_a_metric_that_no_day_has_is_said_in_one_line(world: World, cluster: None, tmp_path: Path) -> None:
+    own = world.copied_to(tmp_path)
+    store = SampleStore(own.store)
+    for day in DAYS:  # each row is a group of its own: none has clicks and misses
+        reading = plan_reading(store.manifest("channel", day), rank=0, world_size=1, batch_size=1)
+        columns = list(store.manifest("channel", day).columns)
+        rows = pa.concat_tables(read_local([reading], columns))
+        alone = pa.array(range(rows.num_rows), pa.int64())
+        with store.write_day("channel", day) as writer:
+            writer.write(rows.set_column(rows.column_names.index(GROUP), GROUP, alone))
+    with pytest.raises(CtnetError) as info:
+        sweep(made(own, replace(SETTINGS, metric="gauc", presets=())), str(tmp_path / "out"))
+    assert str(info.value).startswith("no trial ended well, the first failed with: gauc was never reported")
+    assert "choose sweep.metric auc or logloss" in str(info.value)
+    assert "\n" not in str(info.value)
 
 
 def start(config: Path, ray_folder: str) -> subprocess.Popen[bytes]:
