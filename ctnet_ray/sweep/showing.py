@@ -83,6 +83,9 @@ class Shown:
             self._days[trial.number] = len(trial.days)
             if trial.status in _ENDS:
                 self._client.set_terminated(run, _ENDS[trial.status])
+            if trial.status == "finished" and projection.FAILURE in self._client.get_run(run).data.tags:
+                # Its worker died in an earlier launch.
+                self._client.delete_tag(run, projection.FAILURE)
 
     def finish(self, folder: str, metrics: Mapping[str, float], status: str = "FINISHED") -> None:
         """Log the answer's files with the parent run, and close it.

@@ -8,7 +8,9 @@ from mlflow import MlflowClient
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.sweep.config import SweepConfig
+from ctnet_ray.sweep.showing import Shown
 from ctnet_ray.sweep.sweep import read, sweep
+from ctnet_ray.sweep.trials import DIED, Trial
 from tests.integration.conftest import DAYS, Trained, World
 from tests.integration.sweeps import SETTINGS, made
 
@@ -78,6 +80,20 @@ def test_a_sweep_that_is_done_does_nothing_again(
     assert {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()} == before
     with pytest.raises(CtnetError, match="holds another sweep: set another output"):
         sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
+
+
+def test_a_trial_that_was_tried_again_shows_no_failure(world: World, tmp_path: Path) -> None:
+    tracking = replace(world.copied_to(tmp_path).tracking, experiment="again")
+    trial = Trial(0, {}, metrics={DAYS[3].isoformat(): {"auc": 0.6}})
+    for launch in (replace(trial, status="failed", reason=DIED), trial, replace(trial, status="finished")):
+        Shown(tracking, "again", SETTINGS, {}).show(launch)
+    client = MlflowClient(tracking.mlflow_uri, tracking.mlflow_uri)
+    experiment = client.get_experiment_by_name("again")
+    assert experiment
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`ctnet.kind` = 'trial'")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["ctnet.trial_status"] == "finished"
+    assert "ctnet.failure" not in run.data.tags
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(

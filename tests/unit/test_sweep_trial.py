@@ -18,7 +18,7 @@ from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.keeper import Keeper
 from ctnet_ray.sweep.search import VALUE
 from ctnet_ray.sweep.trial import TrialJob
-from ctnet_ray.sweep.trials import Trial
+from ctnet_ray.sweep.trials import DIED, Trial
 from ctnet_ray.training.frozen import states_of
 from ctnet_ray.training.records import EvaluationRecord
 from tests.unit.loop_world import DAYS, World, walk
@@ -187,3 +187,16 @@ def test_a_keeper_tells_finished_from_stopped_from_failed(job_world: World, tmp_
     assert (
         "trial_002 failed: the loss is not finite; 3 of 3 trials, about 0:00:00 left" in console.export_text()
     )
+
+
+def test_only_a_trial_whose_worker_died_is_tried_again(tmp_path: Path) -> None:
+    ended = {
+        0: Trial(0, {}, "finished", metrics={"2022-05-01": {"auc": 0.6}}),
+        1: Trial(1, LAST, "failed", DIED, {"2022-05-01": {"auc": 0.5}}),
+        2: Trial(2, LAST, "failed", "the loss is not finite"),
+        3: Trial(3, LAST, "stopped", "others were better by 2022-05-01"),
+    }
+    for own in ended.values():
+        own.write(str(tmp_path))
+    known = sweep._known_trials(str(tmp_path))
+    assert known == {**ended, 1: replace(ended[1], status="running", reason="")}
