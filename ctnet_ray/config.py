@@ -205,6 +205,10 @@ class ComputeConfig:
     sharding: tuple[Sharding, ...] = SHARDING
     """Ways to spread embedding tables over several workers; TorchRec's planner chooses one for each table."""
 
+    def __post_init__(self) -> None:
+        if not self.sharding:
+            raise CtnetError(f"compute.sharding is empty: name one or more of {', '.join(SHARDING)}")
+
 
 @dataclass(frozen=True)
 class TrackingConfig:

@@ -37,7 +37,6 @@ from ctnet_ray.samples.reading import plan_reading, read_local
 from jobs.command import run
 
 _FOLDER = Path(__file__).parent
-_OWN = ""  #: environment of this project
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,15 @@ class Peer:
     label: str
     script: str
     kind: str = ""
-    package: str = _OWN
+    package: str = ""
     """Its package, pinned; empty: it runs in this project's environment."""
     needs: tuple[str, ...] = ()
     """Packages that it imports and does not ask for."""
 
 
-JOB = Peer("ctnet-ray, whole job through Ray", "peer_ours", "job")
-STEP = Peer("ctnet-ray, training step alone", "peer_ours", "step")
 PEERS = {
-    "job": JOB,
-    "step": STEP,
+    "job": Peer("ctnet-ray, whole job through Ray", "peer_ours", "job"),
+    "step": Peer("ctnet-ray, training step alone", "peer_ours", "step"),
     "torchrec": Peer("TorchRec by hand", "peer_torchrec"),
     "sparse": Peer("torch, sparse Adagrad", "peer_torch", "sparse"),
     "fused": Peer("torch, dense Adam, fused", "peer_torch", "fused"),
@@ -123,8 +120,7 @@ def main(
         spec = Spec(f"{root}/rows.parquet", rows, features, table_rows, dim, list(hidden), batch_size)
         _write(spec, root)
         with Progress(console=Console(stderr=True)) as progress:
-            for turn in progress.track([(r, name) for r in range(repeats) for name in peers]):
-                name = turn[1]
+            for name in progress.track(list(peers) * repeats):
                 found[name].append(_measure(PEERS[name], pythons[PEERS[name].package], spec, core))
     console.print(_table(found, rows))
 

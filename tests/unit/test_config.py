@@ -174,3 +174,8 @@ def test_comparison_that_cannot_be(changes: dict[str, Any], message: str) -> Non
     with pytest.raises(CtnetError) as caught:
         replace(COMPARISON, **changes)
     assert message in str(caught.value)
+
+
+def test_tables_need_a_way_to_be_spread() -> None:
+    with pytest.raises(CtnetError, match=r"compute\.sharding is empty: name one or more of table_wise"):
+        ComputeConfig(sharding=())
