@@ -4,12 +4,10 @@ Every worker writes its shards into one new folder, which the first worker publi
 names the files. Nothing in a version is executed when it is loaded: no pickle is written or read.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,13 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from pyarrow import fs
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint._fsspec_filesystem import FileSystem as FsspecFileSystem
+from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.training.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +44,7 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
         if dist.get_rank() == 0:
             with storage.new_folder(uri) as (folder, publish):
                 _share(folder)
-                _save_shards(folder, tensors)
-                publish({**manifest, "files": _files(folder)})
+                publish({**manifest, "files": _save_shards(folder, tensors)})
         else:
             _save_shards(_share(None), tensors)
     except (CheckpointException, OSError) as error:
@@ -165,63 +162,21 @@ def _share(value: str | None) -> str:
     return box[0] or ""
 
 
-def _save_shards(folder: str, tensors: Tensors) -> None:
+def _save_shards(folder: str, tensors: Tensors) -> list[dict[str, Any]]:
+    """Write this worker's part; return what all workers wrote, by name."""
     if not tensors:
-        return
-    writer = HuggingFaceStorageWriter(_fsspec_path(folder), save_distributed=True)
-    writer.fs = _StableFileSystem()  # type: ignore[assignment]
-    writer.path = writer.fs.init_path(_fsspec_path(folder))
+        return []
+    writer = ShardWriter(_fsspec_path(folder))
     dcp.save(dict(tensors), storage_writer=writer)
-
-
-class _StableFileSystem(FsspecFileSystem):
-    """Writes the same safetensors bytes for the same tensors."""
-
-    @contextmanager
-    def create_stream(self, path: str | PathLike[str], mode: str) -> Iterator[Any]:
-        """Open a file."""
-        with super().create_stream(path, mode) as stream:
-            yield _StableStream(stream) if mode == "wb" else stream
-
-
-class _StableStream:
-    """Puts a file's header into one order: safetensors writes its metadata in that of a hash map.
-
-    Layout of a file: the header's size (8 bytes, little endian), the header (JSON), the tensors.
-    """
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, content: bytes) -> None:
-        """Write a whole file."""
-        start = 8 + int.from_bytes(content[:8], "little")
-        header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
-        header += b" " * (-len(header) % 8)
-        self._stream.write(len(header).to_bytes(8, "little") + header)
-        self._stream.write(memoryview(content)[start:])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    written: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(written, writer.files)
+    return sorted((entry for files in written for entry in files), key=lambda entry: entry["name"])
 
 
 def _first_cause(error: BaseException) -> BaseException:
     """Return what went wrong on the first worker where something did."""
     failures = list(error.failures.values()) if isinstance(error, CheckpointException) else []
     return failures[0][0] if failures else error
-
-
-def _files(folder: str) -> list[dict[str, Any]]:
-    filesystem, path = storage.resolve(folder)
-    infos = filesystem.get_file_info(fs.FileSelector(path))
-    return [
-        {
-            "name": info.base_name,
-            "bytes": info.size,
-            "sha256": storage.sha256(storage.join(folder, info.base_name)),
-        }
-        for info in sorted(infos, key=lambda info: info.base_name)
-    ]
 
 
 def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:

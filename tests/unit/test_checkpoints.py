@@ -14,7 +14,6 @@ import pyarrow as pa
 import pytest
 import torch
 from safetensors import safe_open
-from torch.distributed.checkpoint import HuggingFaceStorageWriter
 
 from ctnet_ray.batch import Batch
 from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
@@ -23,6 +22,7 @@ from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.plan import ModelPlan
+from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
 from tests.unit.workers import as_worker
 
@@ -240,7 +240,7 @@ def test_a_writer_that_fails_leaves_the_version_before(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(HuggingFaceStorageWriter, method, fail)
+    monkeypatch.setattr(ShardWriter, method, fail)
     check_failed_save(uri, lambda: checkpoints.save(uri, made.tensors(), {"step": 2}), "No space left")
 
 
