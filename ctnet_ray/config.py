@@ -142,7 +142,9 @@ class TrainingConfig:
     clip_norm: float = 10.0
     """Largest norm of the dense gradient; 0 leaves it alone."""
     bf16: bool = True
-    """bfloat16 autocast on GPUs; CPUs always use float32."""
+    """bfloat16 autocast on GPUs."""
+    cpu_bf16: bool = False
+    """bfloat16 autocast on CPUs; faster where they have instructions for it (AVX512-BF16, AMX), else slower."""
     seed: int = 0
     """Seed of initial parameters and of the order of rows."""
     beside_batch_size: int = 0

@@ -157,8 +157,8 @@ class TrainingState:
         return self._logits(batch).float()
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        autocast = self.config.bf16 and self.device.type == "cuda"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=autocast):
+        rounds = self.config.bf16 if self.device.type == "cuda" else self.config.cpu_bf16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=rounds):
             return self.model(batch)
 
     @torch.no_grad()
