@@ -8,6 +8,8 @@ tables, those of one width side by side, so that TorchRec need not permute them.
     keys     user   item   clicks
     lengths  1 1    1 1    2 0
     values   7 3    5 9    4 5
+
+For a table with an eviction (`ctnet_ray.schema.Table`) ids stand in place of row numbers.
 """
 
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ class Batch:
     """B examples."""
 
     inputs: Mapping[Tower, KeyedJaggedTensor]
-    """Row numbers for each tower that the model has."""
+    """Row numbers, or ids, for each tower that the model has."""
     label_B: torch.Tensor
     """float32 [B]: 1 is a click."""
     weight_B: torch.Tensor

@@ -6,6 +6,7 @@ A schema is a YAML file, one for all domains that are to share samples:
     tables:
       item: {rows: 20000}
       user: {rows: 10000, dim: 8}
+      slot: {rows: 5000, eviction: lfu, eviction_interval: 32}
     features:
       item: {kind: categorical}                       # table: item, the feature's own name
       user: {kind: categorical}
@@ -35,6 +36,8 @@ from ctnet_ray.errors import CtnetError
 Kind = Literal["categorical", "numeric", "sequence", "domain"]
 Tower = Literal["source", "target"]
 TOWERS: tuple[Tower, ...] = get_args(Tower)
+Eviction = Literal["lfu", "lru", "distance_lfu"]
+EVICTION_INTERVAL = 32  #: batches, where the schema names none
 
 LABEL = "label"  #: int8 column: 1 is a click, 0 none
 GROUP = "group"  #: int64 column: what GAUC averages over, request or user
@@ -49,9 +52,15 @@ class Table:
     name: str
     """Name that features refer to."""
     rows: int
-    """Number of rows; ids are folded into it by remainder."""
+    """Number of rows. Ids are folded into them by remainder, or given rows of their own where there is an
+    eviction: then the first is for missing ids and the last for those without a row."""
     dim: int
     """Width of one embedding, a multiple of 4."""
+    eviction: Eviction | None = None
+    """What makes room for new ids (`ctnet_ray.models.managed`): lfu, lru or distance_lfu. None: ids are
+    folded."""
+    eviction_interval: int = EVICTION_INTERVAL
+    """Batches trained on between two evictions; the end of a step, which is a day, is one too."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as plain data, in the layout of the YAML file."""
         return {
-            "tables": {table.name: {"rows": table.rows, "dim": table.dim} for table in self.tables},
+            "tables": {table.name: _table_to_dict(table) for table in self.tables},
             "features": {feature.name: _feature_to_dict(feature) for feature in self.features},
         }
 
@@ -226,6 +235,12 @@ def from_dict(content: Any, where: str = "schema") -> Schema:
     return Schema(features, tables)
 
 
+def _table_to_dict(table: Table) -> dict[str, Any]:
+    # Tables without an eviction say what they said before there was one: digests of runs hold it.
+    managed = {"eviction": table.eviction, "eviction_interval": table.eviction_interval}
+    return {"rows": table.rows, "dim": table.dim, **(managed if table.eviction else {})}
+
+
 def _feature_to_dict(feature: Feature) -> dict[str, Any]:
     values = {field.name: getattr(feature, field.name) for field in fields(feature) if field.name != "name"}
     kept = {key: value for key, value in values.items() if value not in ((), "", 0)}
@@ -265,12 +280,28 @@ def _width(value: Any, where: str) -> int:
 
 
 def _table(name: str, entry: Any, dim: int, where: str) -> Table:
-    values = section(entry, where, {"rows", "dim"})
+    values = section(entry, where, {"rows", "dim", "eviction", "eviction_interval"})
     if "rows" not in values:
         raise CtnetError(f"{where}.rows: missing")
-    return Table(
-        name, _positive(values["rows"], f"{where}.rows"), _width(values.get("dim", dim), f"{where}.dim")
-    )
+    rows = _positive(values["rows"], f"{where}.rows")
+    return Table(name, rows, _width(values.get("dim", dim), f"{where}.dim"), *_eviction(values, rows, where))
+
+
+def _eviction(values: Mapping[Any, Any], rows: int, where: str) -> tuple[Eviction | None, int]:
+    """Return a table's eviction and its interval."""
+    eviction = values.get("eviction")
+    if eviction is None:
+        if "eviction_interval" in values:
+            raise CtnetError(f"{where}.eviction_interval: only a table with an eviction has it")
+        return None, EVICTION_INTERVAL
+    if eviction not in get_args(Eviction):
+        raise CtnetError(
+            f"{where}.eviction: one of {', '.join(get_args(Eviction))} is needed, not {eviction!r}"
+        )
+    if rows < 3:
+        raise CtnetError(f"{where}.rows: with an eviction at least 3 are needed, not {rows}")
+    interval = values.get("eviction_interval", EVICTION_INTERVAL)
+    return eviction, _positive(interval, f"{where}.eviction_interval")
 
 
 def _names(value: Any, where: str) -> tuple[str, ...]:
@@ -343,6 +374,11 @@ def _tables(
             raise CtnetError(
                 f"{where}: tables.{feature.table}.rows: {feature.name} needs {needed}, "
                 f"not {tables[feature.table].rows}"
+            )
+        if needed and tables[feature.table].eviction:
+            raise CtnetError(
+                f"{where}: tables.{feature.table}.eviction: {feature.name} is a {feature.kind} feature, "
+                "which has no ids to evict: give it a table of its own"
             )
     used = {feature.table for feature in features}
     unused = sorted(set(tables) - used)

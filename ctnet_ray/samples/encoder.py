@@ -1,8 +1,9 @@
 """From sample columns to the row numbers that towers read.
 
-A 64-bit id is folded into its table by remainder, 0 being kept for what is missing; a number becomes its
-bucket; of a sequence the most recent `max_length` ids are kept. A feature of kind domain is the place of the
-samples' domain in the feature's list, counted from 1, and 0 for a domain that isn't in it.
+A 64-bit id is folded into its table by remainder, 0 being kept for what is missing; ids of a table with an
+eviction stay what they are, for the model knows their rows. A number becomes its bucket; of a sequence the
+most recent `max_length` ids are kept. A feature of kind domain is the place of the samples' domain in the
+feature's list, counted from 1, and 0 for a domain that isn't in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -137,9 +138,9 @@ class Block:
 
     rows: int
     dense: Mapping["_Key", torch.Tensor]
-    """int64 [N] row numbers of all features but sequences."""
+    """int64 [N] row numbers, or ids (`_Key`), of all features but sequences."""
     sequences: Mapping["_Key", tuple[torch.Tensor, torch.Tensor]]
-    """int64 row numbers, most recent last, and int64 [N + 1] offsets."""
+    """int64 row numbers, or ids, most recent last, and int64 [N + 1] offsets."""
     label_N: torch.Tensor
     group_N: torch.Tensor
     states: Mapping[str, torch.Tensor]
@@ -152,10 +153,12 @@ class _Key:
 
     feature: Feature
     rows: int
+    """0: the table has an eviction, its ids stay as they are, whatever its size."""
 
     @classmethod
     def of(cls, schema: Schema, feature: Feature) -> "_Key":
-        return cls(feature, schema.rows(feature))
+        table = schema.table(feature.table)
+        return cls(feature, 0 if table.eviction else table.rows)
 
 
 _ARROW_TYPES = {
@@ -172,7 +175,9 @@ def _numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def _fold(ids: np.ndarray, rows: int) -> torch.Tensor:
-    """Fold 64-bit ids into row numbers: 0 for missing, 1 .. rows - 1 for the others."""
+    """Fold 64-bit ids into row numbers: 0 for missing, 1 .. rows - 1 for the others; `rows` 0: not at all."""
+    if not rows:
+        return torch.from_numpy(ids.astype(np.int64))
     folded = (ids.view(np.uint64) % np.uint64(max(rows - 1, 1))).view(np.int64) + min(1, rows - 1)
     folded[ids == MISSING] = 0
     return torch.from_numpy(folded)

@@ -185,6 +185,29 @@ def test_towers_with_tables_of_other_sizes_fold_on_their_own() -> None:
     assert by_row(batch.inputs["source"]) == {"item": [[6]]}
 
 
+def test_ids_of_a_table_with_an_eviction_stay_what_they_are() -> None:
+    tables = {"item": {"rows": 5, "eviction": "lru"}, "user": {"rows": 4}}
+    features = {"item": CATEGORICAL, "user": CATEGORICAL, "clicks": SEQUENCE}
+    managed = from_dict({"tables": tables, "features": features})
+    ids = [0, None, 7, -1, 2**63 - 1]
+    clicks = [[4, 5, 2**62], [None, 6], None, [], [-(2**63)]]
+    found = encoded(managed, table(item=ids, user=[0, 1, 2, 3, 4], clicks=clicks))
+    assert found["item"] == [[0], [0], [7], [-1], [2**63 - 1]]
+    assert found["clicks"] == [[5, 2**62], [0, 6], [], [], [-(2**63)]]
+    assert found["user"] == [[0], [2], [3], [1], [2]]  # folded into 4 rows
+    # Whatever the sizes of two towers' tables, ids that stay are read once; folded ones are others.
+    own, larger, folded = (
+        from_dict({"tables": {"item": item}, "features": {"item": CATEGORICAL}})
+        for item in ({"rows": 5, "eviction": "lru"}, {"rows": 9, "eviction": "lfu"}, {"rows": 5})
+    )
+    for source, shared in ((larger, True), (folded, False)):
+        made = Encoder({"target": own, "source": source}, "feed")
+        batch = made.batch([(made.encode(table(item=[7])), 0, 1)], 2, 1.0)
+        assert by_row(batch.inputs["target"]) == {"item": [[7], [0]]}
+        assert (batch.inputs["source"] is batch.inputs["target"]) == shared
+    assert by_row(batch.inputs["source"]) == {"item": [[4], [0]]}
+
+
 def test_a_batch_is_put_together_from_ranges_and_padding() -> None:
     schema = only(item=CATEGORICAL, clicks=SEQUENCE)
     made = Encoder({"target": schema}, "feed")

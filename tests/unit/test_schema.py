@@ -15,6 +15,7 @@ from ctnet_ray.schema import Feature, Schema, Table
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = sorted([*ROOT.glob("configs/*schema.yaml"), *ROOT.glob("ctnet_ray/samples/*schema.yaml")])
+DIGEST = "ccc2cce0173bc22cf9d0d9f4fb26ff9b83f85e9a4a5f046526f94abfd0965c52"  #: of the example
 EXAMPLE = """
 embedding_dim: 16
 tables:
@@ -84,6 +85,25 @@ def test_digest_follows_the_content() -> None:
     for change in ({"tables__user__rows": 9999}, {"features__duration__boundaries": [7, 18, 61]}):
         assert schema.from_dict(example(**change)).digest != digest
     assert schema.from_dict(example(tables__user__dim=8)).digest == digest
+
+
+def test_a_table_may_evict_and_says_nothing_of_it_where_it_does_not() -> None:
+    read = schema.from_dict(example(tables__user={"rows": 9, "eviction": "lfu"}))
+    assert read.table("user") == Table("user", 9, 16, "lfu", 32)
+    assert read.table("item") == Table("item", 20000, 16, None)
+    assert read.to_dict()["tables"]["user"] == {
+        "rows": 9,
+        "dim": 16,
+        "eviction": "lfu",
+        "eviction_interval": 32,
+    }
+    # A run's name holds its schema's digest: this one was made before there was an eviction.
+    assert read.to_dict()["tables"]["item"] == {"rows": 20000, "dim": 16}
+    assert schema.from_dict(example()).digest == DIGEST
+    assert schema.from_dict(read.to_dict()) == read
+    others = {"eviction": "lru"}, {"eviction": "lfu", "eviction_interval": 8}, {}
+    digests = {schema.from_dict(example(tables__user={"rows": 9, **other})).digest for other in others}
+    assert len(digests | {read.digest}) == 4
 
 
 def test_towers_have_their_own_features_and_tables() -> None:
@@ -198,7 +218,35 @@ ERRORS = [
     ({"tables__user__rows": 1e4}, f"tables.user.rows: {WHOLE} 10000.0"),
     ({"tables__user__rows": "9"}, f"tables.user.rows: {WHOLE} '9'"),
     ({"tables__user__dim": 0}, f"tables.user.dim: {WHOLE} 0"),
-    ({"tables__user__size": 3}, "tables.user: unknown key 'size'; known are dim, rows"),
+    ({"tables__user__size": 3}, "tables.user: unknown key 'size'; known are dim, eviction"),
+    (
+        {"tables__user__eviction": "fifo"},
+        "tables.user.eviction: one of lfu, lru, distance_lfu is needed, not 'fifo'",
+    ),
+    ({"tables__user__eviction": ["lfu"]}, "tables.user.eviction: one of lfu, lru, distance_lfu is needed"),
+    (
+        {"tables__user": {"rows": 2, "eviction": "lru"}},
+        "tables.user.rows: with an eviction at least 3 are needed, not 2",
+    ),
+    (
+        {"tables__user": {"rows": 9, "eviction": "lru", "eviction_interval": 0}},
+        f"tables.user.eviction_interval: {WHOLE} 0",
+    ),
+    (
+        {"tables__user__eviction_interval": 8},
+        "tables.user.eviction_interval: only a table with an eviction has it",
+    ),
+    (
+        {"tables__duration": {"rows": 9, "eviction": "lru"}},
+        "tables.duration.eviction: duration is a numeric feature, which has no ids to evict: give it a table",
+    ),
+    (
+        {
+            "tables__of": {"rows": 9, "eviction": "lru"},
+            "features__of": {"kind": "domain", "domains": ["feed", "search"]},
+        },
+        "tables.of.eviction: of is a domain feature, which has no ids to evict: give it a table",
+    ),
     ({"tables__spare": {"rows": 3}}, "tables.spare: no feature uses it"),
     ({"tables__user": None}, "features.user.table: tables.user is not declared"),
     ({"tables__duration": {"rows": 4}}, "tables.duration.rows: duration needs 5, not 4"),
