@@ -167,7 +167,9 @@ def _score(state: TrainingState, plan: ModelPlan, samples: Manifest) -> NDArray[
     state.model.eval()
     parts = [
         state.score(batch)[batch.weight_B > 0].numpy()
-        for batch in batches(reading, read_local([reading], encoder.columns), encoder)
+        for batch in batches(
+            reading, read_local([reading], encoder.folding.columns, encoder.folding.fold), encoder
+        )
     ]
     return np.concatenate(parts)
 

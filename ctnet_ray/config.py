@@ -144,7 +144,7 @@ class TrainingConfig:
     bf16: bool = True
     """bfloat16 autocast on GPUs."""
     cpu_bf16: bool = False
-    """bfloat16 autocast on CPUs; faster where they have instructions for it (AVX512-BF16, AMX), else slower."""
+    """bfloat16 autocast on CPUs; faster on those with instructions for it (AVX512-BF16, AMX), else slower."""
     seed: int = 0
     """Seed of initial parameters and of the order of rows."""
     beside_batch_size: int = 0

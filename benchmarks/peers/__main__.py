@@ -149,10 +149,10 @@ def _write(spec: Spec, root: str) -> None:
     encoder = Encoder(plan.model.towers, plan.record.domain)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=spec.batch_size)
     writer = None
-    for table in read_local([reading], encoder.columns):
+    for table in read_local([reading], encoder.folding.columns):
         block = encoder.encode(table)
-        columns = {key.feature.name: pa.array(rows.numpy()) for key, rows in block.dense.items()}
-        part = pa.table({**columns, "label": pa.array(block.label_N.numpy().astype("int8"))})
+        columns = {key.feature.name: pa.array(rows.astype("int64")) for key, rows in block.dense.items()}
+        part = pa.table({**columns, "label": pa.array(block.label_N)})
         writer = writer or pq.ParquetWriter(spec.data, part.schema)
         writer.write_table(part)
     assert writer  # noqa: S101

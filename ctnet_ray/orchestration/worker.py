@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from ctnet_ray.config import ComputeConfig, Sharding
 from ctnet_ray.errors import CtnetError, DivergedError
+from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
 from ctnet_ray.training import loop
@@ -57,9 +58,9 @@ class RayContext:
         self._said = 0.0
         self._stream: Generator[pa.Table, None, None] | None = None
 
-    def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
+    def tables(self, readings: Iterable[Reading], folding: Folding) -> Iterator[pa.Table]:
         """Read with Ray Data."""
-        self._stream = stream(readings, columns)
+        self._stream = stream(readings, folding.columns, folding.fold)
         return self._stream
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:

@@ -14,7 +14,7 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
 
     Args:
         reading: What is read.
-        tables: The rows of the reading in order, then possibly those of later readings: exactly
+        tables: The folded rows of the reading in order, then possibly those of later readings: exactly
             `reading.rows` rows are taken, and tables end where readings end.
         encoder: Encodes them.
 
@@ -26,7 +26,7 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
     held, taken = 0, 0
     for step in range(reading.steps):
         while held < reading.batch_size and taken < reading.rows:
-            block = encoder.encode(next(tables))
+            block = encoder.block(next(tables))
             pending.append((block, 0, block.rows))
             held, taken = held + block.rows, taken + block.rows
         chosen, pending = _split(pending, reading.batch_size)

@@ -9,7 +9,7 @@ of steps without asking, every row is read once, and no worker is idle for more 
 Tasks that read import this module, so it stays free of torch: that import costs more than their work.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +21,7 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import Manifest
 
+Fold = Callable[[pa.Table], pa.Table]
 STATE = "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.samples.states`)
 
 
@@ -107,8 +108,13 @@ def plan_reading(
     return Reading(tuple(units), last - first, -(-max(parts) // per_worker), per_worker, parts)
 
 
-def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
+def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> pa.Table:
     """Read one unit's rows, in the unit's order.
+
+    Args:
+        unit: The rows.
+        columns: Columns to read.
+        fold: What becomes of them (`ctnet_ray.samples.folding`); None: nothing.
 
     Raises:
         CtnetError: A file can't be read, or lacks a column.
@@ -120,6 +126,8 @@ def read_unit(unit: Unit, columns: Sequence[str]) -> pa.Table:
         for name in states:
             table = table.append_column(name, beside[name])
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
+    if fold:
+        table = fold(table)
     if not unit.seed:
         return table
     return table.take(np.random.default_rng(unit.seed).permutation(table.num_rows))
@@ -139,8 +147,10 @@ def _row_group(uri: str, index: int, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def read_local(readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read the units of readings one after another in this process, without Ray."""
+def read_local(
+    readings: Iterable[Reading], columns: Sequence[str], fold: Fold | None = None
+) -> Iterator[pa.Table]:
+    """Read the units of readings one after another in this process, without Ray; as `read_unit`."""
     for reading in readings:
         for unit in reading.units:
-            yield read_unit(unit, columns)
+            yield read_unit(unit, columns, fold)

@@ -17,7 +17,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.reading import Reading, Unit, read_unit
+from ctnet_ray.samples.reading import Fold, Reading, Unit, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
@@ -28,10 +28,11 @@ REST_SECONDS = 0.05  #: rest of Ray Data's executor between two looks at its tas
 class _Units(Datasource):
     """Units, as Ray Data knows sources: one task reads one unit into one block."""
 
-    def __init__(self, units: Sequence[Unit], columns: Sequence[str]) -> None:
+    def __init__(self, units: Sequence[Unit], columns: Sequence[str], fold: Fold | None) -> None:
         super().__init__()
         self._units = units
         self._columns = columns
+        self._fold = fold
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Say that nobody knows."""
@@ -40,14 +41,14 @@ class _Units(Datasource):
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         """Return a task a unit."""
         return [
-            ReadTask(partial(_read, unit, self._columns), BlockMetadata(None, None, None, None))
+            ReadTask(partial(_read, unit, self._columns, self._fold), BlockMetadata(None, None, None, None))
             for unit in self._units
         ]
 
 
-def _read(unit: Unit, columns: Sequence[str]) -> list[pa.Table]:
+def _read(unit: Unit, columns: Sequence[str], fold: Fold | None) -> list[pa.Table]:
     try:
-        return [read_unit(unit, columns)]
+        return [read_unit(unit, columns, fold)]
     except CtnetError as error:
         # Raised here, it would reach the trainer as a traceback of Ray's in which its type is lost.
         return [pa.table({_ERROR: [str(error)]})]
@@ -66,13 +67,14 @@ class _Rest(ExecutionCallback):
 
 
 def stream(
-    readings: Iterable[Reading], columns: Sequence[str], cpus: float = 0.5
+    readings: Iterable[Reading], columns: Sequence[str], fold: Fold | None = None, cpus: float = 0.5
 ) -> Generator[pa.Table, None, None]:
     """Read the units of readings one after another with Ray Data.
 
     Args:
         readings: What to read, in order.
         columns: Columns to read.
+        fold: What tasks make of them; None: nothing.
         cpus: CPUs of one reading task; they must be free beside the trainers'.
 
     Yields:
@@ -94,7 +96,7 @@ def stream(
     # A unit is a block is a table: nothing may be cut or put together on the way.
     context.target_max_block_size = None
     dataset = ray.data.read_datasource(
-        _Units(units, tuple(columns)), num_cpus=cpus, override_num_blocks=len(units)
+        _Units(units, tuple(columns), fold), num_cpus=cpus, override_num_blocks=len(units)
     )
     for table in dataset.iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES

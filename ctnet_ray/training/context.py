@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.config import SHARDING, Sharding
+from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading, read_local
 
 
@@ -21,8 +22,8 @@ class Context(Protocol):
     sharding: Sequence[Sharding]
     """How tables may be spread over the workers."""
 
-    def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Read the units of readings in order, one table a unit."""
+    def tables(self, readings: Iterable[Reading], folding: Folding) -> Iterator[pa.Table]:
+        """Read and fold the units of readings in order, one table a unit."""
         ...
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
@@ -51,9 +52,9 @@ class LocalContext:
     device = torch.device("cpu")
     sharding: Sequence[Sharding] = SHARDING
 
-    def tables(self, readings: Iterable[Reading], columns: Sequence[str]) -> Iterator[pa.Table]:
+    def tables(self, readings: Iterable[Reading], folding: Folding) -> Iterator[pa.Table]:
         """Read in this process."""
-        return read_local(readings, columns)
+        return read_local(readings, folding.columns, folding.fold)
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
         """Say nothing."""

@@ -115,7 +115,7 @@ class FrozenTower:
             raise CtnetError(f"can't write {uri} ({error.strerror}): make room") from error
 
     def _tables(self, unit: Unit, encoder: Encoder) -> Iterator[pa.Table]:
-        block = encoder.encode(read_unit(unit, encoder.columns))
+        block = encoder.encode(read_unit(unit, encoder.folding.columns))
         for start in range(0, block.rows, _BATCH):
             stop = min(start + _BATCH, block.rows)
             batch = encoder.batch([(block, start, stop)], stop - start, float(stop - start))

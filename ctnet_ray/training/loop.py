@@ -255,7 +255,7 @@ class _Reader:
         layers = given_layers(plan.model)
         self._encoders = {domain: Encoder(plan.model.towers, domain, layers) for domain in self._readings}
         self._tables: dict[str, Iterator[pa.Table]] = {
-            domain: context.tables(tuple(readings), self._encoders[domain].columns)
+            domain: context.tables(tuple(readings), self._encoders[domain].folding)
             for domain, readings in self._readings.items()
         }
         self._rows = 0

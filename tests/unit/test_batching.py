@@ -28,15 +28,17 @@ ENCODER = Encoder({"target": SCHEMA}, "feed")
 
 
 def samples(first: int, count: int) -> pa.Table:
-    """Rows that carry their number: as item, group and clicks."""
+    """Folded rows that carry their number: as item, group and clicks."""
     numbers = list(range(first, first + count))
-    return pa.table(
-        {
-            "item": pa.array(numbers),
-            "clicks": pa.array([[n] * (n % 3) for n in numbers], pa.list_(pa.int64())),
-            "label": pa.array([n % 2 for n in numbers], pa.int8()),
-            "group": pa.array(numbers),
-        }
+    return ENCODER.folding.fold(
+        pa.table(
+            {
+                "item": pa.array(numbers),
+                "clicks": pa.array([[n] * (n % 3) for n in numbers], pa.list_(pa.int64())),
+                "label": pa.array([n % 2 for n in numbers], pa.int8()),
+                "group": pa.array(numbers),
+            }
+        )
     )
 
 

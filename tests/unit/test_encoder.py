@@ -133,15 +133,15 @@ def test_large_ids_in_a_sequence_keep_their_bits() -> None:
 def test_features_that_a_domain_lacks_read_as_missing() -> None:
     columns = {"item": [1, 2], "user": [1, 2], "price": [0.0, 2.0], "clicks": [[1], []]}
     made = encoder("channel")
-    assert "age" not in made.columns
-    assert "seen" not in made.columns
+    assert "age" not in made.folding.columns
+    assert "seen" not in made.folding.columns
     batch = made.batch([(made.encode(table(**columns)), 0, 2)], 2, 2.0)
     found = by_row(batch.inputs["target"])
     assert found["age"] == [[2], [2]]
     assert found["seen"] == [[], []]
     # What a column that stands there by accident holds is another matter: it is not read.
-    assert made.columns == ("label", "group", *[name for name in made.columns[2:]])
-    assert set(made.columns[2:]) == {"item", "user", "price", "clicks"}
+    assert made.folding.columns == ("label", "group", *[name for name in made.folding.columns[2:]])
+    assert set(made.folding.columns[2:]) == {"item", "user", "price", "clicks"}
 
 
 @pytest.mark.parametrize(("domain", "row"), [("feed", 1), ("search", 2), ("channel", 0)])
@@ -152,7 +152,7 @@ def test_the_domain_is_one_id_and_no_column(domain: str, row: int) -> None:
     )
     made = Encoder({"source": schema}, domain)
     made.check(manifest(GOOD, domain))
-    assert made.columns == ("label", "group", "item")
+    assert made.folding.columns == ("label", "group", "item")
     batch = made.batch([(made.encode(table(item=[5, 6])), 0, 2)], 3, 2.0)
     # Padding reads as missing, as in every feature.
     assert by_row(batch.inputs["source"])["domain"] == [[row], [row], [0]]

@@ -208,7 +208,7 @@ def scored(state: TrainingState, model: ModelPlan, step: StepPlan) -> dict[str, 
     assert step.evaluate
     encoder = Encoder(model.towers, step.evaluate.domain)
     reading = plan_reading(step.evaluate, rank=0, world_size=1, batch_size=1)
-    blocks = [encoder.encode(read_unit(unit, encoder.columns)) for unit in reading.units]
+    blocks = [encoder.encode(read_unit(unit, encoder.folding.columns)) for unit in reading.units]
     batch = encoder.batch([(block, 0, block.rows) for block in blocks], 8192, 1.0)
     scores, kept = state.score(batch), batch.weight_B > 0
     columns = [tensor[kept].numpy() for tensor in (batch.label_B, scores, batch.group_B)]

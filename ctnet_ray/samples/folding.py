@@ -1,0 +1,124 @@
+"""From sample columns to the row numbers that towers read, where they are read.
+
+A 64-bit id is folded into its table by remainder, 0 being kept for what is missing; ids of a table with an
+eviction stay what they are, for the model knows their rows. A number becomes its bucket; of a sequence the
+most recent `max_length` ids are kept. A feature of kind domain is the place of the samples' domain in the
+feature's list, counted from 1, and 0 for a domain that isn't in it.
+
+Tasks that read do this work, beside each other and beside the trainer: what reaches the trainer is half as
+large as the ids, and ready. They import this module, so it stays free of torch.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ctnet_ray.samples.encoding import MISSING
+from ctnet_ray.samples.reading import STATE
+from ctnet_ray.schema import GROUP, LABEL, Feature, Schema
+
+_LARGEST_INT32 = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Key:
+    """A feature and the size of the table it looks into: equal keys have equal row numbers."""
+
+    feature: Feature
+    rows: int
+    """0: the table has an eviction, its ids stay as they are, whatever its size."""
+
+    @classmethod
+    def of(cls, schema: Schema, feature: Feature) -> "Key":
+        """Return a feature's key."""
+        table = schema.table(feature.table)
+        return cls(feature, 0 if table.eviction else table.rows)
+
+    @property
+    def column(self) -> str:
+        """Column of a folded table: two towers may have tables of different sizes for one feature."""
+        return f"{self.feature.name}/{self.rows}"
+
+    def missing(self, domain: str) -> int:
+        """Return what all samples of a domain that lacks the feature have."""
+        if self.feature.kind == "numeric":
+            return len(self.feature.boundaries) + 1
+        domains = self.feature.domains if self.feature.kind == "domain" else ()
+        return domains.index(domain) + 1 if domain in domains else 0
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What is read of a domain's samples, and what becomes of it."""
+
+    keys: tuple[Key, ...]
+    domain: str
+    layers: tuple[str, ...] = ()
+    """Layers of the source tower that come with the samples."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns to read."""
+        features = (key.feature for key in self.keys)
+        names = (feature.name for feature in features if feature.present_in(self.domain))
+        return (LABEL, GROUP, *dict.fromkeys(names), *(f"{STATE}{layer}" for layer in self.layers))
+
+    def fold(self, table: pa.Table) -> pa.Table:
+        """Return N rows with a column for each key (`Key.column`), label, group and layers.
+
+        Row numbers are int32 where they fit, lists of them for sequences; a feature that the domain lacks has
+        no column.
+        """
+        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
+        for key in self.keys:
+            if key.feature.present_in(self.domain):
+                kind = _lists if key.feature.kind == "sequence" else _column
+                columns[key.column] = kind(table[key.feature.name], key)
+        kept = (LABEL, GROUP, *(f"{STATE}{layer}" for layer in self.layers))
+        return pa.table({**columns, **{name: table[name] for name in kept}})
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column in one piece."""
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _column(column: pa.ChunkedArray, key: Key) -> pa.Array:
+    if key.feature.kind == "categorical":
+        ids = whole(column.fill_null(MISSING) if column.null_count else column)
+        return pa.array(_fold(ids.to_numpy(zero_copy_only=False), key.rows))
+    values = whole(column).to_numpy(zero_copy_only=False).astype(np.float64)
+    buckets = np.searchsorted(np.array(key.feature.boundaries), values, side="right")
+    buckets[np.isnan(values)] = key.missing("")
+    return pa.array(buckets.astype(np.int32))
+
+
+def _lists(column: pa.ChunkedArray, key: Key) -> pa.Array:
+    lists = whole(column)
+    lengths = np.asarray(lists.value_lengths().fill_null(0), dtype=np.int64)
+    # `flatten` honours the slice and skips null lists; the last max_length of each list are kept.
+    ids = lists.flatten()
+    values = _fold(
+        (ids.fill_null(MISSING) if ids.null_count else ids).to_numpy(zero_copy_only=False), key.rows
+    )
+    kept = np.minimum(lengths, key.feature.max_length)
+    offsets = np.concatenate([[0], np.cumsum(kept)])
+    if kept.sum() < len(values):
+        ends = np.repeat(np.cumsum(lengths), kept)
+        within = np.repeat(offsets[1:], kept) - np.arange(kept.sum())
+        values = values[ends - within]
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def _fold(ids: NDArray[np.int64], rows: int) -> NDArray[Any]:
+    """Fold 64-bit ids into row numbers: 0 for missing, 1 .. rows - 1 for the others; `rows` 0: not at all."""
+    if not rows:
+        return ids
+    kind = np.int32 if rows <= _LARGEST_INT32 else np.int64
+    folded = (ids.view(np.uint64) % np.uint64(max(rows - 1, 1))).astype(kind)
+    folded += min(1, rows - 1)
+    folded[ids == MISSING] = 0
+    return folded
