@@ -1,4 +1,4 @@
-"""From row numbers to the input of a network: embedding tables, and target attention over behaviour.
+"""From row numbers or ids to the input of a network: embedding tables, and target attention over behaviour.
 
 The attention is DIN's (Zhou et al., KDD 2018, section 4.3): each item of a sequence is scored against the
 candidate by a small network on (q, k, q - k, q * k), and the sequence becomes the sum of its items by these
@@ -19,6 +19,7 @@ from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJa
 
 from ctnet_ray.batch import features_by_table, keys
 from ctnet_ray.config import ModelConfig
+from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.schema import Schema
 
 Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
@@ -68,7 +69,7 @@ class AttentionUnit(nn.Module):
 
 
 class Tables(nn.ModuleDict):
-    """Embedding tables of a schema: one collection of TorchRec for each width.
+    """Embedding tables of a schema: one collection of TorchRec for each width, and the mappings of their ids.
 
     Args:
         schema: Features and tables.
@@ -94,17 +95,54 @@ class Tables(nn.ModuleDict):
                 for name in names
             ]
             collections[f"width_{dim}"] = EmbeddingCollection(device=torch.device(device), tables=tables)
-        super().__init__(collections)
+        managed = {table.name: ManagedIds(table, device) for table in schema.tables if table.eviction}
+        super().__init__({**collections, "managed": nn.ModuleDict(managed)})
+        self.std = std
+        self._widths = tuple(collections)
         dims = [schema.table(feature.table).dim for feature in keys(schema)]
         self._keys_by_width = [len(list(same)) for _, same in groupby(dims)]
+        self._keys_by_table = [(name, len(features)) for name, features in by_table.items()]
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
-        """Look row numbers up."""
+        """Look row numbers up, or ids where their table has a mapping."""
         found: dict[str, JaggedTensor] = {}
-        own = features.split(self._keys_by_width)
-        for collection, part in zip(self.values(), own, strict=True):
-            found |= collection(part)
+        own = self._mapped(features).split(self._keys_by_width)
+        for width, part in zip(self._widths, own, strict=True):
+            found |= self[width](part)
         return found
+
+    @property
+    def mappings(self) -> dict[str, ManagedIds]:
+        """The mappings of tables that have one, by table."""
+        managed = self["managed"]
+        assert isinstance(managed, nn.ModuleDict)  # noqa: S101  (for the type checker)
+        return {name: ids for name, ids in managed.items() if isinstance(ids, ManagedIds)}
+
+    def values_by_table(self, features: KeyedJaggedTensor) -> dict[str, torch.Tensor]:
+        """Return the row numbers, or ids, that look into each table, without a copy."""
+        bounds, first, found = features.offset_per_key(), 0, {}
+        for table, count in self._keys_by_table:
+            found[table] = features.values()[bounds[first] : bounds[first + count]]
+            first += count
+        return found
+
+    def _mapped(self, features: KeyedJaggedTensor) -> KeyedJaggedTensor:
+        """Replace ids by row numbers."""
+        mappings = self.mappings
+        if not mappings:
+            return features
+        rows = [
+            mappings[table].rows_of(values) if table in mappings else values
+            for table, values in self.values_by_table(features).items()
+        ]
+        return KeyedJaggedTensor(
+            keys=features.keys(),
+            values=torch.cat(rows),
+            lengths=features.lengths(),
+            offsets=features.offsets(),
+            length_per_key=features.length_per_key(),
+            offset_per_key=features.offset_per_key(),
+        )
 
 
 class Embedder(nn.Module):

@@ -189,6 +189,8 @@ def _two_tower_plan(
     """Plan the target's tower, alone or beside the source's."""
     target = ModelPlan(method.model, "target", schema.for_tower("target"), config.model)
     if method.model == "tower":
+        if method.reuse != "frozen":
+            _check_evictions(target.schema, versions)
         return target
     source = _source_tower(versions)
     transfer = config.transfer
@@ -197,6 +199,20 @@ def _two_tower_plan(
         shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
     )
     return replace(target, source=source, transfer=replace(transfer, adapters=adapters), shared=shared)
+
+
+def _check_evictions(schema: Schema, versions: Sequence[ModelVersion]) -> None:
+    """Compare how two models give rows to ids, where one takes the other's tables over."""
+    for version in {version.uri: version for version in versions}.values():
+        source = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"]).schema
+        theirs = {table.name: table.eviction for table in source.tables}
+        for table in schema.tables:
+            if theirs.get(table.name, table.eviction) != table.eviction:
+                raise CtnetError(
+                    f"schema: tables.{table.name}.eviction is {table.eviction or 'absent'}, that of source "
+                    f"series {version.name} {theirs[table.name] or 'absent'}: fine-tuning takes the source's "
+                    "rows over: use the schema that it was trained with"
+                )
 
 
 def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, ModelConfig]:

@@ -13,6 +13,7 @@ from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
 from ctnet_ray.models.tower import layer_widths
+from ctnet_ray.schema import Tower
 from ctnet_ray.training.plan import ModelKind, ModelPlan
 
 Device = torch.device | str
@@ -57,6 +58,23 @@ def learning_rates(plan: ModelPlan) -> tuple[dict[str, float], dict[str, float]]
     adapters, residual = plan.transfer.adapters, plan.transfer.residual
     dense = {"adapters.": adapters.learning_rate, "residual.": residual.dense_learning_rate}
     return dense, {"residual.": residual.embedding_learning_rate}
+
+
+def input_of(plan: ModelPlan, tables: str, domain: str) -> Tower | None:
+    """Return which of a batch's inputs a module of trained tables looks up.
+
+    Args:
+        plan: The model.
+        tables: Name of the module.
+        domain: The batch's domain.
+
+    Returns:
+        None: it looks nothing up in a batch of that domain.
+    """
+    if tables.startswith("residual."):
+        return "source"
+    own = f"embedders.{plan.domains.index(domain)}." if plan.kind == "ddtcdr" else ""
+    return plan.reads if tables.startswith(own) else None
 
 
 def _tower(plan: ModelPlan, device: Device) -> nn.Module:

@@ -175,6 +175,7 @@ def _train(
         own = batch.domain == plan.record.domain
         step_loss = state.train_step(batch.to(state.device), 1.0 if own else plan.training.beside_weight)
         loss += step_loss if own else 0
+    of_ids = state.end_day()
     dist.all_reduce(loss)
     rows = plan.training.epochs * sum(day.rows for day in step.train)
     beside_rows = beside_epochs(plan.training) * sum(day.rows for day in step.beside)
@@ -191,6 +192,7 @@ def _train(
         "rows_per_second": (rows + beside_rows) / seconds,
         "peak_memory_mib": peak_mib(state.device),
         **counts,
+        **of_ids,
     }
 
 

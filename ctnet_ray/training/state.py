@@ -16,6 +16,7 @@ from torch import nn
 from torchrec import EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.comm import get_local_size
+from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.model_parallel import DefaultDataParallelWrapper, get_default_sharders
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
@@ -29,6 +30,7 @@ from ctnet_ray.models.embedding import Tables
 from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.build import build_model, learning_rates, source_prefix
 from ctnet_ray.training.checkpoints import local_shards
+from ctnet_ray.training.managed import IdLearning, reset_mappings
 from ctnet_ray.training.plan import ModelPlan
 
 # TorchRec's planner warns at every start of what its own defaults are.
@@ -36,6 +38,8 @@ logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)
 
 MODEL = "model."  #: prefix of parameters in a version
 OPTIMIZER = "optimizer."  #: prefix of optimiser states in a version
+#: Kernels for tables whose rows are written to beside the training: a cache would know nothing of it.
+_UNCACHED = [EmbeddingComputeKernel.FUSED.value, EmbeddingComputeKernel.FUSED_UVM.value]
 
 
 class TrainingState:
@@ -66,10 +70,13 @@ class TrainingState:
             # Workers draw their own shards of the tables; dense parameters become the first one's.
             torch.manual_seed(config.seed ^ (dist.get_rank() << 32))
         dense_rates, embedding_rates = learning_rates(plan)
-        for name, tables in _trained_tables(model):
+        # Sharded, frozen tables look like others.
+        trained = _trained_tables(model)
+        for name, tables in trained.items():
             rate = config.embedding_learning_rate * _multiple(embedding_rates, name)
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
         self.model = _shard(model, device, sharding, config.batch_size, some_unused=bool(plan.domains))
+        reset_mappings(self.model)
         named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
         self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         groups = _by_rate(self._dense, dense_rates)
@@ -79,6 +86,8 @@ class TrainingState:
             fused=True,
         )
         self.reset_optimizer()
+        states = {n.removeprefix(OPTIMIZER): state for n, state in self._embedding_states().items()}
+        self._ids = IdLearning(trained, plan, config, {**self.model.state_dict(), **states})
 
     def reset_optimizer(self) -> None:
         """Put the optimisers' state back to what it is before the first step."""
@@ -109,7 +118,9 @@ class TrainingState:
 
     def counts(self) -> dict[str, float]:
         """Return the number of scalars that are trained, and of all that the model holds."""
-        held = {name: tensor.size().numel() for name, tensor in self.parameters().items()}
+        # Mappings of ids are no parameters.
+        parameters = {n: value for n, value in self.parameters().items() if value.dtype.is_floating_point}
+        held = {name: tensor.size().numel() for name, tensor in parameters.items()}
         trained = sum(count for n, count in held.items() if not (self._frozen and n.startswith(self._frozen)))
         return {"parameters_trained": float(trained), "parameters_held": float(sum(held.values()))}
 
@@ -141,6 +152,7 @@ class TrainingState:
             The sum of this worker's weighted losses, a scalar without gradient.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self._ids.learn(batch)
         loss_B = self._losses(batch)
         loss = loss_B.sum()
         # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
@@ -150,6 +162,14 @@ class TrainingState:
             nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
         self.optimizer.step()
         return loss.detach()
+
+    def end_day(self) -> dict[str, float]:
+        """Close a step's training: what is known of ids goes into what a version holds. Collective.
+
+        Returns:
+            Metrics of tables with an eviction (`IdLearning.end_day`); none where there are none.
+        """
+        return self._ids.end_day()
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:
@@ -174,13 +194,13 @@ class TrainingState:
         return loss_B * batch.weight_B
 
 
-def _trained_tables(model: nn.Module) -> list[tuple[str, Tables]]:
+def _trained_tables(model: nn.Module) -> dict[str, Tables]:
     """Return the model's embedding tables by name, without frozen ones."""
-    return [
-        (name, module)
+    return {
+        name: module
         for name, module in model.named_modules()
         if isinstance(module, Tables) and all(table.requires_grad for table in module.parameters())
-    ]
+    }
 
 
 def _by_rate(
@@ -215,9 +235,13 @@ def _shard(
     collections = [module for module in model.modules() if isinstance(module, EmbeddingCollection)]
     # One worker has no one to share a table with: whole tables spare the bucketing of row numbers, 8 % of a
     # step. Nothing else differs: parameters, their names and what becomes of them are the same.
+    managed = {name for module in model.modules() if isinstance(module, Tables) for name in module.mappings}
     allowed: list[str] = ["table_wise"] if workers == 1 else [*sharding]
     constraints = {
-        table.name: ParameterConstraints(sharding_types=allowed)
+        table.name: ParameterConstraints(
+            sharding_types=allowed,
+            compute_kernels=_UNCACHED if device.type == "cuda" and table.name in managed else None,
+        )
         for collection in collections
         for table in collection.embedding_configs()
     }

@@ -112,7 +112,7 @@ class World:
         return replace(planned, folder=str(folder)) if folder else planned
 
 
-def make_world(root: Path) -> World:
+def make_world(root: Path, schema: dict[str, Any] = SCHEMA) -> World:
     """Write samples, and run a source series of five days and a base model of five."""
     world = World(root)
     store = SampleStore(str(root / "samples"))
@@ -120,7 +120,7 @@ def make_world(root: Path) -> World:
         for index, day in enumerate(DAYS):
             with store.write_day(domain, day, rows_per_file=200, rows_per_group=64) as writer:
                 writer.write(_samples(domain, 100 * number + index))
-    (root / "schema.yaml").write_text(yaml.safe_dump(SCHEMA))
+    (root / "schema.yaml").write_text(yaml.safe_dump(schema))
     walk(world.plan(world.config("feed", 0, 4, model__hidden=(6, 5)), "source"))
     walk(world.plan(world.config(first=0)))
     return world
