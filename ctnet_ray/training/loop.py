@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
-import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
@@ -30,7 +29,7 @@ from ctnet_ray.training import checkpoints
 from ctnet_ray.training.build import given_layers
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
-from ctnet_ray.training.metrics import Scores, evaluate
+from ctnet_ray.training.metrics import Collector, Scores
 from ctnet_ray.training.plan import RunPlan, StepPlan, sample_ref
 from ctnet_ray.training.records import (
     EvaluationRecord,
@@ -218,17 +217,16 @@ def _save(
 
 def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manifest) -> dict[str, float]:
     state.model.eval()
-    labels, scores, groups = [np.zeros(0)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
-    for batch in reader.score(day):
-        logit_B = state.score(batch.to(state.device)).cpu()
-        kept_B = batch.weight_B.cpu() > 0
-        labels.append(batch.label_B.cpu()[kept_B].numpy())
-        scores.append(logit_B[kept_B].numpy())
-        groups.append(batch.group_B[kept_B].numpy())
-    try:
-        return evaluate(Scores(np.concatenate(labels), np.concatenate(scores), np.concatenate(groups)))
-    except FloatingPointError as error:
-        raise _diverged(plan, f"{error} on {day.day}") from error
+    with Collector() as collector:
+        for batch in reader.score(day):
+            logit_B = state.score(batch.to(state.device)).cpu()
+            kept_B = batch.weight_B.cpu() > 0
+            columns = (batch.label_B.cpu(), logit_B, batch.group_B)
+            collector.add(Scores(*(column_B[kept_B].numpy() for column_B in columns)))
+        try:
+            return collector.metrics()
+        except FloatingPointError as error:
+            raise _diverged(plan, f"{error} on {day.day}") from error
 
 
 def _diverged(plan: RunPlan, what: str) -> DivergedError:

@@ -2,11 +2,12 @@
 
 Every row counts once, ties count a half, and the result is the same to the last bit for any number of
 workers: what is counted is counted in integers, and what is summed is summed in fixed point, so that no
-order of addition shows. No worker ever holds all rows.
+order of addition shows. No worker ever holds all rows: beyond `ROWS_HELD` they are sorted into temporary
+files, and what follows is done for one part of them after another.
 
 *AUC* is the share of (positive, negative) pairs in which the positive scores higher. The scores' range is
-cut into one part a worker, equal scores in the same part, and rows travel to their part. Two workers and
-the scores (positives marked +)
+cut into as many parts for each worker, equal scores in the same part, and rows travel to their part. Two
+workers and the scores (positives marked +)
 
     worker 0:  0.1  0.4+ 0.9+        cut at 0.4       part 0:  0.1  0.2
     worker 1:  0.2  0.4  0.7        ------------>     part 1:  0.4+ 0.4  0.7  0.9+
@@ -15,14 +16,14 @@ Inside part 1, 0.4+ ties one negative (1/2) and 0.9+ beats two (2): 2.5 pairs. B
 negatives of the lower part without a look at them: 4 pairs. AUC = (2.5 + 4) / (2 positives x 4 negatives).
 
 *GAUC* = sum n_g AUC_g / sum n_g over the groups g with both classes, n_g the rows of g. Rows travel to
-the worker that a hash of their group names, so each group is whole on one worker.
+the worker that a hash of their group names, so each group is whole on one worker, in one part.
 
 Shapes: N rows of this worker, M rows after they travelled, P positives, G groups, W workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,10 +31,14 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from ctnet_ray.training.spill import SortedPortions
+
 _FRACTION_BITS = 40  #: sums are of whole multiples of 2^-40, about 1e-12
 _SPLIT_BITS = 20  #: ... kept as two int64, so that 2^31 rows do not overflow
 _MAX_LOSS = 1024.0  #: a row's loss above it counts as this much
-_SAMPLED_SCORES = 512  #: scores a worker offers for the choice of the cuts
+_SAMPLED_SCORES = 512  #: scores that a portion offers for the choice of the cuts
+_ROWS_AT_ONCE = 1 << 16  #: rows that probability metrics are computed of at once
+ROWS_HELD = 1 << 20  #: rows that a worker keeps in memory
 
 _Array = NDArray[Any]
 
@@ -51,39 +56,127 @@ class Scores:
 
 
 def evaluate(scores: Scores, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
-    """Compute all metrics. Collective: every worker of the group calls it, and gets the same result.
+    """Compute all metrics of rows that are in memory. Collective, like `Collector.metrics`.
 
     Args:
         scores: This worker's rows; none is fine.
         process_group: Workers that take part; default: all, or this process alone without torch.distributed.
 
-    Returns:
-        rows; and, where there are rows, ctr (clicks / rows), logloss (mean, in nats), groups,
-        group_coverage (share of groups with both classes); auc where there are both classes; gauc where a
-        group has both; calibration (mean predicted probability / ctr) where there is a click. A metric
-        that does not exist is absent, never NaN.
-
     Raises:
+        CtnetError: Temporary files can't be written.
         FloatingPointError: Scores are NaN or infinite, on any worker.
         ValueError: The arrays differ in length.
     """
-    label_N, score_N = scores.label_N == 1, scores.score_N.astype(np.float32, copy=False)
-    if not len(label_N) == len(score_N) == len(scores.group_N):
-        raise ValueError(f"{len(label_N)} labels, {len(score_N)} scores, {len(scores.group_N)} groups")
-    workers = _Workers.of(process_group)
-    finite_N = np.isfinite(score_N)
-    rows, bad = workers.sums(len(score_N), len(score_N) - int(np.count_nonzero(finite_N)))
-    if bad:
-        raise FloatingPointError(f"{bad} of {rows} scores are not finite")
-    if not rows:
-        return {"rows": 0.0}
-    key_N = _ordered(score_N)
-    return {
-        "rows": float(rows),
-        **_probability_metrics(label_N, score_N, rows, workers),
-        **_auc(label_N, key_N, workers),
-        **_gauc(label_N, key_N, scores.group_N.astype(np.int64, copy=False), workers),
-    }
+    with Collector() as collector:
+        collector.add(scores)
+        return collector.metrics(process_group)
+
+
+class Collector:
+    """Takes one worker's rows as they are scored, and computes all metrics of them.
+
+    It holds a bounded number of rows, the others in temporary files (17 bytes a row, in the folder that
+    TMPDIR names). Only a group that has more rows by itself, or a score, is still held as a whole.
+
+    Args:
+        rows_held: Most rows in memory.
+    """
+
+    def __init__(self, rows_held: int = ROWS_HELD) -> None:
+        self._rows_held = rows_held
+        self._pending: list[tuple[_Array, _Array, _Array]] = []
+        self._pending_rows = 0
+        self._sums = [0] * 7  # rows, those that are not finite, clicks, and two sums of two parts each
+        self._offered: list[int] = []
+        self._portions = 0
+        self._positives, self._negatives = SortedPortions(np.int32), SortedPortions(np.int32)
+        self._grouped = SortedPortions(np.int64, np.int32, np.bool_)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for portions in (self._positives, self._negatives, self._grouped):
+            portions.close()
+
+    def add(self, scores: Scores) -> None:
+        """Take rows.
+
+        Raises:
+            CtnetError: Temporary files can't be written.
+            ValueError: The arrays differ in length.
+        """
+        label_N, score_N, group_N = scores.label_N, scores.score_N, scores.group_N
+        if not len(label_N) == len(score_N) == len(group_N):
+            raise ValueError(f"{len(label_N)} labels, {len(score_N)} scores, {len(group_N)} groups")
+        step = min(_ROWS_AT_ONCE, self._rows_held)
+        for start in range(0, len(label_N), step):
+            rows = slice(start, start + step)
+            self._add(
+                label_N[rows] == 1,
+                score_N[rows].astype(np.float32, copy=False),
+                group_N[rows].astype(np.int64, copy=False),
+            )
+
+    def metrics(self, process_group: dist.ProcessGroup | None = None) -> dict[str, float]:
+        """Compute all metrics, once. Collective: every worker calls it, and gets the same result.
+
+        Args:
+            process_group: Workers that take part; default: all, or this process alone.
+
+        Returns:
+            rows; and, where there are rows, ctr (clicks / rows), logloss (mean, in nats), groups,
+            group_coverage (share of groups with both classes); auc where there are both classes; gauc where a
+            group has both; calibration (mean predicted probability / ctr) where there is a click. A metric
+            that does not exist is absent, never NaN.
+
+        Raises:
+            CtnetError: Temporary files can't be written.
+            FloatingPointError: Scores are NaN or infinite, on any worker.
+        """
+        workers = _Workers.of(process_group)
+        rows, bad, clicks, *parts = workers.sums(*self._sums)
+        if bad:
+            raise FloatingPointError(f"{bad} of {rows} scores are not finite")
+        if not rows:
+            return {"rows": 0.0}
+        # A worker's one portion stays in memory, so that a day that fits never touches a disk.
+        self._flush(spill=self._portions > 0)
+        rounds = int(workers.gather([self._portions]).max())
+        cuts = _score_cuts(self._offered, rounds, workers)
+        metrics = {"ctr": clicks / rows, "logloss": _from_fixed_point(parts[0], parts[1], rows)}
+        if clicks:
+            metrics["calibration"] = _from_fixed_point(parts[2], parts[3], clicks)
+        return {
+            "rows": float(rows),
+            **metrics,
+            **_auc(self._positives, self._negatives, cuts, workers),
+            **_gauc(self._grouped, _group_cuts(rounds * workers.size), workers),
+        }
+
+    def _add(
+        self, label_N: NDArray[np.bool_], score_N: NDArray[np.float32], group_N: NDArray[np.int64]
+    ) -> None:
+        bad = len(score_N) - int(np.count_nonzero(np.isfinite(score_N)))
+        sums = [0] * 5 if bad else _probability_sums(label_N, score_N)
+        self._sums = [old + new for old, new in zip(self._sums, [len(score_N), bad, *sums], strict=True)]
+        if self._pending_rows + len(score_N) > self._rows_held:
+            self._flush(spill=True)
+        self._pending.append((label_N, _ordered(score_N), group_N))
+        self._pending_rows += len(score_N)
+
+    def _flush(self, *, spill: bool) -> None:
+        """Make the pending rows a portion."""
+        nothing = np.empty(0, np.bool_), np.empty(0, np.int32), np.empty(0, np.int64)
+        label_N, key_N, group_N = map(np.concatenate, zip(nothing, *self._pending, strict=True))
+        self._pending, self._pending_rows = [], 0
+        self._offered += key_N[:: max(1, -(-len(key_N) // _SAMPLED_SCORES))].tolist()
+        self._positives.add([np.sort(key_N[label_N])], spill=spill)
+        self._negatives.add([np.sort(key_N[~label_N])], spill=spill)
+        mixed_N = _mixed(group_N)
+        order_N = np.argsort(mixed_N)
+        self._grouped.add([column[order_N] for column in (mixed_N, key_N, label_N)], spill=spill)
+        self._portions += 1
 
 
 @dataclass(frozen=True)
@@ -116,16 +209,15 @@ class _Workers:
         """Return the sums over all workers; Python integers, which don't overflow."""
         return [sum(column) for column in zip(*self.gather(values).tolist(), strict=True)]
 
-    def exchange(self, destination_N: _Array, *columns: _Array) -> list[_Array]:
-        """Send each row to a worker, and return the rows received, each column [M]."""
+    def exchange(self, sent: Sequence[Sequence[_Array]]) -> list[_Array]:
+        """Send each worker its rows' columns, and return those of the rows received, each column [M]."""
         if self.size == 1:
-            return list(columns)
-        order_N = np.argsort(destination_N, kind="stable")
-        sent_W = np.bincount(destination_N, minlength=self.size).tolist()
+            return list(sent[0])
+        sent_W = [len(columns[0]) for columns in sent]
         received_W = self.gather(sent_W)[:, self.rank].tolist()
         results = []
-        for column in columns:
-            outgoing = torch.from_numpy(column[order_N]).to(self.device)
+        for parts in zip(*sent, strict=True):
+            outgoing = torch.from_numpy(np.concatenate(parts)).to(self.device)
             incoming = outgoing.new_empty(sum(received_W))
             dist.all_to_all_single(incoming, outgoing, received_W, sent_W, group=self.group)
             results.append(incoming.cpu().numpy())
@@ -139,21 +231,16 @@ def _ordered(score_N: NDArray[np.float32]) -> NDArray[np.int32]:
     return np.where(bits_N < 0, bits_N ^ np.int32(0x7FFFFFFF), bits_N)
 
 
-def _probability_metrics(
-    label_N: NDArray[np.bool_], score_N: NDArray[np.float32], rows: int, workers: _Workers
-) -> dict[str, float]:
+def _probability_sums(label_N: NDArray[np.bool_], score_N: NDArray[np.float32]) -> list[int]:
+    """Return clicks, the summed loss and the summed probability; sums in two parts (`_fixed_point`)."""
     logit_N = score_N.astype(np.float64)
     # -log(sigmoid(x)) = log(1 + exp(-x)) of a click, and of -x where there was none.
     loss_N = np.logaddexp(0.0, np.where(label_N, -logit_N, logit_N))
-    clicks, *parts = workers.sums(
+    return [
         int(np.count_nonzero(label_N)),
         *_fixed_point(np.minimum(loss_N, _MAX_LOSS)),
         *_fixed_point(expit(logit_N)),
-    )
-    metrics = {"ctr": clicks / rows, "logloss": _from_fixed_point(parts[0], parts[1], rows)}
-    if clicks:
-        metrics["calibration"] = _from_fixed_point(parts[2], parts[3], clicks)
-    return metrics
+    ]
 
 
 def _fixed_point(value_N: NDArray[np.float64], weight_N: NDArray[np.int64] | None = None) -> tuple[int, int]:
@@ -168,30 +255,53 @@ def _from_fixed_point(high: int, low: int, divisor: int) -> float:
     return ((high << _SPLIT_BITS) + low) / (divisor << _FRACTION_BITS)
 
 
-def _auc(label_N: NDArray[np.bool_], key_N: NDArray[np.int32], workers: _Workers) -> dict[str, float]:
-    key_M, label_M = workers.exchange(_part(key_N, workers), key_N, label_N)
-    positive_P, negative_M = np.sort(key_M[label_M]), np.sort(key_M[~label_M])
-    inside = int(_twice_won(positive_P, negative_M).sum())
-    parts = workers.gather([len(positive_P), len(negative_M), inside]).tolist()
-    twice_won = positives = negatives = 0
+def _travel(portions: SortedPortions, cuts: _Array, workers: _Workers) -> Iterator[list[_Array]]:
+    """Let each part of the keys' range travel to a worker, one part a worker at a time.
+
+    Yields:
+        The columns of this worker's part, each [M]; parts of one round in the order of ranks.
+    """
+    bounds = portions.bounds(cuts)
+    for first in range(0, len(cuts) + 1, workers.size):
+        yield workers.exchange(
+            [
+                portions.read(bounds[:, part], bounds[:, part + 1])
+                for part in range(first, first + workers.size)
+            ]
+        )
+
+
+def _auc(
+    positives: SortedPortions, negatives: SortedPortions, cuts: _Array, workers: _Workers
+) -> dict[str, float]:
+    parts: list[list[int]] = []
+    travelled = (_travel(portions, cuts, workers) for portions in (positives, negatives))
+    for (positive_P,), (negative_M,) in zip(*travelled, strict=True):
+        positive_P.sort(kind="stable")  # quick where portions are in order
+        negative_M.sort(kind="stable")
+        inside = int(_twice_won(positive_P, negative_M).sum())
+        parts += workers.gather([len(positive_P), len(negative_M), inside]).tolist()
+    twice_won = below_positives = below_negatives = 0
     for part_positives, part_negatives, part_twice_won in parts:
-        twice_won += part_twice_won + 2 * part_positives * negatives
-        positives += part_positives
-        negatives += part_negatives
-    return {"auc": twice_won / (2 * positives * negatives)} if positives and negatives else {}
+        twice_won += part_twice_won + 2 * part_positives * below_negatives
+        below_positives += part_positives
+        below_negatives += part_negatives
+    pairs = below_positives * below_negatives
+    return {"auc": twice_won / (2 * pairs)} if pairs else {}
 
 
-def _part(key_N: NDArray[np.int32], workers: _Workers) -> NDArray[np.int64]:
-    """Return the part of the scores' range that each row is in, 0..W-1; equal scores share one."""
-    if workers.size == 1:
-        return np.zeros(len(key_N), np.int64)
-    sample = key_N[:: max(1, -(-len(key_N) // _SAMPLED_SCORES))].tolist()
+def _score_cuts(offered: Sequence[int], rounds: int, workers: _Workers) -> NDArray[np.int32]:
+    """Return the keys that cut the scores' range into a part for each round and worker, [parts - 1].
+
+    They decide how even the parts are, never the result.
+    """
+    parts = rounds * workers.size
+    if parts == 1:
+        return np.empty(0, np.int32)
     absent = 1 << 31  # no int32
-    offered = workers.gather(sample + [absent] * (_SAMPLED_SCORES - len(sample)))
-    offered = np.sort(offered[offered != absent])
-    # The cuts decide how even the parts are, never the result.
-    cuts = offered[len(offered) * np.arange(1, workers.size) // workers.size]
-    return np.searchsorted(cuts.astype(np.int32), key_N, side="right")
+    found = workers.gather([*offered, *[absent] * (rounds * _SAMPLED_SCORES - len(offered))])
+    found = np.sort(found[found != absent])
+    return found[len(found) * np.arange(1, parts) // parts].astype(np.int32)
 
 
 def _twice_won(positive_P: _Array, negative_M: _Array) -> NDArray[np.int64]:
@@ -200,33 +310,48 @@ def _twice_won(positive_P: _Array, negative_M: _Array) -> NDArray[np.int64]:
     return below_P + np.searchsorted(negative_M, positive_P, side="right")
 
 
-def _gauc(
-    label_N: NDArray[np.bool_], key_N: NDArray[np.int32], group_N: NDArray[np.int64], workers: _Workers
-) -> dict[str, float]:
-    group_M, key_M, label_M = workers.exchange(_owner(group_N, workers.size), group_N, key_N, label_N)
-    names_G, group_M = np.unique(group_M, return_inverse=True)
-    positives_G = np.bincount(group_M[label_M], minlength=len(names_G))
-    rows_G = np.bincount(group_M, minlength=len(names_G))
-    negatives_G = rows_G - positives_G
-    both_G = (positives_G > 0) & (negatives_G > 0)
-    twice_won_G = _twice_won_by_group(label_M, key_M, group_M, positives_G, negatives_G)
-    auc_G = twice_won_G[both_G] / (2.0 * positives_G[both_G] * negatives_G[both_G])
-    groups, counted, counted_rows, high, low = workers.sums(
-        len(names_G),
-        int(both_G.sum()),
-        int(rows_G[both_G].sum()),
-        *_fixed_point(auc_G, rows_G[both_G]),
-    )
+def _gauc(grouped: SortedPortions, cuts: _Array, workers: _Workers) -> dict[str, float]:
+    totals = [0] * 5
+    for group_M, key_M, label_M in _travel(grouped, cuts, workers):
+        totals = [a + b for a, b in zip(totals, _group_sums(group_M, key_M, label_M), strict=True)]
+    groups, counted, counted_rows, high, low = workers.sums(*totals)
     metrics = {"groups": float(groups), "group_coverage": counted / groups}
     if counted:
         metrics["gauc"] = _from_fixed_point(high, low, counted_rows)
     return metrics
 
 
-def _owner(group_N: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Return the worker of each group: a hash, so that ids with a pattern are spread as well."""
-    mixed_N = group_N.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return ((mixed_N >> np.uint64(32)) % np.uint64(size)).astype(np.int64)
+def _group_sums(
+    group_M: NDArray[np.int64], key_M: NDArray[np.int32], label_M: NDArray[np.bool_]
+) -> list[int]:
+    """Return groups, those with both classes, the rows of these, and sum n_g AUC_g in two parts."""
+    if not len(group_M):
+        return [0] * 5
+    order_M = np.argsort(group_M, kind="stable")  # quick where portions are in order
+    group_M, key_M, label_M = group_M[order_M], key_M[order_M], label_M[order_M]
+    number_M = np.concatenate([[0], np.cumsum(group_M[1:] != group_M[:-1])])
+    rows_G = np.bincount(number_M)
+    positives_G = np.bincount(number_M[label_M], minlength=len(rows_G))
+    negatives_G = rows_G - positives_G
+    both_G = (positives_G > 0) & (negatives_G > 0)
+    twice_won_G = _twice_won_by_group(label_M, key_M, number_M, positives_G, negatives_G)
+    auc_G = twice_won_G[both_G] / (2.0 * positives_G[both_G] * negatives_G[both_G])
+    return [
+        len(rows_G),
+        int(both_G.sum()),
+        int(rows_G[both_G].sum()),
+        *_fixed_point(auc_G, rows_G[both_G]),
+    ]
+
+
+def _mixed(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return other names of the groups, spread evenly over all integers even where ids have a pattern."""
+    return (group_N.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
+
+
+def _group_cuts(parts: int) -> NDArray[np.int64]:
+    """Return what cuts the mixed names into parts of equal width, [parts - 1]."""
+    return np.array([(part << 64) // parts - (1 << 63) for part in range(1, parts)], np.int64)
 
 
 def _twice_won_by_group(

@@ -27,6 +27,7 @@ from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, loop
 from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
 from ctnet_ray.training.records import (
     EvaluationRecord,
@@ -212,7 +213,7 @@ def scored(state: TrainingState, model: ModelPlan, step: StepPlan) -> dict[str, 
     batch = encoder.batch([(block, 0, block.rows) for block in blocks], 8192, 1.0)
     scores, kept = state.score(batch), batch.weight_B > 0
     columns = [tensor[kept].numpy() for tensor in (batch.label_B, scores, batch.group_B)]
-    return loop.evaluate(loop.Scores(*columns))
+    return evaluate(Scores(*columns))
 
 
 class Killed(BaseException):
