@@ -20,7 +20,7 @@ from rich.table import Table
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, machine_facts
 from ctnet_ray.batch import Batch
-from ctnet_ray.config import AdapterConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, TrainingConfig, TransferConfig
 from ctnet_ray.models.ctnet import SharedAttention
 from ctnet_ray.schema import Schema
 from ctnet_ray.training.context import start_alone
@@ -40,6 +40,7 @@ def main(
     table_rows: int = 200_000,
     dim: int = 16,
     threads: int = 1,
+    cpu_bf16: bool = False,
 ) -> None:
     """Measure training and scoring, without histories and with two.
 
@@ -51,13 +52,16 @@ def main(
         table_rows: Rows of each feature's table.
         dim: Width of an embedding.
         threads: torch threads.
+        cpu_bf16: Whether all compute in bfloat16.
     """
     console = Console()
     console.print(machine_facts(threads))
     start_alone(threads)
     for histories in (0, 2):
         schema = samples.make_schema(features, table_rows, dim, histories, 20)
-        console.print(_compare(schema, rows, repeats, batch_size))
+        console.print(
+            _compare(schema, rows, repeats, TrainingConfig(batch_size=batch_size, cpu_bf16=cpu_bf16))
+        )
 
 
 def models(base: ModelPlan) -> dict[str, ModelPlan]:
@@ -72,14 +76,15 @@ def models(base: ModelPlan) -> dict[str, ModelPlan]:
     return found
 
 
-def _compare(schema: Schema, rows: int, repeats: int, batch_size: int) -> Table:
+def _compare(schema: Schema, rows: int, repeats: int, training: TrainingConfig) -> Table:
+    batch_size = training.batch_size
     with tempfile.TemporaryDirectory(prefix="ctnet-towers-") as root:
         (day,) = samples.write_days(root, schema, 1, _HELD * batch_size)
         plan = samples.make_plan(root, "towers", schema, [day], batch_size, evaluate=False)
         states, held = {}, {}
         for name, model in models(plan.model).items():
             own: RunPlan = replace(plan, model=model)
-            states[name] = TrainingState(model, plan.training, torch.device("cpu"))
+            states[name] = TrainingState(model, training, torch.device("cpu"))
             held[name] = batches_in_memory(day, own, _HELD)
     work = {"train": lambda state: state.train_step, "score": lambda state: state.score}
     seconds: dict[tuple[str, str], list[float]] = {(kind, name): [] for kind in work for name in states}
