@@ -2,7 +2,7 @@
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
@@ -17,6 +17,8 @@ class Peaks:
     """Training worker: all pages that it has mapped and touched, the object store's among them."""
     trainer_private: float = 0.0
     """Training worker: pages that are its alone (USS)."""
+    each_trainer_rss: dict[int, float] = field(default_factory=dict)
+    """The first of them for each training worker, by process."""
     all_processes: float = 0.0
     """The root process and all below it, shared pages counted once (sum of PSS)."""
 
@@ -59,7 +61,9 @@ class Sampler:
                 continue
             total += held.pss / _MIB
             if "RayTrainWorker" in title:
-                self.peaks.trainer_rss = max(self.peaks.trainer_rss, held.rss / _MIB)
+                own = max(self.peaks.each_trainer_rss.get(process.pid, 0.0), held.rss / _MIB)
+                self.peaks.each_trainer_rss[process.pid] = own
+                self.peaks.trainer_rss = max(self.peaks.trainer_rss, own)
                 self.peaks.trainer_private = max(self.peaks.trainer_private, held.uss / _MIB)
         self.peaks.all_processes = max(self.peaks.all_processes, total)
 

@@ -63,22 +63,22 @@ def make_table(schema: Schema, rows: int, rng: np.random.Generator) -> pa.Table:
     return pa.table(columns)
 
 
-def write_days(root: str, schema: Schema, days: int, rows: int) -> list[Manifest]:
+def write_days(root: str, schema: Schema, days: int, rows: int, domain: str = DOMAIN) -> list[Manifest]:
     """Write `days` sample days of `rows` rows each and return their manifests."""
     store = SampleStore(root)
     for index in range(days):
         day = FIRST_DAY + timedelta(days=index)
         rng = np.random.default_rng(index)
-        with store.write_day(DOMAIN, day) as writer:
+        with store.write_day(domain, day) as writer:
             for start in range(0, rows, ROWS_PER_GROUP):
                 writer.write(make_table(schema, min(ROWS_PER_GROUP, rows - start), rng))
-    return [store.manifest(DOMAIN, FIRST_DAY + timedelta(days=index)) for index in range(days)]
+    return [store.manifest(domain, FIRST_DAY + timedelta(days=index)) for index in range(days)]
 
 
 def repeat_day(root: str, manifest: Manifest, times: int) -> Manifest:
     """Return a day that holds another's rows `times` over, without a copy: its files are hard links."""
     store, day = SampleStore(root), manifest.day + timedelta(days=1000 + times)
-    with storage.new_folder(store.uri(DOMAIN, day)) as (folder, publish):
+    with storage.new_folder(store.uri(manifest.domain, day)) as (folder, publish):
         files = []
         for index in range(times):
             for file in manifest.files:
@@ -86,7 +86,7 @@ def repeat_day(root: str, manifest: Manifest, times: int) -> Manifest:
                 os.link(storage.join(manifest.uri, file.name), storage.join(folder, files[-1].name))
         counts = {"rows": manifest.rows * times, "positives": manifest.positives * times}
         publish(replace(manifest, day=day, files=tuple(files), **counts).to_dict())
-    return store.manifest(DOMAIN, day)
+    return store.manifest(manifest.domain, day)
 
 
 def make_plan(

@@ -1,0 +1,1 @@
+"""Curves of cost against size: see `__main__`."""
