@@ -114,8 +114,8 @@ def main(
         unscored_days: The first of them, whose versions are not compared: tables are still filling.
         rows: Impressions a day.
         sizes: Rows of the item table by the number of ids that a day looks up.
-        step_rows: Rows of one measurement of the step's time, as many as lie between two evictions (32 batches
-            of 4096) or some times as many; 0: it is not measured.
+        step_rows: Rows of one measurement of the step's time, of batches of 4096: as many as lie between two
+            evictions (32 batches) or some times as many; 0: it is not measured.
     """
     console = Console(width=150)
     console.print(machine_facts(1))

@@ -13,12 +13,15 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.types import ShardingPlan
 
 from benchmarks import samples
+from ctnet_ray.schema import from_dict
 from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.frozen import FrozenTower, states_of, with_states
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.records import EvaluationRecord, version_folder
-from tests.unit.loop_world import BASE, DAYS, World, tensors, version, walk
+from ctnet_ray.training.state import TrainingState
+from tests.unit.loop_world import BASE, DAYS, World, make_world, tensors, version, walk
+from tests.unit.test_managed_loop import MANAGED
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,6 +51,11 @@ class Gpu(LocalContext):
 @pytest.fixture(scope="module")
 def world(job_world: World) -> World:
     return job_world
+
+
+@pytest.fixture(scope="module")
+def evicting(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
+    return make_world(tmp_path_factory.mktemp("evicting_world"), MANAGED)
 
 
 def planned(world: World, method: str, folder: Path, last: int = 4, **settings: Any) -> RunPlan:
@@ -155,6 +163,39 @@ def test_tables_that_do_not_fit_lie_behind_a_cache(
     assert kernels == {"fused_uvm_caching": 4}
     expected, found = (tensors(version_folder(run.folder, days[1].day)) for run in (fits, cached))
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize("method", ["base", "ctnet", "ctnet_residual"])
+def test_tables_that_evict_learn_the_ids_that_they_learn_on_the_cpu(
+    evicting: World, tmp_path: Path, method: str
+) -> None:
+    on_cpu, on_gpu = from_one_version(evicting, method, tmp_path)
+    for day in (3, 4):
+        expected, found = version(on_cpu, day), version(on_gpu, day)
+        # New embeddings are drawn on the CPU: rows that are given to an id agree as well.
+        assert_close(found, expected)
+        mappings = [name for name in expected if ".managed." in name]
+        assert mappings
+        assert all(torch.equal(found[name], expected[name]) for name in mappings)
+        assert metrics(on_gpu, day) == pytest.approx(metrics(on_cpu, day), abs=2e-3)
+
+
+def test_tables_that_evict_lie_behind_no_cache(
+    process_group: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folded = samples.make_schema(4, 100_000, 16, 1, 5)  # 4 tables of 6.1 MiB
+    layout = folded.to_dict()
+    layout["tables"]["f00"] |= {"eviction": "lru"}
+    days = samples.write_days(str(tmp_path / "samples"), folded, 1, 2000)
+    plan = samples.make_plan(str(tmp_path), "run", from_dict(layout), days, 64, evaluate=True)
+    free = torch.cuda.mem_get_info
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (12 * 2**20, free(device)[1]))
+    state = TrainingState(plan.model, plan.training, torch.device("cuda"))
+    kernels = {
+        name: own.compute_kernel for tables in state.model.plan.plan.values() for name, own in tables.items()
+    }
+    assert kernels["f00"] in ("fused", "fused_uvm")
+    assert "fused_uvm_caching" in kernels.values()
 
 
 def test_the_peak_is_the_gpus() -> None:
