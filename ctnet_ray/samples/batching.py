@@ -19,25 +19,28 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
         encoder: Encodes them.
 
     Yields:
-        `reading.steps` batches of at most `reading.batch_size` rows, as many on each worker; where a worker
-        has fewer than another, padded with weightless rows.
+        `reading.steps` batches, each with as many rows as on every other worker; where this one has fewer,
+        padded with weightless rows.
     """
     pending: list[tuple[Block, int, int]] = []
-    held, taken = 0, 0
+    held = 0
     for step in range(reading.steps):
-        while held < reading.batch_size and taken < reading.rows:
+        rows = reading.own_rows(step)
+        while held < rows:
             block = encoder.block(next(tables))
             pending.append((block, 0, block.rows))
-            held, taken = held + block.rows, taken + block.rows
-        chosen, pending = _split(pending, reading.batch_size)
-        held -= sum(stop - start for _, start, stop in chosen)
-        yield encoder.batch(chosen, reading.size(step), reading.total_weight(step))
+            held += block.rows
+        chosen, pending = _split(pending, rows)
+        held -= rows
+        yield encoder.batch(chosen, reading.size(step), float(reading.total_rows(step)))
 
 
 def _split(
     pending: list[tuple[Block, int, int]], rows: int
 ) -> tuple[list[tuple[Block, int, int]], list[tuple[Block, int, int]]]:
     chosen: list[tuple[Block, int, int]] = []
+    if not rows:
+        return chosen, pending
     for index, (block, start, stop) in enumerate(pending):
         take = min(rows, stop - start)
         chosen.append((block, start, start + take))

@@ -2,16 +2,16 @@
 
 A continual run knows all its reading ahead: day by day, training and evaluation. Each *reading* is cut into
 *units* (a range of one row group), so that one stream can walk through a whole run and the next day is being
-read while this one trains. Rows are split over workers by arithmetic on the manifests: N rows give rank r
-of W the rows [rN/W, (r+1)N/W) of the (permuted) sequence of row groups. Everybody knows everybody's number
-of steps without asking, every row is read once, and no worker is idle for more than one step.
+read while this one trains. Rows are split over workers by arithmetic on the manifests. A step's n rows
+(batch_size, or what is left in the last one) are shared so that rank r of W has (r+1)n/W - rn/W of them,
+rounded down each; a worker's rows of all steps are one range of the (permuted) sequence of row groups.
+Everybody knows everybody's rows without asking, every row is read once, and all take as many steps.
 
 Tasks that read import this module, so it stays free of torch: that import costs more than their work.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -47,26 +47,47 @@ class Reading:
     """One pass of one worker over its part of one day."""
 
     units: tuple[Unit, ...]
-    rows: int
-    """Rows of this worker's part."""
-    steps: int
-    """Batches; the same for all workers."""
+    rank: int
+    """The worker."""
+    world_size: int
+    """Number of workers."""
+    day_rows: int
+    """Rows of the day, over all workers."""
     batch_size: int
-    """Most rows of a batch of this worker."""
-    part_rows: tuple[int, ...]
-    """Rows of each worker's part, by rank."""
+    """Rows of a step over all workers; the last one may have fewer."""
+
+    @property
+    def steps(self) -> int:
+        """Batches; the same for all workers."""
+        return -(-self.day_rows // self.batch_size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of this worker's part."""
+        first, last = self.bounds()
+        return last - first
+
+    def bounds(self) -> tuple[int, int]:
+        """Return the range of this worker's rows in the day's order: behind the shares of the ranks below."""
+        full, rest = divmod(self.day_rows, self.batch_size)
+        first, last = (
+            full * (rank * self.batch_size // self.world_size) + rank * rest // self.world_size
+            for rank in (self.rank, self.rank + 1)
+        )
+        return first, last
+
+    def total_rows(self, step: int) -> int:
+        """Return the rows of all workers in one step."""
+        return min(self.batch_size, self.day_rows - step * self.batch_size)
+
+    def own_rows(self, step: int) -> int:
+        """Return the rows of this worker in one step."""
+        rows = self.total_rows(step)
+        return (self.rank + 1) * rows // self.world_size - self.rank * rows // self.world_size
 
     def size(self, step: int) -> int:
         """Return the rows of a step's batch, the same for all workers: what the fullest one has."""
-        return max(self._rows(step))
-
-    def total_weight(self, step: int) -> float:
-        """Return the rows of all workers in one step."""
-        return float(sum(self._rows(step)))
-
-    def _rows(self, step: int) -> list[int]:
-        done = step * self.batch_size
-        return [min(max(rows - done, 0), self.batch_size) for rows in self.part_rows]
+        return -(-self.total_rows(step) // self.world_size)
 
 
 def plan_reading(
@@ -84,7 +105,7 @@ def plan_reading(
         manifest: The day.
         rank: The worker.
         world_size: Number of workers.
-        batch_size: Rows of a step over all workers; a multiple of `world_size`.
+        batch_size: Rows of a step over all workers.
         seed: Decides the order of row groups and of the rows in them; empty: the stored order.
         states: Folder of the source tower's states of the day (`ctnet_ray.samples.states`); empty: none.
     """
@@ -94,8 +115,8 @@ def plan_reading(
     if seed:
         order = np.random.default_rng(seed).permutation(len(groups))
         groups = [groups[index] for index in order]
-    bounds = [manifest.rows * index // world_size for index in range(world_size + 1)]
-    first, last = bounds[rank], bounds[rank + 1]
+    reading = Reading((), rank, world_size, manifest.rows, batch_size)
+    first, last = reading.bounds()
     units, position = [], 0
     for number, (name, index, rows) in enumerate(groups):
         start, stop = max(first - position, 0), min(last - position, rows)
@@ -103,9 +124,7 @@ def plan_reading(
             uri, beside = (storage.join(folder, name) if folder else "" for folder in (manifest.uri, states))
             units.append(Unit(uri, index, start, stop, (*seed, number) if seed else (), beside))
         position += rows
-    parts = tuple(high - low for low, high in pairwise(bounds))
-    per_worker = batch_size // world_size
-    return Reading(tuple(units), last - first, -(-max(parts) // per_worker), per_worker, parts)
+    return replace(reading, units=tuple(units))
 
 
 def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> pa.Table:

@@ -259,9 +259,7 @@ class _Reader:
             for domain, readings in self._readings.items()
         }
         self._rows = 0
-        self._total = sum(
-            sum(reading.part_rows) for readings in self._readings.values() for reading in readings
-        )
+        self._total = sum(reading.day_rows for readings in self._readings.values() for reading in readings)
         self._counts = {
             step.day.day: _reading_counts(step, plan.training) for step in steps if step.day.day not in done
         }
@@ -286,7 +284,7 @@ class _Reader:
         """Return the number of batches, and each with the rows that it holds over all workers."""
         tables, encoder = self._tables[domain], self._encoders[domain]
         return sum(reading.steps for reading in readings), (
-            (batch, int(reading.total_weight(step)))
+            (batch, reading.total_rows(step))
             for reading in readings
             for step, batch in enumerate(batches(reading, tables, encoder))
         )

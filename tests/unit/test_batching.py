@@ -105,7 +105,38 @@ def test_a_step_has_as_many_rows_on_each_worker() -> None:
     parts = [plan_reading(day, rank=rank, world_size=2, batch_size=6) for rank in (0, 1)]
     # Ranks have 4 and 5 rows, batches of 3: a step of 3 + 3, then one of 1 + 2 in which both hold 2.
     assert [[part.size(step) for step in range(part.steps)] for part in parts] == [[3, 2], [3, 2]]
-    assert [parts[0].total_weight(step) for step in range(2)] == [6.0, 3.0]
+    assert [parts[0].total_rows(step) for step in range(2)] == [6, 3]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    st.integers(1, 40),
+    st.integers(1, 5),
+)
+def test_workers_together_have_every_row_once(sizes: list[int], batch_size: int, workers: int) -> None:
+    file = SampleFile("part", tuple(sizes), 1, "")
+    day = Manifest("feed", date(2022, 5, 1), sum(sizes), 1, (file,), {}, "test", "day")
+    parts = [
+        plan_reading(day, rank=rank, world_size=workers, batch_size=batch_size) for rank in range(workers)
+    ]
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    made = [
+        list(
+            batches(
+                part,
+                iter([samples(starts[u.row_group] + u.start, u.stop - u.start) for u in part.units]),
+                ENCODER,
+            )
+        )
+        for part in parts
+    ]
+    assert [n for own in made for batch in own for n in numbers(batch)] == list(range(sum(sizes)))
+    for together in zip(*made, strict=True):
+        assert len({len(batch.label_B) for batch in together}) == 1
+        assert {batch.total_weight for batch in together} == {
+            float(sum(batch.weight_B.sum() for batch in together))
+        }
 
 
 def test_tables_are_asked_for_when_they_are_needed() -> None:

@@ -1,6 +1,7 @@
 """Which rows each worker reads, and in which order."""
 
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,13 +25,13 @@ files = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=
 
 
 @settings(deadline=None)
-@given(files, st.integers(1, 4), st.integers(1, 9), st.one_of(st.just(()), st.tuples(st.integers(0, 9))))
+@given(files, st.integers(1, 7), st.integers(1, 30), st.one_of(st.just(()), st.tuples(st.integers(0, 9))))
 def test_every_row_is_with_one_worker_and_steps_agree(
-    files: list[list[int]], workers: int, per_worker: int, seed: tuple[int, ...]
+    files: list[list[int]], workers: int, batch_size: int, seed: tuple[int, ...]
 ) -> None:
     day = planned_day(files)
     readings = [
-        plan_reading(day, rank=rank, world_size=workers, batch_size=per_worker * workers, seed=seed)
+        plan_reading(day, rank=rank, world_size=workers, batch_size=batch_size, seed=seed)
         for rank in range(workers)
     ]
     rows = [
@@ -50,15 +51,52 @@ def test_every_row_is_with_one_worker_and_steps_agree(
         assert rows == stored
     sizes = [reading.rows for reading in readings]
     assert sizes == [sum(unit.stop - unit.start for unit in r.units) for r in readings]
-    assert max(sizes) - min(sizes) <= 1
-    assert len({reading.steps for reading in readings}) == 1
-    assert len({reading.part_rows for reading in readings}) == 1
     first = readings[0]
-    assert first.part_rows == tuple(sizes)
-    assert first.steps * per_worker >= max(sizes) > (first.steps - 1) * per_worker
-    weights = [first.total_weight(step) for step in range(first.steps)]
-    assert sum(weights) == day.rows
-    assert all(0 < weight <= per_worker * workers for weight in weights)
+    assert {reading.steps for reading in readings} == {-(-day.rows // batch_size)}
+    assert [sum(reading.own_rows(step) for step in range(first.steps)) for reading in readings] == sizes
+    totals = [first.total_rows(step) for step in range(first.steps)]
+    assert sum(totals) == day.rows
+    assert set(totals[:-1]) <= {batch_size}
+    for step in range(first.steps):
+        own = [reading.own_rows(step) for reading in readings]
+        assert sum(own) == first.total_rows(step)
+        assert max(own) - min(own) <= 1
+        assert {reading.size(step) for reading in readings} == {max(own)}
+
+
+@settings(deadline=None)
+@given(files, st.integers(1, 5), st.integers(1, 9))
+def test_parts_of_workers_among_whom_a_batch_divides_are_even(
+    files: list[list[int]], workers: int, per_worker: int
+) -> None:
+    day = planned_day(files)
+    readings = [
+        plan_reading(day, rank=rank, world_size=workers, batch_size=per_worker * workers)
+        for rank in range(workers)
+    ]
+    cuts = [day.rows * rank // workers for rank in range(workers + 1)]
+    assert [reading.bounds() for reading in readings] == list(pairwise(cuts))
+
+
+def test_a_batch_that_the_workers_do_not_divide() -> None:
+    readings = [
+        plan_reading(planned_day([[12, 10]]), rank=rank, world_size=3, batch_size=8) for rank in range(3)
+    ]
+    # Batches of 8 are 2 + 3 + 3 rows, and the last one, of 22 - 16 = 6, is 2 + 2 + 2.
+    own = [[reading.own_rows(step) for step in range(reading.steps)] for reading in readings]
+    assert own == [[2, 2, 2], [3, 3, 2], [3, 3, 2]]
+    assert [reading.bounds() for reading in readings] == [(0, 6), (6, 14), (14, 22)]
+    assert [reading.size(step) for reading in readings[:1] for step in range(3)] == [3, 3, 2]
+    ranges = [[(unit.row_group, unit.start, unit.stop) for unit in reading.units] for reading in readings]
+    assert ranges == [[(0, 0, 6)], [(0, 6, 12), (1, 0, 2)], [(1, 2, 10)]]
+
+
+def test_a_rank_that_only_the_last_batch_gives_a_row() -> None:
+    # A batch of 3 is 0 + 1 + 0 + 1 + 1 rows over 5 workers, one of 2 is 0 + 0 + 1 + 0 + 1.
+    readings = [plan_reading(planned_day([[5]]), rank=rank, world_size=5, batch_size=3) for rank in range(5)]
+    own = [[reading.own_rows(step) for step in range(reading.steps)] for reading in readings]
+    assert own == [[0, 0], [1, 0], [0, 1], [1, 0], [1, 1]]
+    assert [reading.rows for reading in readings] == [0, 1, 1, 1, 2]
 
 
 def test_more_workers_than_rows() -> None:
@@ -68,7 +106,7 @@ def test_more_workers_than_rows() -> None:
     ]
     assert [reading.rows for reading in readings] == [0, 1, 0, 1]
     assert [len(reading.units) for reading in readings] == [0, 1, 0, 1]
-    assert [(reading.steps, reading.total_weight(0)) for reading in readings] == [(1, 2.0)] * 4
+    assert [(reading.steps, reading.total_rows(0)) for reading in readings] == [(1, 2)] * 4
 
 
 @pytest.fixture
