@@ -101,11 +101,9 @@ def _ratio(points: Sequence[Point]) -> Figure:
         "source_seconds": "the source's own step",
         "joint_seconds": "a joint step on both (mlp_pp)",
     }
-    grown = []
     for index, (name, label) in enumerate(lines.items()):
         values = _values(points, name)
-        _line(axes, ratios, values, label, index)
-        grown.append(f"{label.split(' ')[0]} {_times(values)}")
+        _line(axes, ratios, values, f"{label}: {_times(values)}", index)
     _scale(axes, ratios, "rows of the source's day for each of the target's", "seconds a step", log=True)
     axes.set_title(f"{_times(ratios)} the source's rows, {points[-1].at['target_rows']:,.0f} of the target's")
     return figure

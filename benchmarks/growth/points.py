@@ -29,7 +29,7 @@ class Sizes:
     """workers: processes that train, each with one torch thread; the batch is the same for all together."""
     worker_rows: int = 2_000_000
     """workers: rows of the day."""
-    table_millions: tuple[int, ...] = (1, 4, 16, 32, 64, 128, 192, 256)
+    table_millions: tuple[int, ...] = (1, 4, 16, 32, 64, 128, 256)
     """tables: millions of rows of all tables together, ascending; memory_share and the disk end it."""
     table_day_rows: int = 262_144
     """tables: rows of the day."""

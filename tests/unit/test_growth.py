@@ -22,6 +22,10 @@ from benchmarks.growth.points import (
 )
 from benchmarks.timeline import Span
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.training import loop
+from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.training.records import read_steps
 
 MEMORY = {"trainer_rss_mib": 800.0, "trainer_private_mib": 500.0, "all_mib": 3000.0}
 
@@ -177,3 +181,28 @@ def test_days_are_counted_from_report_to_report() -> None:
         Span("report", 18.0, 18.5, 0.1),
     ]
     assert measure.day_seconds(spans) == [5.0, 3.5]
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_ratio_trains_source_target_and_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[RunPlan] = []
+
+    def walked(plan: RunPlan) -> float:
+        loop.run(plan, LocalContext())
+        plans.append(plan)
+        return float(len(plans))
+
+    monkeypatch.setattr(measure, "_step_seconds", walked)
+    (point,) = plan_points(
+        ["ratio"], Sizes(ratios=(2,), target_rows=60, batch_size=20, features=2, table_rows=30, dim=4)
+    )
+    assert measure.measure(point, str(tmp_path)) == {
+        "source_seconds": 1.0,
+        "target_seconds": 2.0,
+        "joint_seconds": 3.0,
+    }
+    rows = [[step.metrics["rows"] for step in read_steps(plan.folder)] for plan in plans]
+    # The source's day has twice the target's rows; joint training reads both.
+    assert rows == [[120.0] * 3, [60.0] * 3, [180.0] * 3]
+    sources = [step.source for step in read_steps(plans[1].folder)]
+    assert [source.day for source in sources if source] == [step.day.day for step in plans[0].steps]
