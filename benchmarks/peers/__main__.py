@@ -11,7 +11,6 @@ hand; each other peer has its own default, which is what its users get.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,19 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from benchmarks import samples
 from benchmarks.job import machine_facts
 from benchmarks.memory import Sampler
 from benchmarks.peers.harness import Spec
+from benchmarks.peers.report import Measured, doubtful_losses, make_table
+from benchmarks.peers.rows import write_rows
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoder import Encoder
-from ctnet_ray.samples.reading import plan_reading, read_local
 from jobs.command import run
 
 _FOLDER = Path(__file__).parent
@@ -50,6 +46,8 @@ class Peer:
     """Its package, pinned; empty: it runs in this project's environment."""
     needs: tuple[str, ...] = ()
     """Packages that it imports and does not ask for."""
+    limit: bool = False
+    """It trains a part of the model, or nothing: what no peer can be faster than."""
 
 
 PEERS = {
@@ -64,23 +62,12 @@ PEERS = {
     "deepctr": Peer(
         "DeepCTR-Torch 0.3.0", "peer_deepctr", package="deepctr-torch==0.3.0", needs=("requests",)
     ),
-    "mlp": Peer("limit: the MLP alone", "peer_torch", "mlp"),
-    "scan": Peer("limit: the Parquet scan alone", "peer_torch", "scan"),
+    "mlp": Peer("limit: the MLP alone", "peer_torch", "mlp", limit=True),
+    "mlp_input_gradient": Peer(
+        "limit: the MLP alone, with the gradient of its input", "peer_torch", "mlp_input_gradient", limit=True
+    ),
+    "scan": Peer("limit: the Parquet scan alone", "peer_torch", "scan", limit=True),
 }
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One run of a peer."""
-
-    train: float
-    """Rows per second from the first batch's end to the last one's."""
-    whole: float
-    """Rows per second of the whole command, from its start to its exit."""
-    trainer_mib: float
-    """Peak resident memory of the process that trains."""
-    all_mib: float
-    """Peak of all its processes, shared pages counted once."""
 
 
 def main(
@@ -98,7 +85,8 @@ def main(
     """Measure peers in turns, `repeats` times.
 
     Args:
-        peers: Which, of job, step, torchrec, sparse, fused, dense, fuxictr, rechub, deepctr, mlp, scan.
+        peers: Which, of job, step, torchrec, sparse, fused, dense, fuxictr, rechub, deepctr, mlp,
+            mlp_input_gradient, scan.
         rows: Rows of the epoch.
         repeats: Rounds; each peer runs once in each, and medians are printed.
         core: CPU that everything is pinned to.
@@ -112,17 +100,27 @@ def main(
     unknown = [name for name in peers if name not in PEERS]
     if unknown:
         raise CtnetError(f"no peer {unknown[0]!r}: there are {', '.join(PEERS)}")
+    if rows < 2 * batch_size:
+        raise CtnetError(
+            f"{rows} rows are not two batches of {batch_size}: time is taken between batches' ends"
+        )
+    if not repeats > 0:
+        raise CtnetError(f"{repeats} repeats: give at least 1")
     console = Console()
     console.print(machine_facts(1) + f", core {core}")
     pythons = {PEERS[name].package: _python(PEERS[name], Path(environments)) for name in peers}
     found: dict[str, list[Measured]] = {name: [] for name in peers}
     with tempfile.TemporaryDirectory(prefix="ctnet-peers-") as root:
         spec = Spec(f"{root}/rows.parquet", rows, features, table_rows, dim, list(hidden), batch_size)
-        _write(spec, root)
+        write_rows(spec, root)
         with Progress(console=Console(stderr=True)) as progress:
             for name in progress.track(list(peers) * repeats):
                 found[name].append(_measure(PEERS[name], pythons[PEERS[name].package], spec, core))
-    console.print(_table(found, rows))
+    labels = {name: PEERS[name].label for name in found}
+    console.print(make_table(found, labels, rows))
+    trained = {name: runs for name, runs in found.items() if not PEERS[name].limit}
+    for line in doubtful_losses(trained, labels):
+        console.print(line)
 
 
 def _python(peer: Peer, environments: Path) -> str:
@@ -139,24 +137,6 @@ def _python(peer: Peer, environments: Path) -> str:
         subprocess.run([python, "-m", "pip", "install", "-qq", *wanted], check=True)
         (folder / ".ready").touch()
     return str(python)
-
-
-def _write(spec: Spec, root: str) -> None:
-    """Write a sample day, and its row numbers as plain Parquet."""
-    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, 0, 0)
-    (day,) = samples.write_days(f"{root}/samples", schema, 1, spec.rows)
-    plan = samples.make_plan(root, "rows", schema, [day], spec.batch_size, evaluate=False)
-    encoder = Encoder(plan.model.towers, plan.record.domain)
-    reading = plan_reading(day, rank=0, world_size=1, batch_size=spec.batch_size)
-    writer = None
-    for table in read_local([reading], encoder.folding.columns):
-        block = encoder.encode(table)
-        columns = {key.feature.name: pa.array(rows.astype("int64")) for key, rows in block.dense.items()}
-        part = pa.table({**columns, "label": pa.array(block.label_N)})
-        writer = writer or pq.ParquetWriter(spec.data, part.schema)
-        writer.write_table(part)
-    assert writer  # noqa: S101
-    writer.close()
 
 
 def _measure(peer: Peer, python: str, spec: Spec, core: int) -> Measured:
@@ -180,41 +160,8 @@ def _measure(peer: Peer, python: str, spec: Spec, core: int) -> Measured:
         whole=spec.rows / seconds,
         trainer_mib=result["peak_mib"],
         all_mib=sampler.peaks.all_processes,
+        loss=result["loss"],
     )
-
-
-def _table(found: dict[str, list[Measured]], rows: int) -> Table:
-    def median(name: str, key: str) -> float:
-        return statistics.median(getattr(own, key) for own in found[name])
-
-    def ratio(name: str, key: str) -> str:
-        if "job" not in found:
-            return ""
-        pairs = zip(found["job"], found[name], strict=True)
-        return f"{statistics.median(getattr(a, key) / getattr(b, key) for a, b in pairs):.2f}"
-
-    table = Table(
-        "",
-        "rows/s, training",
-        "job against it",
-        "rows/s, whole command",
-        "job against it",
-        "peak MiB, trainer",
-        "peak MiB, all",
-        title=f"{rows:,} rows; medians; ratios are medians of the rounds' ratios",
-    )
-    for name, runs in found.items():
-        rates = " ".join(f"{own.train / 1000:.1f}" for own in runs)
-        table.add_row(
-            PEERS[name].label,
-            f"{median(name, 'train'):,.0f} ({rates} k)",
-            ratio(name, "train"),
-            f"{median(name, 'whole'):,.0f}",
-            ratio(name, "whole"),
-            f"{median(name, 'trainer_mib'):,.0f}",
-            f"{median(name, 'all_mib'):,.0f}",
-        )
-    return table
 
 
 if __name__ == "__main__":

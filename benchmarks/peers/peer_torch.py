@@ -1,7 +1,7 @@
 """Plain torch: one embedding table for all features, and an MLP; row numbers come from Parquet row groups.
 
 kind: dense (Adam as it comes), fused (Adam in one kernel), sparse (Adagrad on sparse gradients), mlp (no
-embeddings at all: what the rest costs), scan (no model at all: what reading costs).
+embeddings at all), mlp_input_gradient (none, but the gradient that they would be given), scan (no model at all).
 """
 
 from collections.abc import Iterator
@@ -68,14 +68,16 @@ def main() -> None:
             clock.batch(len(rows_BF))
         clock.tell(0.0)
         return
-    alone = spec.kind == "mlp"
+    alone = spec.kind in {"mlp", "mlp_input_gradient"}
     model = make_mlp(spec) if alone else Model(spec, sparse=spec.kind == "sparse")
     embedding_BE = torch.randn(spec.batch_size, spec.features * spec.dim)
+    embedding_BE.requires_grad_(spec.kind == "mlp_input_gradient")
     optimizers = make_optimizers(model, spec)
     loss = torch.zeros(())
     for rows_BF, label_B in read(spec):
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
+        embedding_BE.grad = None
         logit_B = model(embedding_BE[: len(rows_BF)]).squeeze(1) if alone else model(rows_BF)
         loss = nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)
         loss.backward()

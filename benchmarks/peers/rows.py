@@ -1,0 +1,27 @@
+"""The rows that peers train on: as this project's samples, and as row numbers for the others."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks import samples
+from benchmarks.peers.harness import Spec
+from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.samples.reading import plan_reading, read_local
+
+
+def write_rows(spec: Spec, root: str) -> None:
+    """Write a sample day below `root`, and its row numbers to `spec.data`."""
+    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, 0, 0)
+    (day,) = samples.write_days(f"{root}/samples", schema, 1, spec.rows)
+    plan = samples.make_plan(root, "rows", schema, [day], spec.batch_size, evaluate=False)
+    encoder = Encoder(plan.model.towers, plan.record.domain)
+    reading = plan_reading(day, rank=0, world_size=1, batch_size=spec.batch_size)
+    writer = None
+    for table in read_local([reading], encoder.columns):
+        block = encoder.encode(table)
+        columns = {key.feature.name: pa.array(rows.numpy()) for key, rows in block.dense.items()}
+        part = pa.table({**columns, "label": pa.array(block.label_N.numpy().astype("int8"))})
+        writer = writer or pq.ParquetWriter(spec.data, part.schema)
+        writer.write_table(part)
+    assert writer  # noqa: S101
+    writer.close()
