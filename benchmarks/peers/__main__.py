@@ -1,12 +1,36 @@
 """Train the same model with this project and with others, in turns, on one pinned core.
 
 The model: 20 categorical features, a table of 200,000 rows x 16 for each, an MLP of 256-128-64, batches of
-4096, one epoch over Parquet. Each peer has an environment of its own from the package index, made at the
-first run. This project reads 64-bit ids and folds them into row numbers while it trains; the others are given
-row numbers, the same ones. It updates embeddings by row-wise Adagrad and the rest by Adam, like TorchRec by
-hand; each other peer has its own default, which is what its users get.
+4096, one epoch over Parquet. With --histories N each of the first N features has a click history: up to
+--length rows of its table, pooled by DIN's attention. Each peer has an environment of its own from the
+package index, made at the first run.
 
     python -m benchmarks.peers --repeats 5
+    python -m benchmarks.peers --repeats 5 --histories 1
+
+A peer does this with what its users have: its own layers, reader and loop. Where it leaves a choice, the
+same work is chosen. What differs still:
+
+- Ids: this project reads 64-bit ids and folds them into row numbers while it trains. The others are given
+  row numbers, the same ones.
+- Optimiser: this project and TorchRec by hand update embeddings by row-wise Adagrad and the rest by Adam,
+  torch's sparse way by Adagrad and Adam, all others everything by Adam. FuxiCTR clips the gradient's norm
+  too.
+- MLP: torch-rechub's has batch normalisation, which can't be left out.
+- Rows: torch-rechub and DeepCTR-Torch hold all of them in memory, and shuffle them.
+- Attention: one hidden layer of the same width, PReLU and softmax for all. FuxiCTR's PReLU has a slope for
+  each unit. torch-rechub's network has batch normalisation, over padded items too, and no mask: what is
+  padded is a vector of zero with a share of the softmax. DeepCTR-Torch's DIN attends to all histories side
+  by side, by the length of the first; it looks features and histories up a second time, and leaves that
+  unused. Only this project's does without the concatenation of query, item, difference and product.
+- Padding: this project, TorchRec by hand and plain torch pad to the longest history of a batch, the first
+  two after looking up. The libraries pad to --length before they train: that is in the time of the whole
+  command, and not in the training rate.
+- TorchRec by hand keeps the tables that histories look into in an EmbeddingCollection, whose update on CPUs
+  is slow; this project puts another kernel in its place (`ctnet_ray/training/cpu_backward.py`).
+
+Training is timed from the first batch's end to the last's. It is less than that for the step alone, which
+reads nothing and trains on 32 batches over and over, and for the MLP alone, whose input is always the same.
 """
 
 import json
@@ -16,7 +40,7 @@ import sys
 import tempfile
 import time
 import venv
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -29,6 +53,7 @@ from benchmarks.memory import Sampler
 from benchmarks.peers.harness import Spec
 from benchmarks.peers.report import Measured, doubtful_losses, make_table
 from benchmarks.peers.rows import write_rows
+from ctnet_ray.config import ModelConfig
 from ctnet_ray.errors import CtnetError
 from jobs.command import run
 
@@ -81,6 +106,8 @@ def main(
     dim: int = 16,
     hidden: tuple[int, ...] = samples.HIDDEN,
     batch_size: int = 4096,
+    histories: int = 0,
+    length: int = 20,
 ) -> None:
     """Measure peers in turns, `repeats` times.
 
@@ -96,31 +123,42 @@ def main(
         dim: Width of an embedding.
         hidden: Widths of the MLP's hidden layers.
         batch_size: Rows of a step.
+        histories: Number of click histories, each attending to the feature whose table it looks into.
+        length: Longest history; lengths are uniform from 0.
     """
-    unknown = [name for name in peers if name not in PEERS]
-    if unknown:
-        raise CtnetError(f"no peer {unknown[0]!r}: there are {', '.join(PEERS)}")
-    if rows < 2 * batch_size:
-        raise CtnetError(
-            f"{rows} rows are not two batches of {batch_size}: time is taken between batches' ends"
-        )
-    if not repeats > 0:
-        raise CtnetError(f"{repeats} repeats: give at least 1")
+    sizes = (rows, features, table_rows, dim, list(hidden), batch_size, histories, length)
+    spec = Spec("", *sizes, attention_hidden=ModelConfig.attention_hidden)
+    _check(spec, peers, repeats)
     console = Console()
     console.print(machine_facts(1) + f", core {core}")
     pythons = {PEERS[name].package: _python(PEERS[name], Path(environments)) for name in peers}
     found: dict[str, list[Measured]] = {name: [] for name in peers}
     with tempfile.TemporaryDirectory(prefix="ctnet-peers-") as root:
-        spec = Spec(f"{root}/rows.parquet", rows, features, table_rows, dim, list(hidden), batch_size)
+        spec = replace(spec, data=f"{root}/rows.parquet")
         write_rows(spec, root)
         with Progress(console=Console(stderr=True)) as progress:
             for name in progress.track(list(peers) * repeats):
                 found[name].append(_measure(PEERS[name], pythons[PEERS[name].package], spec, core))
     labels = {name: PEERS[name].label for name in found}
-    console.print(make_table(found, labels, rows))
+    what = f"{rows:,} rows, {histories} histories" if histories else f"{rows:,} rows"
+    console.print(make_table(found, labels, what))
     trained = {name: runs for name, runs in found.items() if not PEERS[name].limit}
     for line in doubtful_losses(trained, labels):
         console.print(line)
+
+
+def _check(spec: Spec, peers: tuple[str, ...], repeats: int) -> None:
+    unknown = [name for name in peers if name not in PEERS]
+    if unknown:
+        raise CtnetError(f"no peer {unknown[0]!r}: there are {', '.join(PEERS)}")
+    if not repeats > 0:
+        raise CtnetError(f"{repeats} repeats: give at least 1")
+    if spec.rows < 2 * spec.batch_size:
+        raise CtnetError(f"{spec.rows} rows are not two batches of {spec.batch_size}: give more rows")
+    if not 0 <= spec.histories < spec.features:
+        raise CtnetError(f"{spec.histories} histories: give 0 to {spec.features - 1}, fewer than features")
+    if not spec.length > 0:
+        raise CtnetError(f"histories of length {spec.length}: give at least 1")
 
 
 def _python(peer: Peer, environments: Path) -> str:

@@ -17,10 +17,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Spec:
-    """The task: binary classification of rows with one row number for each feature."""
+    """The task: binary classification of rows with one row number for each feature, and click histories."""
 
     data: str
-    """Parquet file: columns f00, f01, ... (int64, 0 to table_rows - 1) and label (int8)."""
+    """Parquet file: columns f00, f01, ... (int64, 1 to table_rows - 1), clicked_f00, ... (lists of them, most
+    recent last) and label (int8)."""
     rows: int
     features: int
     table_rows: int
@@ -30,6 +31,12 @@ class Spec:
     hidden: list[int]
     """Widths of the MLP's hidden layers."""
     batch_size: int
+    histories: int = 0
+    """Number of click histories: each attends to one of the first features, and looks into its table."""
+    length: int = 20
+    """Longest history."""
+    attention_hidden: int = 32
+    """Hidden width of the network that scores a history's items."""
     kind: str = ""
     """Which of a script's ways."""
 
@@ -37,6 +44,16 @@ class Spec:
     def names(self) -> list[str]:
         """Return the features' columns."""
         return [f"f{index:02d}" for index in range(self.features)]
+
+    @property
+    def clicked(self) -> dict[str, str]:
+        """Return the histories' columns, and the feature that each attends to."""
+        return {f"clicked_{name}": name for name in self.names[: self.histories]}
+
+    @property
+    def width(self) -> int:
+        """Return the width of the MLP's input: the features' embeddings and the histories' vectors."""
+        return (self.features + self.histories) * self.dim
 
 
 def read_spec() -> Spec:

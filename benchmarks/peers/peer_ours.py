@@ -25,11 +25,11 @@ _HELD = 32  #: batches that the step alone is given, over and over
 
 def make_plan(spec: Spec, root: str) -> RunPlan:
     """Plan one day of the samples beside the Parquet file, where `__main__` has written them."""
-    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, 0, 0)
+    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, spec.histories, spec.length)
     day = SampleStore(spec.data.rsplit("/", 1)[0] + "/samples").manifest(samples.DOMAIN, samples.FIRST_DAY)
     plan = samples.make_plan(root, "job", schema, [day], spec.batch_size, evaluate=False)
-    model = replace(plan.model, config=ModelConfig(hidden=tuple(spec.hidden)))
-    return replace(plan, model=model)
+    config = ModelConfig(hidden=tuple(spec.hidden), attention_hidden=spec.attention_hidden)
+    return replace(plan, model=replace(plan.model, config=config))
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from ctnet_ray.samples.reading import plan_reading, read_local
 
 def write_rows(spec: Spec, root: str) -> None:
     """Write a sample day below `root`, and its row numbers to `spec.data`."""
-    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, 0, 0)
+    schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, spec.histories, spec.length)
     (day,) = samples.write_days(f"{root}/samples", schema, 1, spec.rows)
     plan = samples.make_plan(root, "rows", schema, [day], spec.batch_size, evaluate=False)
     encoder = Encoder(plan.model.towers, plan.record.domain)
@@ -19,7 +19,12 @@ def write_rows(spec: Spec, root: str) -> None:
     writer = None
     for table in read_local([reading], encoder.columns):
         block = encoder.encode(table)
-        columns = {key.feature.name: pa.array(rows.numpy()) for key, rows in block.dense.items()}
+        columns: dict[str, pa.Array] = {
+            key.feature.name: pa.array(rows.numpy()) for key, rows in block.dense.items()
+        }
+        for key, (rows, offsets) in block.sequences.items():
+            lists = pa.ListArray.from_arrays(pa.array(offsets.numpy(), pa.int32()), pa.array(rows.numpy()))
+            columns[key.feature.name] = lists
         part = pa.table({**columns, "label": pa.array(block.label_N.numpy().astype("int8"))})
         writer = writer or pq.ParquetWriter(spec.data, part.schema)
         writer.write_table(part)
