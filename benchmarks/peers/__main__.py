@@ -58,6 +58,7 @@ from ctnet_ray.errors import CtnetError
 from jobs.command import run
 
 _FOLDER = Path(__file__).parent
+_LOOK_SECONDS = 3.0  #: between two looks at the memory of all processes, which takes time from them
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ class Peer:
 PEERS = {
     "job": Peer("ctnet-ray, whole job through Ray", "peer_ours", "job"),
     "step": Peer("ctnet-ray, training step alone", "peer_ours", "step"),
+    "job_bf16": Peer("ctnet-ray, whole job, bfloat16", "peer_ours", "job_bf16"),
+    "step_bf16": Peer("ctnet-ray, training step alone, bfloat16", "peer_ours", "step_bf16"),
     "torchrec": Peer("TorchRec by hand", "peer_torchrec"),
     "sparse": Peer("torch, sparse Adagrad", "peer_torch", "sparse"),
     "fused": Peer("torch, dense Adam, fused", "peer_torch", "fused"),
@@ -112,7 +115,7 @@ def main(
     """Measure peers in turns, `repeats` times.
 
     Args:
-        peers: Which, of job, step, torchrec, sparse, fused, dense, fuxictr, rechub, deepctr, mlp,
+        peers: Which, of job, step, job_bf16, step_bf16, torchrec, sparse, fused, dense, fuxictr, rechub, deepctr, mlp,
             mlp_input_gradient, scan.
         rows: Rows of the epoch.
         repeats: Rounds; each peer runs once in each, and medians are printed.
@@ -187,7 +190,7 @@ def _measure(peer: Peer, python: str, spec: Spec, core: int) -> Measured:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     psutil.Process(process.pid).cpu_affinity([core])  # children inherit it
-    with Sampler(root=process.pid) as sampler:
+    with Sampler(_LOOK_SECONDS, process.pid) as sampler:
         printed, errors = process.communicate()
     seconds = time.perf_counter() - started
     if process.returncode:

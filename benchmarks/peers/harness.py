@@ -8,6 +8,7 @@ It prints one line of JSON last, with train_seconds, rows, loss and peak_mib (`t
 """
 
 import json
+import math
 import resource
 import sys
 import time
@@ -65,20 +66,27 @@ class Clock:
     """Times training: from the first batch's end to the last's, like the project's own jobs."""
 
     def __init__(self) -> None:
+        self.rows = 0
         self._started = 0.0
-        self._rows = 0
         self._first = 0
+        self._losses = 0.0
 
-    def batch(self, rows: int) -> None:
-        """Note that a batch was trained on."""
+    def batch(self, rows: int, loss: float = math.nan) -> None:
+        """Note that a batch of this mean loss was trained on."""
         if not self._started:
             self._started, self._first = time.perf_counter(), rows
-        self._rows += rows
+        self.rows += rows
+        self._losses += rows * loss
         self._last = time.perf_counter()
 
-    def tell(self, loss: float) -> None:
-        """Print what was measured."""
-        tell(self._last - self._started, self._rows - self._first, loss)
+    def tell(self, loss: float | None = None) -> None:
+        """Print what was measured.
+
+        Args:
+            loss: Mean loss of the epoch; without: that of the batches that were noted.
+        """
+        seconds, rows = self._last - self._started, self.rows - self._first
+        tell(seconds, rows, self._losses / self.rows if loss is None else loss)
 
 
 def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0) -> None:
@@ -87,7 +95,7 @@ def tell(seconds: float, rows: int, loss: float, peak_mib: float = 0.0) -> None:
     Args:
         seconds: Of training on `rows` rows.
         rows: How many they were.
-        loss: Mean loss of the last batch.
+        loss: Mean loss of the epoch; not a number where there is none.
         peak_mib: Peak memory of the process that trains; without: of this process.
     """
     found = {"train_seconds": seconds, "rows": rows, "loss": loss, "peak_mib": peak_mib or _peak_mib()}

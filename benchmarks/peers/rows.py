@@ -17,15 +17,15 @@ def write_rows(spec: Spec, root: str) -> None:
     encoder = Encoder(plan.model.towers, plan.record.domain)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=spec.batch_size)
     writer = None
-    for table in read_local([reading], encoder.columns):
+    for table in read_local([reading], encoder.folding.columns):
         block = encoder.encode(table)
         columns: dict[str, pa.Array] = {
-            key.feature.name: pa.array(rows.numpy()) for key, rows in block.dense.items()
+            key.feature.name: pa.array(rows.astype("int64")) for key, rows in block.dense.items()
         }
         for key, (rows, offsets) in block.sequences.items():
-            lists = pa.ListArray.from_arrays(pa.array(offsets.numpy(), pa.int32()), pa.array(rows.numpy()))
+            lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(rows.astype("int64")))
             columns[key.feature.name] = lists
-        part = pa.table({**columns, "label": pa.array(block.label_N.numpy().astype("int8"))})
+        part = pa.table({**columns, "label": pa.array(block.label_N)})
         writer = writer or pq.ParquetWriter(spec.data, part.schema)
         writer.write_table(part)
     assert writer  # noqa: S101
