@@ -115,8 +115,8 @@ def main(
     """Measure peers in turns, `repeats` times.
 
     Args:
-        peers: Which, of job, step, job_bf16, step_bf16, torchrec, sparse, fused, dense, fuxictr, rechub, deepctr,
-            mlp, mlp_input_gradient, scan.
+        peers: Which, of job, step, job_bf16, step_bf16, torchrec, sparse, fused, dense, fuxictr, rechub,
+            deepctr, mlp, mlp_input_gradient, scan.
         rows: Rows of the epoch.
         repeats: Rounds; each peer runs once in each, and medians are printed.
         core: CPU that everything is pinned to.

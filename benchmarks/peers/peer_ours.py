@@ -1,8 +1,8 @@
 """This project: a whole job through Ray and MLflow, as `jobs.train_target` runs it. kind: job, or step.
 
 `step` is its training step alone, on batches that are encoded already and come again and again, so that it
-learns them by heart: its loss is that of the later half of the first time. job_bf16 and step_bf16 are the same
-in bfloat16.
+learns them by heart: its loss is that of the later half of the first time. job_bf16 and step_bf16 are
+the same in bfloat16.
 """
 
 import logging
