@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 from ray.train import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig, TrainingConfig
@@ -153,7 +154,9 @@ def _launch(
     connect(compute)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     count = count_groups(compute, len(plans), nodes)
-    board = Board.remote(works, count, compute.max_failures, keep_going)
+    # Beside the driver: an actor that asks for no CPU lies anywhere, and a run can't go on without the board.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote(works, count, compute.max_failures, keep_going)
     with Display(board, len(plans), open_console(stderr=True), listen):
         try:
             walk(Groups(plans, board, compute, models, keep_going), count)
