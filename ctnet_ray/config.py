@@ -196,6 +196,8 @@ class ComputeConfig:
 
     workers: int = 1
     """Number of training workers."""
+    min_workers: int = 0
+    """Workers with which a run starts and goes on where the cluster holds no more; 0: exactly workers."""
     cpus_per_worker: float = 1.0
     """CPUs of each worker; also its number of torch threads, rounded up."""
     gpu: bool = False
@@ -210,6 +212,21 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         if not self.sharding:
             raise CtnetError(f"compute.sharding is empty: name one or more of {', '.join(SHARDING)}")
+        if self.min_workers and not 0 <= self.min_workers <= self.workers:
+            raise CtnetError(
+                f"compute.min_workers must be between 0 and compute.workers ({self.workers}), "
+                f"not {self.min_workers}"
+            )
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of workers may change while a run goes on."""
+        return 0 < self.min_workers < self.workers
+
+    @property
+    def fewest_workers(self) -> int:
+        """Workers that a run can't do without."""
+        return self.min_workers or self.workers
 
 
 @dataclass(frozen=True)
@@ -257,7 +274,8 @@ class JobConfig:
         """Twelve hexadecimal digits that name the work: what decides the result, and nothing else.
 
         The last day, the resources other than the number of workers, and where results go are left out,
-        so that a run goes on when a day is added or the cluster changes.
+        so that a run goes on when a day is added or the cluster changes. The number is the one that was
+        asked for: what a step had, where `compute.min_workers` lets it have fewer, is in its record.
         """
         values = self.to_dict()
         values["data"].pop("last_day")
@@ -403,12 +421,6 @@ def _check(config: JobConfig) -> None:
             raise CtnetError(f"{key} must be at least 0, not {value}")
     if not config.model.hidden:
         raise CtnetError("model.hidden needs at least one layer")
-    for key in ("batch_size", "beside_batch_size"):
-        if getattr(config.training, key) % config.compute.workers:
-            raise CtnetError(
-                f"training.{key} ({getattr(config.training, key)}) must be a multiple of "
-                f"compute.workers ({config.compute.workers})"
-            )
     if not 0 <= config.transfer.joint.transfer_share <= 0.5:
         raise CtnetError(
             "transfer.joint.transfer_share must be between 0 and 0.5, "

@@ -87,6 +87,10 @@ class _Group:
     """The run that it is on."""
     noted: bool = False
     """Whether it ended a run as failed and took no other yet."""
+    room: int = 0
+    """Workers that the cluster held for it when it last asked; 0: it did not since it started."""
+    regroups: bool = False
+    """Whether it ends by itself, to be made anew with more workers."""
 
 
 @dataclass
@@ -123,8 +127,10 @@ class Queue:
         """
         state = self._groups[group]
         state.noted = False
-        if state.entry is not None:
+        if state.entry is not None and not state.regroups:
+            state.room = 0
             self._count_death(state.entry)
+        state.regroups = False
         if state.entry is None and not self._stopping and self._order:
             state.entry = self._order.pop(0)
             entry = self._entries[state.entry]
@@ -145,6 +151,26 @@ class Queue:
         index = self._groups[group].entry
         if index is not None:
             self._news.stepped.append(self._entries[index].work)
+
+    def grows(self, group: int, workers: int, held: int) -> bool:
+        """Say whether a group should end here, between two steps, to be made anew with more workers.
+
+        It should once for each time that the room for it grew: Ray may give it no more all the same.
+
+        Args:
+            group: The group.
+            workers: Workers that it has.
+            held: Workers that the cluster holds, for all groups.
+        """
+        state = self._groups[group]
+        room = held // len(self._groups)
+        state.regroups = room > max(workers, state.room)
+        state.room = room
+        return state.regroups
+
+    def regroups(self, group: int) -> bool:
+        """Return whether a group that has ended is to be made anew."""
+        return self._groups[group].regroups
 
     def run_done(self, group: int) -> None:
         """Note that the group's run has come to its end."""

@@ -1,10 +1,15 @@
 """Worker groups: how many fit into the cluster, and each walking runs until there are no more.
 
 A group is one `TorchTrainer.fit()`, called in a thread of the driver. Ray Train restarts a group whose
-worker died; it goes on with the run that it was on, from the last step.
+worker died, with fewer workers where `compute.min_workers` lets it and the cluster holds no more; it goes on
+with the run that it was on, from the last step. A group that could have more workers ends between two steps
+and is made anew: Ray Train's own way of growing would throw away the step that is being made.
 """
 
+import math
+import os
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +22,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.capacity import workers_held
 from ctnet_ray.orchestration.worker import Launch, train
 from ctnet_ray.training.plan import RunPlan
 
-READING_CPUS = 0.5  #: CPUs that each worker's reading needs beside it: one task of Ray Data at least
+#: In that time Ray's coordinator of resources, which looks every 20 s, has seen that the nodes changed.
+LOOK_SECONDS = 25
 _LONGEST_CAUSE = 300  #: characters of an error of Ray's that are worth reading
 
 
@@ -40,19 +47,15 @@ class Groups:
 def count_groups(compute: ComputeConfig, runs: int, nodes: Iterable[dict[str, float]]) -> int:
     """Say how many groups walk runs side by side: no more than runs, and than the nodes hold; at least one.
 
+    Where the number of workers may change, groups are still as many as find all of `compute.workers`.
+
     Args:
         compute: Workers of a group.
         runs: Runs to be walked.
         nodes: Resources of each node: {"CPU": 16.0, "GPU": 1.0, ...}.
     """
-    held = sum(_workers_on(node, compute) for node in nodes)
     wanted = compute.parallel_runs or runs
-    return max(1, min(runs, wanted, held // compute.workers))
-
-
-def _workers_on(node: dict[str, float], compute: ComputeConfig) -> int:
-    cpus = node.get("CPU", 0) / (compute.cpus_per_worker + READING_CPUS)
-    return int(min(cpus, node.get("GPU", 0)) if compute.gpu else cpus)
+    return max(1, min(runs, wanted, workers_held(nodes, compute) // compute.workers))
 
 
 def walk(groups: Groups, count: int) -> None:
@@ -63,6 +66,10 @@ def walk(groups: Groups, count: int) -> None:
             walked to its end first, nothing more is started.
     """
     errors: list[BaseException] = []
+    if groups.compute.elastic:
+        # Right after a loss Ray Train still counts on the lost node: it asks for too many workers, waits that
+        # long (a minute, if not told), and asks again.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(LOOK_SECONDS))
 
     def keep_walking(group: int) -> None:
         try:
@@ -88,11 +95,13 @@ def _walk_group(groups: Groups, group: int) -> None:
     while True:
         try:
             _trainer(groups, group, fits).fit()
-            return
+            if not ray.get(groups.board.regroups.remote(group)):
+                return
+            time.sleep(LOOK_SECONDS)
         except WorkerGroupError as error:
-            fits += 1
             if not ray.get(groups.board.died.remote(group, cause(error.worker_failures.values()))):
                 raise
+        fits += 1
 
 
 def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
@@ -103,7 +112,8 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
         train,  # type: ignore[arg-type]
         train_loop_config={"launch": launch},
         scaling_config=ScalingConfig(
-            num_workers=compute.workers,
+            num_workers=(compute.min_workers, compute.workers) if compute.elastic else compute.workers,
+            elastic_resize_monitor_interval_s=math.inf,  # see the module's docstring
             use_gpu=compute.gpu,
             resources_per_worker={"CPU": compute.cpus_per_worker},
         ),

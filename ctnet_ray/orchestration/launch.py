@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -16,7 +16,8 @@ from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.board import Board, Snapshot, Work
-from ctnet_ray.orchestration.groups import READING_CPUS, Groups, count_groups, is_defect, walk
+from ctnet_ray.orchestration.capacity import READING_CPUS, live_nodes, workers_held
+from ctnet_ray.orchestration.groups import Groups, count_groups, is_defect, walk
 from ctnet_ray.orchestration.progress import Display
 from ctnet_ray.orchestration.publishing import Publisher
 from ctnet_ray.orchestration.terminal import open_console
@@ -32,19 +33,18 @@ def connect(compute: ComputeConfig) -> None:
     Raises:
         CtnetError: The cluster does not answer or refuses, or this machine can't hold the workers.
     """
-    wanted = {"CPU": compute.workers * compute.cpus_per_worker, "GPU": float(compute.workers * compute.gpu)}
+    workers = compute.fewest_workers
+    wanted = {"CPU": workers * compute.cpus_per_worker, "GPU": float(workers * compute.gpu)}
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             _join(os.environ["RAY_ADDRESS"])
         else:
-            _start(compute, wanted["CPU"])
+            _start(compute)
     held = ray.cluster_resources()
     for resource, amount in wanted.items():
         if amount <= held.get(resource, 0):
             continue
-        lack = (
-            f"{compute.workers} workers need {amount:g} {resource}s and there are {held.get(resource, 0):g}"
-        )
+        lack = f"{workers} workers need {amount:g} {resource}s and there are {held.get(resource, 0):g}"
         if not os.environ.get("RAY_ADDRESS"):
             raise CtnetError(f"{lack}: lower compute.workers or compute.cpus_per_worker, or use a cluster")
         # An autoscaling cluster may grow to it, one that does not never will: Ray waits without a word.
@@ -62,8 +62,10 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start(compute: ComputeConfig, cpus: float) -> None:
+def _start(compute: ComputeConfig) -> None:
     there = os.cpu_count() or 1
+    workers = min(compute.workers, max(compute.fewest_workers, int(there / compute.cpus_per_worker)))
+    cpus = workers * compute.cpus_per_worker
     if cpus > there:
         raise CtnetError(
             f"the workers need {cpus:g} CPUs and this machine has {there}: lower compute.workers or "
@@ -71,7 +73,7 @@ def _start(compute: ComputeConfig, cpus: float) -> None:
         )
     # Workers may take all cores: reading, which is little, gets CPUs of Ray's beyond those that there are.
     groups = int(there / cpus)
-    logical = math.ceil(groups * (cpus + compute.workers * READING_CPUS))
+    logical = math.ceil(groups * (cpus + workers * READING_CPUS))
     # "local": not a cluster that somebody has started here for other work.
     ray.init("local", num_cpus=max(there, logical), include_dashboard=False, **_quiet())
 
@@ -152,7 +154,9 @@ def _launch(
     listen: Callable[[Snapshot], None],
 ) -> dict[str, str]:
     connect(compute)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = live_nodes()
+    if not os.environ.get("RAY_ADDRESS"):
+        compute = _settled(compute, workers_held(nodes, compute))
     count = count_groups(compute, len(plans), nodes)
     # Beside the driver: an actor that asks for no CPU lies anywhere, and a run can't go on without the board.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -167,6 +171,12 @@ def _launch(
     if not keep_going:
         _raise_first(board, None)
     return ray.get(board.failures.remote())
+
+
+def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:
+    """Fix the number of workers where no machine comes or goes, to what there is room for."""
+    workers = max(compute.fewest_workers, min(compute.workers, held))
+    return replace(compute, workers=workers, min_workers=0)
 
 
 def _raise_first(board: Any, error: Exception | None) -> None:

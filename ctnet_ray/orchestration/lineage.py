@@ -17,7 +17,7 @@ from ctnet_ray.orchestration.tracking import ModelVersion, Tracker
 
 _SHORT = 8  # digits of a digest that people are shown
 _CODE = {"code_revision": "code", "config_digest": "config"}
-_KEPT = ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision")
+_KEPT = ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision", "workers")
 
 
 def ancestry(tracker: Tracker, name: str) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def ancestry(tracker: Tracker, name: str) -> dict[str, Any]:
         `{"version": ID, "versions": {ID: ENTRY}}`, plain data. IDs are NAME/VERSION, or RUN@DAY for what is
         not registered here. An entry names its `parent` and `source` by ID (None where there is none), its
         `day`, `samples` (domain, day, rows, digest, uri), `run`, `method`, `domain`, `seed`, `uri`,
-        `config_digest` and `code_revision`; one that is not registered has `registered` false and its `uri`.
+        `config_digest`, `code_revision` and `workers` (how many trained it; None where nothing says so); one
+        that is not registered has `registered` false and its `uri`.
 
     Raises:
         CtnetError: There is no such model or version, or MLflow fails.
@@ -133,6 +134,7 @@ def _line(this: str, entries: dict[str, Any], common: set[str]) -> Text:
         f"samples {', '.join(samples)}" if samples else "no training",
         *([f"source {entry['source']}"] if entry["source"] else []),
         *(f"{name} {entry[key][:_SHORT]}" for key, name in _CODE.items() if key not in common),
+        *([f"workers {entry['workers']}"] if entry["workers"] and "workers" not in common else []),
     ]
     return Text(" · ".join(parts))
 

@@ -47,6 +47,7 @@ _COSTS = {
     "evaluation_seconds",
     "rows_per_second",
     "peak_memory_mib",
+    "workers",
     "parameters_trained",
     "parameters_held",
 }
@@ -123,6 +124,8 @@ def version_tags(
         tags["shared_attention"] = (
             f"{' '.join(transfer['share_attention'])} of {transfer['shared_attention']}"
         )
+    if "workers" in step.metrics:  # older records lack it, and steps that train nothing
+        tags["workers"] = f"{step.metrics['workers']:g}"
     if evaluation:
         tags["evaluated_day"] = evaluation.samples.day.isoformat()
         tags |= {key: repr(value) for key, value in evaluation.metrics.items()}

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from ctnet_ray.config import ComputeConfig, Sharding
 from ctnet_ray.errors import CtnetError, DivergedError
+from ctnet_ray.orchestration.capacity import live_nodes, workers_held
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
@@ -53,6 +54,7 @@ class RayContext:
         self.world_size = self._context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.sharding: Sequence[Sharding] = launch.compute.sharding
+        self._compute = launch.compute
         self._board = launch.board
         self._group = launch.group
         self._said = 0.0
@@ -79,10 +81,25 @@ class RayContext:
 
     def take(self) -> int | None:
         """Return the run that is next, the same on all workers. Collective."""
-        taken = ray.get(self._board.take.remote(self._group)) if self.rank == 0 else None
-        index = torch.tensor(-1 if taken is None else taken, device=self.device)
-        dist.broadcast(index, src=0)
-        return None if index.item() < 0 else int(index.item())
+        taken: Any = ray.get(self._board.take.remote(self._group)) if self.rank == 0 else None
+        index = self._share(-1 if taken is None else taken)
+        return None if index < 0 else index
+
+    def grows(self) -> bool:
+        """Return whether to end here, for a group of more workers to go on. Collective."""
+        if not self._compute.elastic or self.world_size == self._compute.workers:
+            return False
+        more: Any = False
+        if self.rank == 0:
+            held = workers_held(live_nodes(), self._compute)
+            more = ray.get(self._board.grows.remote(self._group, self.world_size, held))
+        return bool(self._share(int(more)))
+
+    def _share(self, value: int) -> int:
+        """Tell every worker the first one's value."""
+        shared = torch.tensor(value, device=self.device)
+        dist.broadcast(shared, src=0)
+        return int(shared.item())
 
     def run_done(self) -> None:
         """Tell the board."""
@@ -104,7 +121,9 @@ class RayContext:
 
 
 def train(config: dict[str, Launch]) -> None:
-    """Walk runs until there are no more. Runs on every worker, in a process group that Ray Train has made.
+    """Walk runs until there are no more, or there is room for a larger group.
+
+    Runs on every worker, in a process group that Ray Train has made.
 
     Args:
         config: {"launch": what to do}.
@@ -113,14 +132,19 @@ def train(config: dict[str, Launch]) -> None:
     torch.set_num_threads(math.ceil(launch.compute.cpus_per_worker))
     context = RayContext(launch)
     while (index := context.take()) is not None:
-        _walk(index, launch, context)
+        grows = _walk(index, launch, context)
         context.clean_up()
+        if grows:
+            return
 
 
-def _walk(index: int, launch: Launch, context: RayContext) -> None:
+def _walk(index: int, launch: Launch, context: RayContext) -> bool:
+    """Walk a run to its end, or until there is room for more workers; return whether there is."""
     plan = launch.plans[index]
     try:
-        loop.run(plan, context)
+        for step in loop.walk(plan, context):
+            if step is not plan.steps[-1] and context.grows():
+                return True
     except Exception as error:
         alone = context.world_size == 1
         reason = failure(error, alone and launch.keep_going)
@@ -132,6 +156,7 @@ def _walk(index: int, launch: Launch, context: RayContext) -> None:
             raise
     else:
         context.run_done()
+    return False
 
 
 def failure(error: Exception, surely_own: bool) -> str | None:

@@ -190,6 +190,7 @@ def _train(
         "seconds": seconds,
         "rows_per_second": (rows + beside_rows) / seconds,
         "peak_memory_mib": peak_mib(state.device),
+        "workers": float(dist.get_world_size()),
         **counts,
         **of_ids,
     }

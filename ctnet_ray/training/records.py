@@ -117,9 +117,9 @@ class StepRecord:
     """Rows trained on since the start of the run, epochs counted."""
     metrics: dict[str, float]
     """Training metrics: train_loss (of the domain's own samples), rows (epochs counted), source_rows (those
-    of them that are other domains'), seconds, rows_per_second, peak_memory_mib, parameters_trained,
-    parameters_held; of each table with an eviction unknown_share.TABLE, evictions.TABLE and rows_in_use.TABLE
-    (`ctnet_ray.training.managed.IdLearning.end_day`)."""
+    of them that are other domains'), seconds, rows_per_second, peak_memory_mib, workers (that trained it),
+    parameters_trained, parameters_held; of each table with an eviction unknown_share.TABLE, evictions.TABLE
+    and rows_in_use.TABLE (`ctnet_ray.training.managed.IdLearning.end_day`)."""
     loaded: dict[str, list[str]]
     """Tensors by what a hot start made of them: loaded, new, dropped; empty for a step that just went on."""
 

@@ -251,6 +251,20 @@ def test_more_workers_than_the_machine_has_cpus(monkeypatch: pytest.MonkeyPatch)
         launch.connect(ComputeConfig(workers=4096))
 
 
+def test_fewer_workers_than_wanted_are_enough_where_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(launch.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 6.0})
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(launch.ray, "init", lambda *_, **options: given.update(options))
+    launch.connect(ComputeConfig(workers=4096, min_workers=2))
+    # Four workers of one CPU on four cores, and half a CPU of reading beside each.
+    assert given["num_cpus"] == 6
+    with pytest.raises(CtnetError, match="the workers need 5 CPUs and this machine has 4"):
+        launch.connect(ComputeConfig(workers=4096, min_workers=5))
+
+
 @pytest.mark.parametrize(
     "failure",
     [
@@ -280,7 +294,7 @@ def test_cluster_that_does_not_let_us_in(monkeypatch: pytest.MonkeyPatch, failur
         ("--data.first_day=yesterday", "first_day"),
         ("--config=none.yaml", "none.yaml"),
         ("--method=magic", "magic"),
-        ("--compute.workers=3", "training.batch_size (64) must be a multiple of compute.workers (3)"),
+        ("--compute.min_workers=3", "compute.min_workers must be between 0 and compute.workers (1), not 3"),
     ],
 )
 def test_command_says_in_one_line_what_is_wrong(

@@ -90,7 +90,7 @@ def test_long_chain_is_flat() -> None:
             "source": None,
             "samples": [],
             **dict.fromkeys(
-                ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision"), "x"
+                ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision", "workers"), "x"
             ),
         }
         for number in range(1, 3001)
@@ -122,6 +122,26 @@ def test_parent_published_later_is_found(root: Path, tmp_path: Path, tracker: Tr
     assert ancestry(tracker, "m.late")["versions"]["m.late/1"]["parent"] == "m.early/1"
 
 
+def test_steps_that_fewer_workers_trained_say_so(tmp_path: Path, tracker: Tracker) -> None:
+    _write_run(tmp_path, "fewer", days=range(3), workers=(4, 4, 2))
+    _write_run(tmp_path, "alike", days=range(2), workers=(4, 4))
+    said: dict[str, str] = {}
+    for run in ("fewer", "alike"):
+        tracker.publish(str(tmp_path / run))
+        console = Console(width=200)
+        with console.capture() as capture:
+            console.print(tree(ancestry(tracker, f"m.{run}")))
+        said[run] = capture.get()
+    lines = said["fewer"].splitlines()
+    assert [line.rpartition(" · ")[2].rstrip() for line in lines[1:]] == [
+        "workers 2",
+        "workers 4",
+        "workers 4",
+    ]
+    assert "workers" not in said["alike"]
+    assert ancestry(tracker, "m.alike")["versions"]["m.alike/2"]["workers"] == "4"
+
+
 def test_command(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tracking = job.TrackingConfig(mlflow_uri=f"sqlite:///{root}/mlflow.db")
     job.main("m.feed/1", tracking=tracking)
@@ -151,14 +171,15 @@ def _write_run(
     days: range,
     start: VersionRef | None = None,
     source: Callable[[int], VersionRef] | None = None,
+    workers: tuple[int, ...] = (),
 ) -> None:
     record = RunRecord(run, f"m.{run}", run, run, run, 0, {}, f"config of {run}", {}, f"revision of {run}")
     record.write(str(root / run))
     for index in days:
         day = DAY + timedelta(days=index)
         parent = start if index == days[0] else _ref(root, run, index - 1)
-        step = StepRecord(
-            run, day, parent, source(index) if source else None, (_samples(run, day),), 100, {}, {}
-        )
+        held = source(index) if source else None
+        metrics = {"workers": float(workers[index])} if workers else {}
+        step = StepRecord(run, day, parent, held, (_samples(run, day),), 100, metrics, {})
         with storage.new_folder(version_folder(str(root / run), day)) as (_, publish):
             publish({"step": step.to_dict(), "files": []})

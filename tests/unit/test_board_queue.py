@@ -73,6 +73,41 @@ def test_group_that_noted_why_its_run_failed_is_made_anew() -> None:
     assert board.failures() == {"long": "damaged file"}
 
 
+def test_group_that_ends_for_more_workers_is_handed_its_run_and_no_death_is_counted() -> None:
+    board = queue(max_failures=0)
+    assert board.take(0) == LONG
+    assert not board.regroups(0)
+    assert board.grows(0, workers=1, held=2)
+    assert board.regroups(0)
+    assert board.take(0) == LONG
+    assert not board.regroups(0)
+    assert board.failures() == {}
+
+
+def test_group_ends_once_for_each_time_that_its_room_grew() -> None:
+    board = queue()
+    board.take(0)
+    # Room for 2: it is made anew, and where Ray gives it no more all the same, that is that.
+    assert [board.grows(0, workers=1, held=held) for held in (1, 2, 2, 1, 2)] == [
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    # A death makes the room unknown: a machine may have come and gone.
+    assert not board.grows(0, workers=1, held=2)
+    board.take(0)
+    assert board.grows(0, workers=1, held=2)
+
+
+def test_groups_share_the_room() -> None:
+    board = queue(groups=2)
+    board.take(0)
+    assert not board.grows(0, workers=2, held=5)
+    assert board.grows(0, workers=2, held=6)
+
+
 def test_what_a_slow_worker_says_of_the_run_before_fails_no_other() -> None:
     board = queue()
     assert board.take(0) == LONG

@@ -120,10 +120,6 @@ def test_must_be_at_least_0(key: str) -> None:
         ({"model": ModelConfig(hidden=())}, "model.hidden needs at least one layer"),
         ({"model": ModelConfig(hidden=(8, 0))}, "model.hidden[1] must be above 0, not 0"),
         (
-            {"compute": ComputeConfig(workers=3)},
-            "training.batch_size (512) must be a multiple of compute.workers (3)",
-        ),
-        (
             {"data": replace(DATA, last_day=date(2022, 4, 30))},
             "data.last_day 2022-04-30 is before data.first_day 2022-05-01",
         ),
@@ -134,6 +130,26 @@ def test_what_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(CtnetError) as caught:
         replace(JOB, **changes)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("fewest", [-1, 4])
+def test_fewest_workers_that_cannot_be(fewest: int) -> None:
+    with pytest.raises(CtnetError) as caught:
+        ComputeConfig(workers=3, min_workers=fewest)
+    assert str(caught.value) == f"compute.min_workers must be between 0 and compute.workers (3), not {fewest}"
+
+
+@pytest.mark.parametrize(
+    ("fewest", "elastic", "needed"), [(0, False, 3), (1, True, 1), (2, True, 2), (3, False, 3)]
+)
+def test_range_of_workers(fewest: int, elastic: bool, needed: int) -> None:
+    compute = ComputeConfig(workers=3, min_workers=fewest)
+    assert (compute.elastic, compute.fewest_workers) == (elastic, needed)
+
+
+def test_a_run_with_fewer_workers_than_it_asked_for_is_the_same_run() -> None:
+    asked = replace(JOB, compute=ComputeConfig(workers=3))
+    assert replace(JOB, compute=ComputeConfig(workers=3, min_workers=1)).digest == asked.digest
 
 
 def test_one_day_is_a_run() -> None:

@@ -12,7 +12,7 @@ from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 from ctnet_ray.config import ComputeConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.orchestration.groups import cause, count_groups, is_defect
-from ctnet_ray.orchestration.launch import StepLeft, rows_to_read
+from ctnet_ray.orchestration.launch import StepLeft, _settled, rows_to_read
 from ctnet_ray.orchestration.worker import failure
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.training.plan import StepPlan
@@ -29,6 +29,9 @@ NODE = {"CPU": 16.0, "GPU": 2.0, "memory": 1e9}
         ({"parallel_runs": 4}, 100, [NODE], 4),
         ({"parallel_runs": 40}, 100, [NODE], 10),
         ({"workers": 4}, 100, [NODE, NODE], 5),
+        # No more groups than find all their workers, though each could do with one.
+        ({"workers": 4, "min_workers": 1}, 100, [NODE, NODE], 5),
+        ({"workers": 40, "min_workers": 1}, 100, [NODE, NODE], 1),
         ({"gpu": True}, 100, [NODE, NODE], 4),
         ({"gpu": True, "workers": 4}, 100, [NODE, NODE], 1),
         # A worker can't lie on two nodes: 4 + 4 CPUs hold one worker of 3 CPUs each, not two and a bit.
@@ -43,6 +46,12 @@ def test_groups_are_no_more_than_fit(
     compute: dict[str, Any], runs: int, nodes: list[dict[str, float]], expected: int
 ) -> None:
     assert count_groups(replace(ComputeConfig(), **compute), runs, nodes) == expected
+
+
+@pytest.mark.parametrize(("held", "expected"), [(0, 2), (2, 2), (5, 5), (100, 8)])
+def test_workers_of_one_machine_are_settled_at_the_start(held: int, expected: int) -> None:
+    assert _settled(ComputeConfig(workers=8, min_workers=2), held) == ComputeConfig(workers=expected)
+    assert _settled(ComputeConfig(workers=8), held) == ComputeConfig(workers=8)
 
 
 def test_death_of_a_worker_says_more_than_what_the_others_met() -> None:

@@ -169,6 +169,7 @@ def test_base_writes_a_version_and_an_evaluation_a_day(world: World) -> None:
     assert [step.parent.day if step.parent else None for step, _ in steps] == [None, *DAYS[:4]]
     assert [step.rows_seen for step, _ in steps] == [150, 300, 450, 600, 750]
     assert all(step.metrics["rows"] == 150 and step.samples[0].day == step.day for step, _ in steps)
+    assert all(step.metrics["workers"] == 1 for step in read_steps(world.base.folder))
     assert [evaluation.samples.day for evaluation in evaluations] == DAYS[1:]
     assert all(evaluation.metrics["rows"] == 150 for evaluation in evaluations)
     assert all(0.2 < evaluation.metrics["auc"] < 1 for evaluation in evaluations)
