@@ -62,16 +62,12 @@ class Scale:
     """Bytes of a row on disk; measured with made-up ids, which don't compress."""
     scan_rows: float = 2.46e6
     """Rows/s that one core reads; measured."""
-    save_write: float = 4.5
-    """Seconds a GB for a worker to copy, serialise and write its part; measured."""
-    save_check: float = 1.5
-    """Seconds a GB of the whole version for the first worker to take checksums; measured."""
-    save_copies: float = 3.0
-    """Times that a version being saved is held in memory; measured."""
+    save_write: float = 3.7
+    """Seconds a GB for a worker to write its part, checksum included; measured."""
     load_rate: float = 2.5
     """GB/s that a machine loads from the models' root; assumed: 20 Gbit/s."""
-    score_bytes: float = 20.0
-    """Bytes that evaluation keeps of a scored row."""
+    score_bytes: float = 17.0
+    """Bytes that evaluation keeps of a scored row, in temporary files."""
     start: float = 16.0
     """Seconds for Ray Train to start; measured."""
     gpu_hour: float = 4.916
@@ -167,9 +163,8 @@ class Scale:
 
     @property
     def save_seconds(self) -> float:
-        """Seconds to save a version: each worker its part, then the first one all checksums."""
-        size = self.version_bytes / GB
-        return size / self.gpus * self.save_write + size * self.save_check
+        """Seconds to save a version, each worker its part."""
+        return self.version_bytes / GB / self.gpus * self.save_write
 
     def load_seconds(self, whole: bool) -> float:
         """Return the seconds to load a version, and the frozen tower's.
@@ -209,8 +204,11 @@ def tables(scale: Scale) -> dict[str, Rows]:
             ("frozen tower's tables", "4 I_f d", _bytes(s.frozen_bytes)),
             ("per GPU", "(4 I (d + 1) + 4 I_f d) / G", _bytes((s.table_bytes + s.frozen_bytes) / s.gpus)),
             ("GPUs that hold them", "(4 I (d + 1) + 4 I_f d) / (M m)", f"{s.fewest_gpus}"),
-            ("host memory while saving", "c V / H", _bytes(s.save_copies * s.version_bytes / s.hosts)),
-            ("evaluation, per worker", "20 D / G", _bytes(s.score_bytes * s.samples_per_day / s.gpus)),
+            (
+                "scored rows, on a worker's disk",
+                "17 D / G",
+                _bytes(s.score_bytes * s.samples_per_day / s.gpus),
+            ),
         ],
         "A step": [
             ("rows of a worker", "b = B / G", f"{s.worker_rows:,.0f}"),
@@ -229,7 +227,7 @@ def tables(scale: Scale) -> dict[str, Rows]:
             ("start", "", _seconds(s.start)),
             ("load, shared file system", "(V + 4 I_f d) / (H l)", _seconds(s.load_seconds(whole=False))),
             ("train", "D / B steps", _seconds(s.train_seconds)),
-            ("save", "V w / G + V k", _seconds(s.save_seconds)),
+            ("save", "V w / G", _seconds(s.save_seconds)),
             ("evaluate", "D / (8192 G) steps", _seconds(s.evaluate_seconds)),
             ("whole day", "sum", _seconds(s.day_seconds)),
             ("GPUs", "G x hours x price", f"${s.day_dollars:,.0f}"),

@@ -29,7 +29,6 @@ SMALL = Scale(
     network_link=1e-7,
     network_share=0.5,
     save_write=1e6,
-    save_check=2e6,
     load_rate=1e-6,
     start=7.0,
     gpu_hour=3.0,
@@ -75,12 +74,12 @@ def test_a_day() -> None:
     assert SMALL.train_seconds == pytest.approx(6 * 16.6)
     # One batch of 8,192 rows on each worker.
     assert SMALL.evaluate_seconds == pytest.approx(1 + 8192 * 0.4)
-    # 20,600 bytes: each worker writes a quarter at 1e6 s/GB, the first one checks all at 2e6 s/GB.
-    assert SMALL.save_seconds == pytest.approx(20_600e-9 * (1e6 / 4 + 2e6))
+    # 20,600 bytes, of which each worker writes a quarter at 1e6 s/GB.
+    assert SMALL.save_seconds == pytest.approx(20_600e-9 * 1e6 / 4)
     # 28,600 bytes at 1,000 bytes/s and machine: half each, or all of it for each of two workers.
     assert SMALL.load_seconds(whole=False) == pytest.approx(14.3)
     assert SMALL.load_seconds(whole=True) == pytest.approx(57.2)
-    parts = (7, 14.3, 99.6, 46.35, 1 + 8192 * 0.4)
+    parts = (7, 14.3, 99.6, 5.15, 1 + 8192 * 0.4)
     assert SMALL.day_seconds == pytest.approx(sum(parts))
     assert SMALL.day_dollars == pytest.approx(4 * sum(parts) / 3600 * 3)
     assert SMALL.storage_dollars == pytest.approx(10 * 20.6)
@@ -93,8 +92,8 @@ def test_measured_step_is_what_the_constants_give() -> None:
         assert one.step_fixed + rows * one.step_row == pytest.approx(rows / rate, rel=0.01)
     job = one.step_fixed + 16_384 * (one.step_row + one.feed_row)
     assert job == pytest.approx(16_384 / 1.369e6, rel=0.01)
-    # And a version of 273 MB was saved in 1.63 s, of which 0.4 were checksums.
-    assert 0.273 * (one.save_write + one.save_check) == pytest.approx(1.63, rel=0.01)
+    # And a version of 273 MB was saved in 1.0 s.
+    assert 0.273 * one.save_write == pytest.approx(1.0, rel=0.02)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan])
