@@ -20,7 +20,10 @@ from benchmarks.growth.points import (
     plan_points,
     read_points,
 )
+from benchmarks.job import JobTimes, Speed
 from benchmarks.timeline import Span
+from ctnet_ray import storage
+from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
@@ -206,3 +209,44 @@ def test_a_ratio_trains_source_target_and_both(tmp_path: Path, monkeypatch: pyte
     assert rows == [[120.0] * 3, [60.0] * 3, [180.0] * 3]
     sources = [step.source for step in read_steps(plans[1].folder)]
     assert [source.day for source in sources if source] == [step.day.day for step in plans[0].steps]
+
+
+@pytest.mark.usefixtures("process_group")
+def test_other_curves_measure_what_their_figures_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans = [
+        ["train", 0.0, 2.0, 1.0],
+        ["report", 3.0, 4.0, 0.0],
+        ["train", 5.0, 6.0, 1.0],
+        ["report", 7.0, 8.0, 0],
+    ]
+
+    def walked(plan: RunPlan, compute: ComputeConfig) -> JobTimes:
+        loop.run(plan, LocalContext())
+        storage.write_json(f"{plan.folder}/timeline.json", {"spans": spans})
+        return JobTimes(1.0, Speed(10.0, 20.0), 9.0, 2.0, 0.5, 0.25, 0.1, 1.0)
+
+    monkeypatch.setattr(measure, "run_job", walked)
+    monkeypatch.setattr(measure, "MILLION", 100)
+    small = {"batch_size": 20, "features": 2, "table_rows": 30, "dim": 4, "days": 2, "day_rows": 60}
+    sizes = Sizes(
+        row_millions=(2,),
+        score=True,
+        workers=(1,),
+        worker_rows=60,
+        table_millions=(1,),
+        table_day_rows=60,
+        **small,
+    )
+    measured = {}
+    no_trainer = {**MEMORY, "each_trainer_rss_mib": [700.0]}  # Ray's is not there to be sampled
+    for point in plan_points(["rows", "days", "workers", "tables"], sizes):
+        measured[point.curve] = measure.measure(point, str(tmp_path / point.curve))
+        draw([Point(point.curve, point.at, "here", {**measured[point.curve], **no_trainer})])
+    assert measured["rows"]["cpu_seconds"] == 200 / 20
+    assert measured["days"]["day_seconds"] == [4.0, 4.0]
+    assert measured["days"]["seconds_a_row"] == 2.0 / 40  # the first batch is not timed
+    assert measured["tables"]["step_seconds"] == 20 / 10
+    # 100 table rows of 4 numbers and one of Adagrad's, and all that the towers have beside them.
+    assert measured["tables"]["version_bytes"] > 100 * 5 * 4
