@@ -96,7 +96,7 @@ class Tables(nn.ModuleDict):
             ]
             collections[f"width_{dim}"] = EmbeddingCollection(device=torch.device(device), tables=tables)
         managed = {table.name: ManagedIds(table, device) for table in schema.tables if table.eviction}
-        super().__init__({**collections, "managed": nn.ModuleDict(managed)})
+        super().__init__({**collections, **({"managed": nn.ModuleDict(managed)} if managed else {})})
         self.std = std
         self._widths = tuple(collections)
         dims = [schema.table(feature.table).dim for feature in keys(schema)]
@@ -114,7 +114,7 @@ class Tables(nn.ModuleDict):
     @property
     def mappings(self) -> dict[str, ManagedIds]:
         """The mappings of tables that have one, by table."""
-        managed = self["managed"]
+        managed = self["managed"] if "managed" in self else nn.ModuleDict()
         assert isinstance(managed, nn.ModuleDict)  # noqa: S101  (for the type checker)
         return {name: ids for name, ids in managed.items() if isinstance(ids, ManagedIds)}
 
