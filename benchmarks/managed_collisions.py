@@ -98,8 +98,8 @@ def main(
     output: str,
     seeds: tuple[int, ...] = (0, 1, 2),
     warm_up_seed: int = 100,
-    days: int = 30,
-    unscored_days: int = 12,
+    days: int = 26,
+    unscored_days: int = 10,
     rows: int = 5_000,
     sizes: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0),
     step_rows: int = 131_072,
@@ -325,7 +325,7 @@ def _differences(own: pd.DataFrame, base: pd.DataFrame, metric: str) -> dict[int
     }
 
 
-def step_cost(root: str, rows: int, repeats: int = 5) -> pd.DataFrame:
+def step_cost(root: str, rows: int, repeats: int = 2) -> pd.DataFrame:
     """Return the CPU seconds of a training step with every table's ids managed, against folded, in turns."""
     batch_size, held, states, seconds = 4096, {}, {}, {}
     plain = samples.make_schema(20, 200_000, 16, 2, 20)
