@@ -21,7 +21,7 @@ from ctnet_ray.samples.reading import Fold, Reading, Unit, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
-LOOKAHEAD_BYTES = 64 << 20  #: object store that one trainer's stream may fill: some tables; beyond it they only take memory
+LOOKAHEAD_BYTES = 64 << 20  #: object store that one trainer's stream may fill; more is no faster
 REST_SECONDS = 0.05  #: rest of Ray Data's executor between two looks at its tasks
 
 
