@@ -245,7 +245,7 @@ def _fixed_cost(
         jobs.append(run_job(plan, compute))
         costs.append((jobs[-1].rest - days * rows / speed) / days)
     table = Table("", "median (all)", title=f"fixed cost of a day, {days} days of {rows:,} rows")
-    table.add_row("fixed cost of a day, seconds (aim: at most 2)", _spread(costs, ".2f"))
+    table.add_row("fixed cost of a day, seconds (aim: at most 1)", _spread(costs, ".2f"))
     table.add_row("  of which: save the version", _spread([job.save for job in jobs], ".2f"))
     table.add_row("  of which: score the next day", _spread([job.score for job in jobs], ".2f"))
     table.add_row("  of which: report to Ray Train", _spread([job.report for job in jobs], ".2f"))
