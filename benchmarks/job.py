@@ -244,7 +244,7 @@ def _fixed_cost(
         plan = samples.make_plan(root, f"job{repeat}", schema, manifests, batch_size, evaluate=True)
         jobs.append(run_job(plan, compute))
         costs.append((jobs[-1].rest - days * rows / speed) / days)
-        storage.remove(plan.folder)  # its versions take days x 273 MB
+        storage.remove(plan.folder)  # a version of every day fills a disk soon
     table = Table("", "median (all)", title=f"fixed cost of a day, {days} days of {rows:,} rows")
     table.add_row("fixed cost of a day, seconds (aim: at most 1)", _spread(costs, ".2f"))
     table.add_row("  of which: save the version", _spread([job.save for job in jobs], ".2f"))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 TOKEN = "0123456789abcdef" * 4
 START_SECONDS = 120
 JOB_SECONDS = 900  # minutes where others are at work on the machine too
+_WAIT_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -120,3 +121,23 @@ def _free_ports(count: int) -> list[int]:
     for entry in sockets:
         entry.close()
     return ports
+
+
+def made(folder: Path) -> Path:
+    """Make a folder."""
+    folder.mkdir()
+    return folder
+
+
+def trains(node: subprocess.Popen[bytes]) -> bool:
+    """Whether a training worker runs on a node."""
+    below = psutil.Process(node.pid).children(recursive=True)
+    return any("RayTrainWorker" in " ".join(process.cmdline()) for process in below)
+
+
+def wait_for(is_time: Callable[[], bool]) -> None:
+    """Wait until it is time."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while not is_time():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)

@@ -14,8 +14,7 @@ from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.training.records import EvaluationRecord, read_steps, version_folder
 from tests.integration.conftest import DAYS, World, outcome, write_yaml
-from tests.integration.nodes import end, head_node, submit_when_ready, worker_node
-from tests.integration.test_nodes import _made, _trains, _wait_for
+from tests.integration.nodes import end, head_node, made, submit_when_ready, trains, wait_for, worker_node
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # The head (one CPU) holds no worker, a node of two CPUs holds one worker and its reading.
@@ -26,7 +25,7 @@ FIXED = replace(ELASTIC, min_workers=0)
 def test_a_day_goes_on_with_one_worker_when_a_node_is_lost_for_good(
     world: World, cluster: None, tmp_path: Path
 ) -> None:
-    expected, own = world.copied_to(_made(tmp_path / "two")), world.copied_to(_made(tmp_path / "fewer"))
+    expected, own = world.copied_to(made(tmp_path / "two")), world.copied_to(made(tmp_path / "fewer"))
     plan = plan_job(expected.config(last=DAYS[4], compute=FIXED), expected.tracker())
     run_plans([plan], FIXED, expected.tracker(), expected.tracking.models)
 
@@ -38,21 +37,21 @@ def test_a_day_goes_on_with_one_worker_when_a_node_is_lost_for_good(
         nodes = [stack.enter_context(worker_node(head, cpus=2)) for _ in range(2)]
 
         def take_one_away() -> None:
-            _wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
-            end(next(node for node in nodes if _trains(node)))
+            wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
+            end(next(node for node in nodes if trains(node)))
 
         taker = threading.Thread(target=take_one_away)
         taker.start()
         done = submit_when_ready(head, tmp_path, _job(tmp_path, config))
         taker.join()
     assert done.returncode == 0, done.stdout
-    made, undisturbed = outcome(folder), outcome(plan.folder)
-    assert made[DAYS[0]] == undisturbed[DAYS[0]]
+    shrunken, undisturbed = outcome(folder), outcome(plan.folder)
+    assert shrunken[DAYS[0]] == undisturbed[DAYS[0]]
     workers = _workers(folder)
     assert (workers[0], workers[-1]) == (2, 1)
     assert workers == sorted(workers, reverse=True)
-    assert made.keys() == undisturbed.keys()
-    for day, (_, parent, rows_seen, loss, scored) in made.items():
+    assert shrunken.keys() == undisturbed.keys()
+    for day, (_, parent, rows_seen, loss, scored) in shrunken.items():
         assert (parent, rows_seen) == undisturbed[day][1:3]
         # One worker's batches hold other rows than two workers': as with another order of rows.
         assert loss == pytest.approx(undisturbed[day][3], abs=0.03)
@@ -60,7 +59,7 @@ def test_a_day_goes_on_with_one_worker_when_a_node_is_lost_for_good(
 
 
 def test_a_run_has_more_workers_once_a_node_joins(world: World, tmp_path: Path) -> None:
-    own = world.copied_to(_made(tmp_path / "more"))
+    own = world.copied_to(made(tmp_path / "more"))
     training = TrainingConfig(batch_size=65, epochs=100)  # two workers don't divide it
     config = own.config(last=DAYS[4], compute=ELASTIC, training=training)
     folder = f"{own.tracking.models}/{plan_job(config, own.tracker()).record.run}"
@@ -69,7 +68,7 @@ def test_a_run_has_more_workers_once_a_node_joins(world: World, tmp_path: Path) 
         stack.enter_context(worker_node(head, cpus=2))
 
         def bring_another() -> None:
-            _wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
+            wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
             stack.enter_context(worker_node(head, cpus=2))
 
         bringer = threading.Thread(target=bring_another)

@@ -2,14 +2,11 @@
 
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
 
-import psutil
 import pytest
 
 from ctnet_ray import storage
@@ -18,24 +15,23 @@ from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.training.records import version_folder
 from tests.integration.conftest import DAYS, World, outcome, write_yaml
-from tests.integration.nodes import end, head_node, submit_when_ready, worker_node
+from tests.integration.nodes import end, head_node, made, submit_when_ready, trains, wait_for, worker_node
 
 pytestmark = pytest.mark.slow
 TWO = ComputeConfig(workers=2, cpus_per_worker=1.5)  # a node of two CPUs holds one worker, and its reading
-WAIT_SECONDS = 300
 
 
 def test_a_job_survives_the_loss_of_a_node_and_ends_as_on_one(
     world: World, cluster: None, tmp_path: Path
 ) -> None:
-    expected, own = world.copied_to(_made(tmp_path / "one")), world.copied_to(_made(tmp_path / "many"))
+    expected, own = world.copied_to(made(tmp_path / "one")), world.copied_to(made(tmp_path / "many"))
     plan = plan_job(expected.config(last=DAYS[4], compute=TWO), expected.tracker())
     run_plans([plan], TWO, expected.tracker(), expected.tracking.models)
 
     config = own.config(last=DAYS[4], compute=TWO)
     config = replace(config, data=replace(config.data, store=expected.store, schema=expected.schema))
     folder = f"{own.tracking.models}/{plan.record.run}"
-    working = _made(tmp_path / "working")
+    working = made(tmp_path / "working")
     write_yaml(working / "job.yaml", config, "data", "model", "training", "compute", "tracking")
     job = [sys.executable, "-m", "jobs.train_target", "--config", "job.yaml", "--method", "base"]
     taken: list[Popen[bytes]] = []
@@ -44,8 +40,8 @@ def test_a_job_survives_the_loss_of_a_node_and_ends_as_on_one(
         nodes = [stack.enter_context(worker_node(head, cpus=2)) for _ in range(2)]
 
         def take_one_away() -> None:
-            _wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
-            with_worker = [node for node in nodes if _trains(node)]
+            wait_for(lambda: storage.exists(version_folder(folder, DAYS[0])))
+            with_worker = [node for node in nodes if trains(node)]
             taken.extend(with_worker[:1])
             end(with_worker[0])
 
@@ -56,20 +52,3 @@ def test_a_job_survives_the_loss_of_a_node_and_ends_as_on_one(
     assert done.returncode == 0, done.stdout
     assert len(taken) == 1
     assert outcome(folder) == outcome(plan.folder)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
-
-
-def _trains(node: Popen[bytes]) -> bool:
-    below = psutil.Process(node.pid).children(recursive=True)
-    return any("RayTrainWorker" in " ".join(process.cmdline()) for process in below)
-
-
-def _wait_for(is_time: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_SECONDS
-    while not is_time():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
