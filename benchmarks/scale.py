@@ -62,7 +62,7 @@ class Scale:
     """Bytes of a row on disk; measured with made-up ids, which don't compress."""
     scan_rows: float = 2.46e6
     """Rows/s that one core reads; measured."""
-    save_write: float = 3.7
+    save_write: float = 2.2
     """Seconds a GB for a worker to write its part, checksum included; measured."""
     load_rate: float = 2.5
     """GB/s that a machine loads from the models' root; assumed: 20 Gbit/s."""
@@ -166,21 +166,15 @@ class Scale:
         """Seconds to save a version, each worker its part."""
         return self.version_bytes / GB / self.gpus * self.save_write
 
-    def load_seconds(self, whole: bool) -> float:
-        """Return the seconds to load a version, and the frozen tower's.
-
-        Args:
-            whole: Whether each worker copies the whole version, as from an object store; else each machine
-                reads the parts of its workers, as from a shared file system.
-        """
-        size = (self.version_bytes + self.frozen_bytes) / GB
-        each_host = size * min(self.gpus, self.gpus_per_host) if whole else size / self.hosts
-        return each_host / self.load_rate
+    @property
+    def load_seconds(self) -> float:
+        """Seconds to load a version, and the frozen tower's, each worker its part."""
+        return (self.version_bytes + self.frozen_bytes) / GB / self.hosts / self.load_rate
 
     @property
     def day_seconds(self) -> float:
-        """Seconds from the start of a day's job to its end, loading from a shared file system."""
-        parts = (self.start, self.load_seconds(whole=False), self.train_seconds)
+        """Seconds from the start of a day's job to its end."""
+        parts = (self.start, self.load_seconds, self.train_seconds)
         return sum(parts) + self.save_seconds + self.evaluate_seconds
 
     @property
@@ -225,7 +219,7 @@ def tables(scale: Scale) -> dict[str, Rows]:
         ],
         "A day": [
             ("start", "", _seconds(s.start)),
-            ("load, shared file system", "(V + 4 I_f d) / (H l)", _seconds(s.load_seconds(whole=False))),
+            ("load", "(V + 4 I_f d) / (H l)", _seconds(s.load_seconds)),
             ("train", "D / B steps", _seconds(s.train_seconds)),
             ("save", "V w / G", _seconds(s.save_seconds)),
             ("evaluate", "D / (8192 G) steps", _seconds(s.evaluate_seconds)),
@@ -233,7 +227,6 @@ def tables(scale: Scale) -> dict[str, Rows]:
             ("GPUs", "G x hours x price", f"${s.day_dollars:,.0f}"),
             ("a version", "V = 4 I (d + 1) + 12 P", _bytes(s.version_bytes)),
             (f"{s.versions_kept} versions, a month", "versions x V x price", f"${s.storage_dollars:,.0f}"),
-            ("load, object store, as built", "g (V + 4 I_f d) / l", _seconds(s.load_seconds(whole=True))),
         ],
     }
 

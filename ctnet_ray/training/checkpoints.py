@@ -5,23 +5,20 @@ names the files. Nothing in a version is executed when it is loaded: no pickle i
 """
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from pyarrow import fs
-from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
@@ -40,22 +37,13 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
     Raises:
         CtnetError: The folder can't be written; what stood there before is still there.
     """
-    try:
+    with _explaining(f"can't write version {uri}", "make room and run the same command again"):
         if dist.get_rank() == 0:
             with storage.new_folder(uri) as (folder, publish):
                 _share(folder)
                 publish({**manifest, "files": _save_shards(folder, tensors)})
         else:
             _save_shards(_share(None), tensors)
-    except (CheckpointException, OSError) as error:
-        cause = _first_cause(error)
-        if not isinstance(cause, OSError):
-            # The collective error names ranks, not reasons.
-            raise cause from error
-        reason = " ".join(str(cause).split())
-        raise CtnetError(
-            f"can't write version {uri} ({reason}): make room and run the same command again"
-        ) from error
     dist.barrier()
 
 
@@ -94,29 +82,31 @@ def load(
     """
     manifest, folder = _open(uri)
     _check_files(uri, manifest, folder)
-    with _local_copy(folder, manifest) as path:
-        reader = HuggingFaceStorageReader(path)
-        saved = reader.read_metadata().state_dict_metadata
-        wanted = {
-            saved_prefix + name.removeprefix(target_prefix): name
-            for name in targets
-            if name.startswith(target_prefix)
-        }
-        new = sorted(target for name, target in wanted.items() if name not in saved)
+    wanted = {
+        saved_prefix + name.removeprefix(target_prefix): name
+        for name in targets
+        if name.startswith(target_prefix)
+    }
+    way_out = "run the same command again, or remove the version's folder and run the one that made it"
+    with _explaining(f"can't read version {uri}", way_out):
+        reader = ShardReader(folder, manifest["files"])
+        new = sorted(target for name, target in wanted.items() if name not in reader.saved)
         unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
         if unexpected:
             raise CtnetError(
                 f"version {uri} lacks {unexpected[0]} (and {len(unexpected) - 1} more): the model changed"
             )
-        found = {name: target for name, target in wanted.items() if name in saved}
-        _check_shapes(uri, saved, {name: targets[target] for name, target in found.items()})
-        dcp.load({name: targets[target] for name, target in found.items()}, storage_reader=reader)
+        found = {name: target for name, target in wanted.items() if name in reader.saved}
+        tensors = {name: targets[target] for name, target in found.items()}
+        _check_shapes(uri, reader.saved, tensors)
+        dcp.load(tensors, storage_reader=reader)
     report = {
         "loaded": sorted(found.values()),
         "new": new,
-        "dropped": sorted(set(saved) - set(wanted)),
+        "dropped": sorted(reader.saved.keys() - wanted.keys()),
     }
-    logger.info("%s: %s", uri, ", ".join(f"{len(names)} {what}" for what, names in report.items()))
+    counts = ", ".join(f"{len(names)} {what}" for what, names in report.items())
+    logger.info("%s: %s; %.0f MiB read", uri, counts, reader.bytes_read / 2**20)
     return report
 
 
@@ -135,20 +125,16 @@ def _check_shapes(uri: str, saved: Mapping[str, Any], targets: Tensors) -> None:
 
 
 @contextmanager
-def _local_copy(folder: str, manifest: dict[str, Any]) -> Iterator[str]:
-    """Give a folder's local path, of a copy where it is on an object store: safetensors reads local files."""
-    filesystem, path = storage.resolve(folder)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        yield path
-        return
-    with TemporaryDirectory(prefix="ctnet-version-") as copy:
-        for entry in manifest["files"]:
-            with (
-                filesystem.open_input_stream(f"{path}/{entry['name']}") as stream,
-                (Path(copy) / entry["name"]).open("wb") as sink,
-            ):
-                shutil.copyfileobj(stream, sink, 1 << 20)
-        yield copy
+def _explaining(what: str, way_out: str) -> Iterator[None]:
+    """Turn what a disk or a store refuses, on any worker, into one line with the way out."""
+    try:
+        yield
+    except (CheckpointException, OSError) as error:
+        cause = _first_cause(error)
+        if not isinstance(cause, OSError):
+            # The collective error names ranks, not reasons.
+            raise cause from error
+        raise CtnetError(f"{what} ({' '.join(str(cause).split())}): {way_out}") from error
 
 
 def _fsspec_path(folder: str) -> str:
@@ -182,7 +168,10 @@ def _first_cause(error: BaseException) -> BaseException:
 def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     filesystem, path = storage.resolve(folder)
     for entry in manifest["files"]:
-        info = filesystem.get_file_info(f"{path}/{entry['name']}")
+        if "/" in entry["name"]:
+            raise CtnetError(f"version {uri} names a file outside it, {entry['name']!r}: remove its folder")
+    infos = filesystem.get_file_info([f"{path}/{entry['name']}" for entry in manifest["files"]])
+    for entry, info in zip(manifest["files"], infos, strict=True):
         if info.size != entry["bytes"]:
             found = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
             raise CtnetError(

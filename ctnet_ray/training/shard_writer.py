@@ -81,7 +81,7 @@ class ShardWriter(HuggingFaceStorageWriter):
             stream.write(header)
             hashed = [hashing.submit(digest.update, header)]
             for item in items:
-                content = _content(planner.resolve_data(item))
+                content = tensor_bytes(planner.resolve_data(item))
                 hashed.append(hashing.submit(digest.update, content))
                 stream.write(content)
                 size += len(content)
@@ -133,7 +133,7 @@ def _bytes(item: WriteItem) -> int:
     return item.tensor_data.chunk.sizes.numel() * _dtype(item).itemsize  # type: ignore[union-attr]
 
 
-def _content(tensor: Any) -> memoryview:
+def tensor_bytes(tensor: Any) -> memoryview:
     """Return a tensor's bytes, without a copy where it lies in one piece in this machine's memory."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return memoryview(flat.view(torch.uint8).numpy())

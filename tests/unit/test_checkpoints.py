@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -20,8 +21,9 @@ from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, Transfe
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.schema import from_dict
-from ctnet_ray.training import checkpoints
+from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.plan import ModelPlan
+from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
 from tests.unit.workers import as_worker
@@ -296,6 +298,13 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     }
     checkpoints.load(str(folder / "one"), fresh.parameters())
     checkpoints.load(str(folder / "one"), fresh.optimizer_tensors())
+    readers: list[ShardReader] = []
+
+    class Kept(ShardReader):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            readers.append(self)
+
     outcome: dict[str, Any] = {"read_from_one": fresh.score(batch(*HALVES[rank])).tolist()}
     loss = [float(fresh.train_step(batch(*HALVES[rank]))) for _ in range(3)]
     both = {**fresh.parameters(), **fresh.optimizer_tensors()}
@@ -308,7 +317,10 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     outcome |= {"written": fresh.score(batch(*HALVES[rank])).tolist(), "loss": loss, "dense": dense}
     other = state(8)
     targets = {**other.parameters(), **other.optimizer_tensors()}
-    checkpoints.load(str(folder / "two"), targets)
+    # A guess at the header would read these small files whole.
+    with patch.object(checkpoints, "ShardReader", Kept), patch.object(shard_reader, "_HEADER_GUESS", 8):
+        checkpoints.load(str(folder / "two"), targets)
+    outcome["bytes_read"] = readers[0].bytes_read
     outcome |= {"read_from_two": other.score(batch(*HALVES[rank])).tolist(), "same": same(both, targets)}
     outcome["tables"] = {name: tensor.tolist() for name, tensor in tables.items()}
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
@@ -331,6 +343,22 @@ def test_two_workers_read_what_one_and_two_wrote(two_workers: tuple) -> None:
         assert outcome["read_from_one"] == one.score(batch(*HALVES[rank])).tolist()
         assert outcome["read_from_two"] == outcome["written"] != outcome["read_from_one"]
         assert outcome["same"]
+
+
+def test_a_worker_reads_its_part_alone(two_workers: tuple) -> None:
+    folder, one, outcomes = two_workers
+    files = list((folder / "two").glob("*.safetensors"))
+    headers = sum(8 + int.from_bytes(path.read_bytes()[:8], "little") for path in files)
+    tensors = {**one.parameters(), **one.optimizer_tensors()}
+    sharded = {name for name, tensor in tensors.items() if hasattr(tensor, "local_shards")}
+    part, whole = (
+        sum(t.numel() * t.itemsize for n, t in locals_of(tensors).items() if (n in sharded) == kind)
+        for kind in (True, False)
+    )
+    # Tables once over both; dense parameters and what a header says for each.
+    read = [outcome["bytes_read"] for outcome in outcomes]
+    assert sum(read) == part + 2 * (whole + headers)
+    assert 0.3 < (read[0] - whole - headers) / part < 0.7
 
 
 def test_one_worker_reads_what_two_wrote(two_workers: tuple) -> None:
