@@ -68,7 +68,7 @@ def _workers(points: Sequence[Point]) -> Figure:
     workers, rates = _sizes(points, "workers"), _values(points, "rows_per_second")
     _line(speed, workers, rates, "measured", 0)
     for count, rate in zip(workers, rates, strict=True):
-        speed.annotate(f"{rate / rates[0]:.2f}x", (count, rate), (4, 5), textcoords="offset points")
+        speed.annotate(f"{rate / rates[0]:.2f}x", (count, rate), (4, -14), textcoords="offset points")
     cores = _found(points[-1])["cores"]
     _scale(speed, workers, f"workers, on {cores} cores; more than that share them", "rows/s, all workers")
     each = [statistics.mean(_found(point)["each_trainer_rss_mib"]) for point in points]
