@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -109,8 +110,9 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
     launch = Launch(groups.plans, groups.board, group, compute, groups.keep_going)
     work = storage.digest([plan.record.run for plan in groups.plans])[:12]
     return TorchTrainer(
-        train,  # type: ignore[arg-type]
-        train_loop_config={"launch": launch},
+        # Bound, not given as the loop's configuration: Ray Train's controller opens that one, and would
+        # import TorchRec and the models for it.
+        partial(train, launch),
         scaling_config=ScalingConfig(
             num_workers=(compute.min_workers, compute.workers) if compute.elastic else compute.workers,
             elastic_resize_monitor_interval_s=math.inf,  # see the module's docstring

@@ -120,15 +120,14 @@ class RayContext:
             torch.cuda.empty_cache()
 
 
-def train(config: dict[str, Launch]) -> None:
+def train(launch: Launch) -> None:
     """Walk runs until there are no more, or there is room for a larger group.
 
     Runs on every worker, in a process group that Ray Train has made.
 
     Args:
-        config: {"launch": what to do}.
+        launch: What to do.
     """
-    launch = config["launch"]
     torch.set_num_threads(math.ceil(launch.compute.cpus_per_worker))
     context = RayContext(launch)
     while (index := context.take()) is not None:
