@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import chain, pairwise
 
 import pyarrow as pa
 import torch
@@ -170,9 +171,13 @@ def _train(
     reset_peak(state.device)
     started = time.monotonic()
     loss = torch.zeros((), dtype=torch.float64, device=state.device)
-    for batch in reader.train(step):
+    moved = (batch.to(state.device) for batch in reader.train(step))
+    for batch, following in pairwise(chain(moved, (None,))):
+        assert batch  # noqa: S101  (for the type checker)
+        if following:
+            state.announce(following)
         own = batch.domain == plan.record.domain
-        step_loss = state.train_step(batch.to(state.device), 1.0 if own else plan.training.beside_weight)
+        step_loss = state.train_step(batch, 1.0 if own else plan.training.beside_weight)
         loss += step_loss if own else 0
     of_ids = state.end_day()
     dist.all_reduce(loss)

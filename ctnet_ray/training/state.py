@@ -32,6 +32,7 @@ from ctnet_ray.training.build import build_model, learning_rates, source_prefix
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.managed import IdLearning, reset_mappings
 from ctnet_ray.training.plan import ModelPlan
+from ctnet_ray.training.sending import Sending
 
 # TorchRec's planner warns at every start of what its own defaults are.
 logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)
@@ -86,6 +87,7 @@ class TrainingState:
             fused=True,
         )
         self.reset_optimizer()
+        self._sending = Sending(self.model)
         states = {n.removeprefix(OPTIMIZER): state for n, state in self._embedding_states().items()}
         self._ids = IdLearning(trained, plan, config, {**self.model.state_dict(), **states})
 
@@ -141,6 +143,10 @@ class TrainingState:
             for key, tensor in entries.items()
         }
 
+    def announce(self, batch: Batch) -> None:
+        """Say, before a step, which batch comes after it: its row numbers travel meanwhile. Collective."""
+        self._sending.start(batch)
+
     def train_step(self, batch: Batch, weight: float = 1.0) -> torch.Tensor:
         """Take one step of all optimisers.
 
@@ -154,6 +160,7 @@ class TrainingState:
         self.optimizer.zero_grad(set_to_none=True)
         self._ids.learn(batch)
         loss_B = self._losses(batch)
+        self._sending.exchange(batch)
         loss = loss_B.sum()
         # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
         # over all rows of the step, wherever they lie.

@@ -5,15 +5,19 @@ Started as a script, this file is one of the workers.
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from ctnet_ray.batch import Batch
 from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
 from ctnet_ray.training import checkpoints
+from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.state import TrainingState
 from tests.unit.test_checkpoints import ROWS, batch, locals_of, plan
 from tests.unit.workers import as_worker
@@ -34,21 +38,38 @@ def every(state: TrainingState) -> dict[str, Any]:
     return {**state.parameters(), **state.optimizer_tensors()}
 
 
+def take_steps(state: TrainingState, batches: list[Batch], announced: bool) -> list[float]:
+    """Return each step's loss over all workers."""
+    losses = []
+    for own, following in pairwise([*batches, None]):
+        assert own
+        if following and announced:
+            state.announce(following)
+        loss = state.train_step(own)
+        dist.all_reduce(loss)
+        losses.append(loss.item())
+    return losses
+
+
 def work(rank: int, world_size: int, folder: Path) -> None:
     """Start from the version of one worker, take steps on parts of the same batches, and write a version."""
     found = {}
+    rows = ROWS // world_size
+    batches = [batch(rank * rows, (rank + 1) * rows) for _ in range(STEPS)]
     for name, sharding in WAYS.items():
-        state = made(*sharding)
-        chosen = [own.sharding_type for tables in state.model.plan.plan.values() for own in tables.values()]
-        checkpoints.load(str(folder / "start"), every(state))
-        rows = ROWS // world_size
-        losses = []
-        for _ in range(STEPS):
-            loss = state.train_step(batch(rank * rows, (rank + 1) * rows))
-            dist.all_reduce(loss)
-            losses.append(loss.item())
-        checkpoints.save(str(folder / f"{name}-{world_size}"), every(state), {"step": STEPS})
-        found[name] = {"chosen": chosen, "losses": losses}
+        losses, chosen = {}, []
+        for announced in (False, True):
+            # A new one: DDP groups gradients in another way after its first step.
+            state = made(*sharding)
+            spread = state.model.plan.plan.values()
+            chosen = [own.sharding_type for tables in spread for own in tables.values()]
+            checkpoints.load(str(folder / "start"), every(state))
+            with patch.object(_Sent, "looked", autospec=True, side_effect=_Sent.looked) as looked:
+                losses[announced] = take_steps(state, batches, announced)
+            # Both towers' tables; after the first step it is known who reads what, before the third it helps.
+            assert looked.call_count == (2 * (STEPS - 2) if announced else 0)
+            checkpoints.save(str(folder / f"{name}-{world_size}-{announced}"), every(state), {"step": STEPS})
+        found[name] = {"chosen": chosen, "losses": losses[False], "announced": losses[True]}
     if rank == 0:
         (folder / f"{world_size}.json").write_text(json.dumps(found))
 
@@ -65,9 +86,16 @@ def test_workers_end_where_one_does_however_tables_are_spread(
     for name in WAYS:
         assert set(found[name]["chosen"]) <= set(WAYS[name])
         assert found[name]["losses"] == pytest.approx(losses, abs=1e-6 * ROWS)  # losses are sums
+        # What is sent ahead comes to the same bits.
+        assert found[name]["announced"] == found[name]["losses"]
+        manifests = [
+            checkpoints.read_manifest(str(tmp_path / f"{name}-{workers}-{announced}"))
+            for announced in (False, True)
+        ]
+        assert manifests[0] == manifests[1]
         # What several workers wrote, one reads.
         read = made()
-        checkpoints.load(str(tmp_path / f"{name}-{workers}"), every(read))
+        checkpoints.load(str(tmp_path / f"{name}-{workers}-True"), every(read))
         tensors, expected = locals_of(every(read)), locals_of(every(one))
         assert tensors.keys() == expected.keys()
         for key, tensor in tensors.items():
