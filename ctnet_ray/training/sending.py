@@ -12,7 +12,7 @@ updated them, so results are the same to the last bit. Tables whose ids have a m
 step may give a row to another id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch.distributed as dist
@@ -87,7 +87,9 @@ class Sending:
             self._reads[batch.domain] = [*_looked_up(self._tables, batch.inputs)]
 
 
-def _looked_up(tables: list[Tables], inputs: Mapping[Tower, KeyedJaggedTensor]) -> Any:
+def _looked_up(
+    tables: list[Tables], inputs: Mapping[Tower, KeyedJaggedTensor]
+) -> Iterator[tuple[Tables, Tower]]:
     """Give each of the tables that looked an input up, and which."""
     for module in tables:
         for tower, features in inputs.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,7 @@ from ctnet_ray.training.records import (
     read_steps,
     version_folder,
 )
+from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.state import TrainingState
 from tests.unit.workers import as_worker
 
@@ -440,9 +442,11 @@ def work(rank: int, world_size: int, root: Path) -> None:
     steps = []
     original = TrainingState.train_step
     TrainingState.train_step = lambda self, *args: (steps.append(1), original(self, *args))[1]  # type: ignore[method-assign]
-    loop.run(plan(root / "two", channel[2:], CTNET, series[2:], start=start), context)
-    loop.run(plan(root / "tiny", small, TARGET), context)
-    (root / f"{rank}.json").write_text(json.dumps({"steps": len(steps), "said": context.said}))
+    with patch.object(_Sent, "looked", autospec=True, side_effect=_Sent.looked) as ahead:
+        loop.run(plan(root / "two", channel[2:], CTNET, series[2:], start=start), context)
+        loop.run(plan(root / "tiny", small, TARGET), context)
+    outcome = {"steps": len(steps), "ahead": ahead.call_count, "said": context.said}
+    (root / f"{rank}.json").write_text(json.dumps(outcome))
 
 
 def test_two_workers_count_every_row_once_and_keep_step(
@@ -455,6 +459,8 @@ def test_two_workers_count_every_row_once_and_keep_step(
     outcomes = [json.loads((world.root / f"{rank}.json").read_text()) for rank in range(2)]
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["steps"] == 3 * 3 + 1 + 1  # 75 rows of a worker, 32 a step
+    # Of two towers' lookups: none in a day's first step, nor in the second step of all.
+    assert outcomes[0]["ahead"] == 2 * (1 + 2 + 2)
     folder = world.root / "two"
     two = plan(folder, world.channel[2:], CTNET)
     steps, evaluations = results(two)
