@@ -179,7 +179,7 @@ def _chunks(file: str, header: bytes, data: int, size: int) -> list[_Chunk]:
     chunks = []
     for name in entries.keys() - {"__metadata__"}:
         entry = entries[name]
-        start, stop = entry["data_offsets"]
+        start, stop = torch.Size(entry["data_offsets"])  # whole numbers, or a TypeError
         shape, offset = torch.Size(entry["shape"]), torch.Size(offsets[name][SAVED_OFFSETS_KEY])
         chunk = _Chunk(name, file, data + start, DTYPE_MAP[entry["dtype"]], shape, offset)
         fits = 0 <= start <= stop <= size - data and stop - start == shape.numel() * chunk.dtype.itemsize

@@ -141,10 +141,11 @@ def test_a_header_longer_than_the_guess(tmp_path: Path, monkeypatch: pytest.Monk
         file_of({**GOOD, "shape": ["1"]}, {"x": [0]}),
         file_of({**GOOD, "shape": [1.0]}, {"x": [0]}),
         file_of({**GOOD, "shape": None}, {"x": [0]}),
-        file_of({**GOOD, "dtype": "pickle"}, {"x": [0]}),
+        file_of({**GOOD, "dtype": "F31"}, {"x": [0]}),
         file_of({**GOOD, "data_offsets": [4, 8]}, {"x": [0]}),
         file_of({**GOOD, "data_offsets": [-4, 0]}, {"x": [0]}),
         file_of({**GOOD, "data_offsets": [0]}, {"x": [0]}),
+        file_of({**GOOD, "data_offsets": [0.0, 4.0]}, {"x": [0]}),
     ],
 )
 def test_a_header_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
