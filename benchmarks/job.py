@@ -28,17 +28,17 @@ from rich.table import Table
 from benchmarks import samples, timeline
 from benchmarks.memory import Sampler
 from ctnet_ray import storage
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.batching import batches
+from ctnet_ray.batches.encoder import Encoder
+from ctnet_ray.cluster import groups, launch
 from ctnet_ray.config import ComputeConfig
-from ctnet_ray.orchestration import groups, launch
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.samples.batching import batches
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import Schema
+from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training.context import start_alone
-from ctnet_ray.training.plan import RunPlan
 from ctnet_ray.training.state import TrainingState
 from jobs.command import run
 

@@ -8,7 +8,7 @@ interval are chosen on a world that is not reported. Written and printed, by tab
     shared   share of the scored day's lookups whose row serves another id of the same day too
     unknown  share of the scored day's lookups that have no row of their own (they all share one)
     auc      of the scored day: paired difference to the folded table of the same size, with its error
-             (`ctnet_ray.orchestration.report.inference`)
+             (`ctnet_ray.report.inference`)
 
     python -m benchmarks.managed_collisions --output runs/managed_collisions
 """
@@ -33,22 +33,22 @@ from safetensors.torch import load_file
 
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, machine_facts
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import ModelConfig, TrainingConfig
 from ctnet_ray.models.managed import ManagedIds
-from ctnet_ray.orchestration.report.figures import INK, line_style, panels, style, write_png
-from ctnet_ray.orchestration.report.inference import estimate
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.report.figures import INK, line_style, panels, style, write_png
+from ctnet_ray.report.inference import estimate
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps, version_folder
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
-from ctnet_ray.samples.synthetic import schema_dict, write_world
-from ctnet_ray.samples.synthetic_config import WorldConfig
 from ctnet_ray.schema import EVICTION_INTERVAL, Eviction, Schema, from_dict
 from ctnet_ray.schema import Table as TableConfig
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, start_alone
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import EvaluationRecord, RunRecord, read_steps, version_folder
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.writers.synthetic import schema_dict, write_world
+from ctnet_ray.writers.synthetic_config import WorldConfig
 from jobs.command import run
 
 FOLDED = "folded"

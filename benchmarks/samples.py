@@ -11,10 +11,10 @@ import pyarrow as pa
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import RunRecord
 from ctnet_ray.samples.store import ROWS_PER_GROUP, Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import RunRecord
 
 DOMAIN = "feed"
 FIRST_DAY = date(2026, 1, 1)

@@ -8,7 +8,7 @@ with one of another day's model, and days with few rows count for little:
 
 The error of a paired difference to base comes from the days' jackknife pseudo-values D m - (D - 1) m_(-d),
 m_(-d) being the mean without day d (Tukey 1958), which stand for the days' values in the report's own
-inference over seeds and days (`orchestration.report.inference`).
+inference over seeds and days (`report.inference`).
 """
 
 # pandas ships no types: what its methods return is guessed, and guessed too wide.
@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.slice_rows import CEILING, FAMILIES, LOGIT, SOURCE
-from ctnet_ray.orchestration.report.inference import estimate
+from ctnet_ray.report.inference import estimate
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.training.metrics import Scores, evaluate
 

@@ -17,19 +17,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from ctnet_ray.batches.batching import batches
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.samples.batching import batches
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.records import StepRecord
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.loop import EVALUATION_BATCH_SIZE
-from ctnet_ray.training.plan import ModelPlan
-from ctnet_ray.training.records import StepRecord
 from ctnet_ray.training.state import MODEL, TrainingState
 
 SOURCE = "source"  #: the source series' own model on the target's samples

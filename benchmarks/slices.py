@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.slice_measures import domain_distance, group_profile, measure
 from benchmarks.slice_rows import CEILING, FAMILIES, SOURCE, Runs, scored_rows
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.report.figures import INK, line_style, panels, style, write_png
+from ctnet_ray.report.figures import INK, line_style, panels, style, write_png
 from jobs.command import run
 
 _FEW = 30  # slices with fewer clicks, or others, than this stand in the tables but not in the plot

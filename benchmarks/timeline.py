@@ -6,8 +6,8 @@ from typing import Any
 from unittest import mock
 
 from ctnet_ray import storage
-from ctnet_ray.orchestration import worker
-from ctnet_ray.orchestration.worker import Launch, RayContext
+from ctnet_ray.cluster import worker
+from ctnet_ray.cluster.worker import Launch, RayContext
 
 _FILE = "timeline.json"
 

@@ -19,12 +19,12 @@ from rich.table import Table
 
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, machine_facts
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import AdapterConfig, TrainingConfig, TransferConfig
-from ctnet_ray.models.ctnet import SharedAttention
+from ctnet_ray.runs.plan import ModelPlan, RunPlan
+from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.schema import Schema
 from ctnet_ray.training.context import start_alone
-from ctnet_ray.training.plan import ModelPlan, RunPlan
 from ctnet_ray.training.state import TrainingState
 from jobs.command import run
 

@@ -45,9 +45,9 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.records import EvaluationRecord
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, start_alone
-from ctnet_ray.training.records import EvaluationRecord
 from jobs.command import run
 
 Grids = Mapping[str, list[dict[str, Any]]]  #: trials by method

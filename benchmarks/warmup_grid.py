@@ -22,12 +22,12 @@ from rich.table import Table
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import Schema, Tower
+from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import EvaluationRecord, RunRecord
 from jobs.command import run
 
 
@@ -35,7 +35,7 @@ def main(
     store: str,
     domain: str,
     last_day: date,
-    tower: Tower = "target",
+    tower: Role = "target",
     epochs: tuple[int, ...] = (1, 3),
     dense_learning_rate: tuple[float, ...] = (0.001, 0.003),
     embedding_learning_rate: tuple[float, ...] = (0.02, 0.05, 0.1),
@@ -48,7 +48,7 @@ def main(
         store: Sample store; its schema is STORE/schema.yaml.
         domain: Domain to train and score.
         last_day: Last day that is scored.
-        tower: Tower that is trained: source for a source domain.
+        tower: Role that is trained: source for a source domain.
         epochs: Passes over each day, to try.
         dense_learning_rate: AdamW's learning rates, to try.
         embedding_learning_rate: Row-wise Adagrad's learning rates, to try.
@@ -81,7 +81,7 @@ def main(
 
 
 def _warm_up(
-    store: SampleStore, schema: Schema, domain: str, last_day: date, tower: Tower, config: TrainingConfig
+    store: SampleStore, schema: Schema, domain: str, last_day: date, tower: Role, config: TrainingConfig
 ) -> tuple[float, float]:
     """Return the mean next-day AUC and logloss of one run."""
     days = {day: store.manifest(domain, day) for day in store.days(domain) if day <= last_day}

@@ -22,7 +22,7 @@ One of kind domain has no column: whoever reads a domain's samples knows the dom
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -34,8 +34,8 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
 Kind = Literal["categorical", "numeric", "sequence", "domain"]
-Tower = Literal["source", "target"]
-TOWERS: tuple[Tower, ...] = get_args(Tower)
+Role = Literal["source", "target"]
+ROLES: tuple[Role, ...] = get_args(Role)
 Eviction = Literal["lfu", "lru", "distance_lfu"]
 EVICTION_INTERVAL = 32  #: batches, where the schema names none
 
@@ -81,7 +81,7 @@ class Feature:
     """Sequence only: the most recent ids that are read."""
     attends_to: str = ""
     """Sequence only: categorical feature that queries it; empty: the mean of the sequence is taken."""
-    towers: tuple[Tower, ...] = TOWERS
+    towers: tuple[Role, ...] = ROLES
     """Towers that use the feature."""
     domains: tuple[str, ...] = ()
     """Domains whose samples have the feature; elsewhere it reads as missing. Empty: all domains. Of kind
@@ -110,7 +110,7 @@ class Schema:
         """Return the number of rows of the feature's table."""
         return self.table(feature.table).rows
 
-    def for_tower(self, tower: Tower, several_domains: bool = False) -> "Schema":
+    def for_tower(self, tower: Role, several_domains: bool = False) -> "Schema":
         """Return the part that one tower uses: no sequences of one domain's clicks.
 
         Args:
@@ -157,11 +157,18 @@ class Schema:
         kept = [feature for feature in self.features if feature.kind != "domain"]
         return self._part([feature for feature in kept if feature.clicks_in in clicks_in])
 
+    def without(self, names: Iterable[str]) -> "Schema":
+        """Return the schema without some features, and without the tables that only they use."""
+        left_out = set(names)
+        features = tuple(feature for feature in self.features if feature.name not in left_out)
+        used = {feature.table for feature in features}
+        return Schema(features, tuple(table for table in self.tables if table.name in used))
+
     def _part(self, features: Sequence[Feature]) -> "Schema":
         """Return a schema of its own of some features: it no longer says which tower they came from."""
         used = {feature.table for feature in features}
         return Schema(
-            tuple(replace(feature, towers=TOWERS) for feature in features),
+            tuple(replace(feature, towers=ROLES) for feature in features),
             tuple(table for table in self.tables if table.name in used),
         )
 
@@ -330,10 +337,10 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
     for key, owner in _OWNERS.items():
         if key in values and kind != owner:
             raise CtnetError(f"{where}.{key}: only a {owner} feature has it")
-    towers = _names(values.get("towers", TOWERS), f"{where}.towers")
+    towers = _names(values.get("towers", ROLES), f"{where}.towers")
     of_domains = "domains" in values or kind == "domain"
-    if set(towers) - set(TOWERS):
-        raise CtnetError(f"{where}.towers: only {' and '.join(TOWERS)} are towers, not {list(towers)!r}")
+    if set(towers) - set(ROLES):
+        raise CtnetError(f"{where}.towers: only {' and '.join(ROLES)} are towers, not {list(towers)!r}")
     return Feature(
         name=name,
         kind=kind,  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import sys
 from rich.console import Console
 
 from ctnet_ray.config import TrackingConfig
-from ctnet_ray.orchestration.lineage import ancestry, tree
-from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.tracking.lineage import ancestry, tree
+from ctnet_ray.tracking.tracker import Tracker
 from jobs.command import run
 
 

@@ -7,13 +7,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ctnet_ray import storage
-from ctnet_ray.samples.kuairand import write_kuairand
-from ctnet_ray.samples.logs import Report
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.samples.synthetic import DomainSummary, write_schema, write_world
-from ctnet_ray.samples.synthetic_config import WorldConfig
-from ctnet_ray.samples.table import write_table
-from ctnet_ray.samples.table_mapping import load as load_mapping
+from ctnet_ray.writers.kuairand import write_kuairand
+from ctnet_ray.writers.logs import Report
+from ctnet_ray.writers.synthetic import DomainSummary, write_schema, write_world
+from ctnet_ray.writers.synthetic_config import WorldConfig
+from ctnet_ray.writers.table import write_table
+from ctnet_ray.writers.table_mapping import load as load_mapping
 from jobs.command import run
 
 

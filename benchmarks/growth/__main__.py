@@ -31,7 +31,7 @@ from benchmarks.growth.points import (
     read_points,
 )
 from benchmarks.job import machine_facts
-from ctnet_ray.orchestration.report.figures import write_png
+from ctnet_ray.report.figures import write_png
 from jobs.command import run
 
 

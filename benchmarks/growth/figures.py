@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.growth.points import Point
-from ctnet_ray.orchestration.report.figures import line_style, panels, style
+from ctnet_ray.report.figures import line_style, panels, style
 
 _MEMORY = {
     "trainer_rss_mib": "trainer, resident",

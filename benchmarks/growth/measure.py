@@ -18,9 +18,9 @@ from benchmarks.memory import Peaks, Sampler
 from benchmarks.towers import models
 from ctnet_ray.config import ComputeConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.plan import ModelPlan, RunPlan
+from ctnet_ray.runs.records import VersionRef, version_folder
 from ctnet_ray.schema import Schema
-from ctnet_ray.training.plan import ModelPlan, RunPlan
-from ctnet_ray.training.records import VersionRef, version_folder
 
 Found = dict[str, Any]
 MILLION = 1_000_000

@@ -17,10 +17,10 @@ from harness import Spec, read_spec, tell
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, run_job
 from ctnet_ray.config import ComputeConfig, ModelConfig
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.training.context import start_alone
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import read_steps
 from ctnet_ray.training.state import TrainingState
 
 _HELD = 32  #: batches that the step alone is given, over and over

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import samples
 from benchmarks.peers.harness import Spec
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.samples.reading import plan_reading, read_local
 
 

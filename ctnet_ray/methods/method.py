@@ -7,8 +7,8 @@ from typing import Literal, Protocol, TypeVar
 
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.schema import Tower
-from ctnet_ray.training.plan import ModelKind, Reuse
+from ctnet_ray.runs.plan import ModelKind, Reuse
+from ctnet_ray.schema import Role
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Method:
     """One line for people."""
     model: ModelKind = "tower"
     """What is built."""
-    reads: Tower = "target"
+    reads: Role = "target"
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""

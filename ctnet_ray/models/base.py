@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import ModelConfig
 from ctnet_ray.models.tower import Tower
-from ctnet_ray.schema import Schema
-from ctnet_ray.schema import Tower as TowerName
+from ctnet_ray.schema import Role, Schema
 
 
 class BaseModel(nn.Module):
@@ -21,10 +20,10 @@ class BaseModel(nn.Module):
     """
 
     def __init__(
-        self, schema: Schema, config: ModelConfig, reads: TowerName, device: torch.device | str = "cpu"
+        self, schema: Schema, config: ModelConfig, reads: Role, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__()
-        self.reads: TowerName = reads
+        self.reads: Role = reads
         self.tower = Tower(schema, config, device)
 
     def forward(self, batch: Batch) -> torch.Tensor:

@@ -6,34 +6,18 @@ back-propagation and replaced by a newer version of itself between days. With a 
 (`ctnet_ray.models.source`) the source tower is read at embeddings that the target has moved.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import AdapterConfig, ModelConfig, ResidualConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.adapters import Adapters
 from ctnet_ray.models.embedding import Vectors
-from ctnet_ray.models.source import Residual, frozen_states, frozen_vectors
+from ctnet_ray.models.source import Residual, frozen_output, frozen_vectors
 from ctnet_ray.models.tower import Tower, layer_widths
+from ctnet_ray.runs.specs import NOTHING_SHARED, SharedAttention
 from ctnet_ray.schema import Schema
-from ctnet_ray.schema import Tower as TowerName
-
-
-@dataclass(frozen=True)
-class SharedAttention:
-    """Attention that is computed once for both towers."""
-
-    features: tuple[str, ...] = ()
-    """Sequences that share it."""
-    owner: TowerName = "source"
-    """Tower whose attention, and embeddings under it, serve both: source or target."""
-
-    def given_to(self, tower: TowerName) -> tuple[str, ...]:
-        """Return the sequences whose vectors a tower gets from the other one."""
-        return () if tower == self.owner else self.features
 
 
 class CTNet(nn.Module):
@@ -46,7 +30,7 @@ class CTNet(nn.Module):
         residual: What the target adds to the source tower; None: nothing.
         shared: Attention that both towers share.
         device: As for `Tower`.
-        given_states: Whether the source tower's layers come with the batch; the model has no such tower.
+        layers_given: Whether the source tower's layers come with the batch; the model has no such tower.
 
     Raises:
         CtnetError: The placement names a layer that one of the towers has not.
@@ -58,16 +42,16 @@ class CTNet(nn.Module):
         source: tuple[Schema, ModelConfig],
         adapters: AdapterConfig,
         residual: ResidualConfig | None = None,
-        shared: SharedAttention = SharedAttention(),
+        shared: SharedAttention = NOTHING_SHARED,
         device: torch.device | str = "cpu",
-        given_states: bool = False,
+        layers_given: bool = False,
     ) -> None:
         super().__init__()
         self.shared = shared
         self.tower = Tower(*target, device, shared.given_to("target"))
         # Made even where it is not kept: adapters start from the same random numbers with and without it.
         source_tower = Tower(*source, device, shared.given_to("source")).requires_grad_(False)
-        self.source_tower = None if given_states else source_tower
+        self.source_tower = None if layers_given else source_tower
         self._source_dims = {
             feature.name: source[0].table(feature.table).dim for feature in source_tower.embedder.features
         }
@@ -83,9 +67,9 @@ class CTNet(nn.Module):
         target, source = self._vectors(batch)
         if not self.adapters:
             return self.tower.run(target).logit_B
-        layers = batch.states
+        layers = batch.frozen_layers
         if self.source_tower is not None:
-            layers = frozen_states(self.source_tower, self.residual, source).layers()
+            layers = frozen_output(self.source_tower, self.residual, source).layers()
         return self.tower.run(self.adapters.adapt(target, source), *self.adapters.changes(layers)).logit_B
 
     def _vectors(self, batch: Batch) -> tuple[Vectors, Vectors]:
@@ -104,9 +88,9 @@ class CTNet(nn.Module):
 
     def _given_vectors(self, batch: Batch) -> Vectors:
         """Return the source's feature vectors, where its embedding layer came with the batch."""
-        if "embedding" not in batch.states:
+        if "embedding" not in batch.frozen_layers:
             return {}
-        parts = batch.states["embedding"].split(list(self._source_dims.values()), dim=1)
+        parts = batch.frozen_layers["embedding"].split(list(self._source_dims.values()), dim=1)
         return dict(zip(self._source_dims, parts, strict=True))
 
 
@@ -132,7 +116,7 @@ class ResidualModel(nn.Module):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         vectors = frozen_vectors(self.source_tower, self.residual, batch.inputs["source"])
-        return frozen_states(self.source_tower, self.residual, vectors).logit_B
+        return frozen_output(self.source_tower, self.residual, vectors).logit_B
 
 
 def common_features(target: Schema, source: Schema) -> dict[str, int]:

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 
-from ctnet_ray.batch import features_by_table, keys
+from ctnet_ray.batches.batch import features_by_table, keys
 from ctnet_ray.config import ModelConfig
 from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.schema import Schema
@@ -89,7 +89,7 @@ class Tables(nn.ModuleDict):
         device: Where they are made; "meta" where they are to be sharded.
 
     Shapes:
-        features with keys `ctnet_ray.batch.keys(schema)` -> `Looked`.
+        features with keys `ctnet_ray.batches.batch.keys(schema)` -> `Looked`.
     """
 
     def __init__(self, schema: Schema, std: float, device: torch.device | str) -> None:
@@ -176,7 +176,7 @@ class Embedder(nn.Module):
         config: Widths.
         device: As for `Tables`.
         given: Sequences whose vectors come from elsewhere; they are neither looked up nor attended to here,
-            and the keys to read are those of `without(schema, given)`.
+            and the keys to read are those of `schema.without(given)`.
         unpooled: Sequences that are looked up and have no vector: whoever needs them makes something of their
             embeddings.
     """
@@ -190,9 +190,9 @@ class Embedder(nn.Module):
         unpooled: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        own, pooled = without(schema, given), without(schema, unpooled)
+        own, pooled = schema.without(given), schema.without(unpooled)
         self.features = keys(pooled)
-        self._own = keys(without(own, unpooled))
+        self._own = keys(own.without(unpooled))
         self.embeddings = Tables(own, config.embedding_init, device)
         self.attention = nn.ModuleDict(
             {
@@ -226,14 +226,6 @@ class Embedder(nn.Module):
             else:
                 vectors[feature.name] = sequence_BLD.sum(1) / mask_BL.sum(1, keepdim=True).clamp(min=1)
         return {feature.name: vectors[feature.name] for feature in self.features}
-
-
-def without(schema: Schema, given: Iterable[str]) -> Schema:
-    """Return a schema without some features, and without the tables that only they use."""
-    left_out = set(given)
-    features = tuple(feature for feature in schema.features if feature.name not in left_out)
-    used = {feature.table for feature in features}
-    return Schema(features, tuple(table for table in schema.tables if table.name in used))
 
 
 def width(schema: Schema) -> int:

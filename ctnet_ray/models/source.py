@@ -15,8 +15,8 @@ from torch import nn
 from torchrec import JaggedTensor, KeyedJaggedTensor
 
 from ctnet_ray.config import ModelConfig, ResidualConfig
-from ctnet_ray.models.embedding import Looked, Tables, Vectors, without
-from ctnet_ray.models.tower import NOTHING, Change, Tower, TowerStates
+from ctnet_ray.models.embedding import Looked, Tables, Vectors
+from ctnet_ray.models.tower import NOTHING, Change, Tower, TowerOutput
 from ctnet_ray.schema import Schema
 
 
@@ -40,7 +40,7 @@ class Residual(nn.Module):
         given: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        self.embeddings = Tables(without(schema, given), 0.0, device)
+        self.embeddings = Tables(schema.without(given), 0.0, device)
         widths = config.hidden if residual.scale_and_shift else ()
         self.scale = nn.ParameterList([nn.Parameter(torch.zeros(width)) for width in widths])
         self.shift = nn.ParameterList([nn.Parameter(torch.zeros(width)) for width in widths])
@@ -80,7 +80,7 @@ def frozen_vectors(
     return tower.embedder.pool(residual.added_to(looked, features), given)
 
 
-def frozen_states(tower: Tower, residual: Residual | None, vectors: Vectors) -> TowerStates:
+def frozen_output(tower: Tower, residual: Residual | None, vectors: Vectors) -> TowerOutput:
     """Run a frozen tower's MLP, with a gradient for its residual where there is one."""
     if residual is None:
         with torch.no_grad():

@@ -21,7 +21,7 @@ NOTHING: Mapping[str, Change] = {}
 
 
 @dataclass(frozen=True)
-class TowerStates:
+class TowerOutput:
     """What a tower computed for B examples."""
 
     vectors: Vectors
@@ -54,7 +54,7 @@ class Tower(nn.Module):
         given: As for `Embedder`.
 
     Shapes:
-        features with keys `ctnet_ray.batch.keys(schema)` -> `TowerStates`.
+        features with keys `ctnet_ray.batches.batch.keys(schema)` -> `TowerOutput`.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
         self.output = nn.Linear(widths[-1], 1)
 
-    def forward(self, features: KeyedJaggedTensor) -> TowerStates:
+    def forward(self, features: KeyedJaggedTensor) -> TowerOutput:
         """Run the tower as it is."""
         return self.run(self.embedder(features))
 
     def run(
         self, vectors: Vectors, before: Mapping[str, Change] = NOTHING, after: Mapping[str, Change] = NOTHING
-    ) -> TowerStates:
+    ) -> TowerOutput:
         """Run the MLP.
 
         Args:
@@ -92,7 +92,7 @@ class Tower(nn.Module):
             state = _changed(state, after, f"hidden_{index}")
             hidden.append(state)
         logit_B1 = _changed(self.output(state), after, "logit")
-        return TowerStates(vectors, embedding_BE, tuple(hidden), logit_B1.squeeze(1))
+        return TowerOutput(vectors, embedding_BE, tuple(hidden), logit_B1.squeeze(1))
 
 
 def _changed(state: torch.Tensor, changes: Mapping[str, Change], layer: str) -> torch.Tensor:

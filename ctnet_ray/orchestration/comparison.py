@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ctnet_ray import report
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
@@ -22,13 +24,11 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method
 from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
-from ctnet_ray.orchestration import report
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import model_name, plan_job
-from ctnet_ray.orchestration.terminal import open_console
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.schema import Tower
-from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.schema import Role
+from ctnet_ray.terminal import open_console
+from ctnet_ray.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Entry:
     """One run of a comparison."""
 
     config: JobConfig
-    role: Tower = "target"
+    role: Role = "target"
     builds_on_others: bool = False
 
     @property

@@ -6,23 +6,22 @@ from datetime import date
 
 from rich.table import Table
 
-from ctnet_ray import storage
+from ctnet_ray import report, storage
+from ctnet_ray.batches.encoder import Encoder
+from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig, from_plain
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration import report
-from ctnet_ray.orchestration.launch import run_plans, score
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.orchestration.terminal import open_console
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import RunRecord, StepRecord, VersionRef
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import Tower
+from ctnet_ray.schema import Role
+from ctnet_ray.terminal import open_console
+from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training import checkpoints
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import RunRecord, StepRecord, VersionRef
 
 
-def train_series(config: JobConfig, role: Tower) -> None:
+def train_series(config: JobConfig, role: Role) -> None:
     """Make one continual run, or go on with it, and print its days.
 
     Args:

@@ -9,20 +9,21 @@ from typing import Protocol
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import JobConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method, source_versions
-from ctnet_ray.models.ctnet import SharedAttention, shared_sequences
+from ctnet_ray.models.ctnet import shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.orchestration.tracking import ModelVersion
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import RunRecord, VersionRef
+from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.samples.store import Manifest, SampleStore
-from ctnet_ray.schema import Schema, Tower
+from ctnet_ray.schema import Role, Schema
+from ctnet_ray.tracking.tracker import ModelVersion
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.build import build_model
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import RunRecord, VersionRef
 
 
 class Registry(Protocol):
@@ -44,7 +45,7 @@ class Registry(Protocol):
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-def plan_job(config: JobConfig, registered: Registry, role: Tower = "target") -> RunPlan:
+def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> RunPlan:
     """Say what a continual run is going to do.
 
     Args:
@@ -95,7 +96,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Tower = "target") ->
     )
 
 
-def model_name(config: JobConfig, role: Tower = "target") -> str:
+def model_name(config: JobConfig, role: Role = "target") -> str:
     """Return the registered model's name."""
     label = run_label(config, role)
     seed = f".s{config.training.seed}" if config.training.seed else ""
@@ -105,7 +106,7 @@ def model_name(config: JobConfig, role: Tower = "target") -> str:
     return name
 
 
-def run_label(config: JobConfig, role: Tower = "target") -> str:
+def run_label(config: JobConfig, role: Role = "target") -> str:
     """Return what tables and MLflow call the run beside its domain and seed."""
     return config.tracking.label or ("source" if role == "source" else config.transfer.method)
 
@@ -153,7 +154,7 @@ def _check_days(store: SampleStore, model: ModelPlan, days: Sequence[Manifest]) 
 
 
 def _model_plan(
-    config: JobConfig, schema: Schema, method: Method, role: Tower, versions: Sequence[ModelVersion]
+    config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[ModelVersion]
 ) -> ModelPlan:
     if role == "source":
         several = bool(config.data.beside)
@@ -271,7 +272,7 @@ def _ref(version: ModelVersion | None) -> VersionRef | None:
     return VersionRef(version.run, version.day, version.uri) if version else None
 
 
-def _record(config: JobConfig, schema: Schema, role: Tower) -> RunRecord:
+def _record(config: JobConfig, schema: Schema, role: Role) -> RunRecord:
     digest = storage.digest([config.digest, schema.digest, role])[:12]
     model = model_name(config, role)
     return RunRecord(

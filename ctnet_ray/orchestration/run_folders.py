@@ -5,8 +5,8 @@ from datetime import date
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.tracking import ModelVersion
-from ctnet_ray.training.records import RunRecord, read_steps, version_folder
+from ctnet_ray.runs.records import RunRecord, read_steps, version_folder
+from ctnet_ray.tracking.tracker import ModelVersion
 
 
 class RunFolders:

@@ -17,14 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ctnet_ray.samples.encoding import MISSING
-from ctnet_ray.samples.reading import STATE
+from ctnet_ray.samples.reading import FROZEN_LAYER
 from ctnet_ray.schema import GROUP, LABEL, Feature, Schema
 
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True)
-class Key:
+class FoldedFeature:
     """A feature and the size of the table it looks into: equal keys have equal row numbers."""
 
     feature: Feature
@@ -32,7 +32,7 @@ class Key:
     """0: the table has an eviction, its ids stay as they are, whatever its size."""
 
     @classmethod
-    def of(cls, schema: Schema, feature: Feature) -> "Key":
+    def of(cls, schema: Schema, feature: Feature) -> "FoldedFeature":
         """Return a feature's key."""
         table = schema.table(feature.table)
         return cls(feature, 0 if table.eviction else table.rows)
@@ -54,7 +54,7 @@ class Key:
 class Folding:
     """What is read of a domain's samples, and what becomes of it."""
 
-    keys: tuple[Key, ...]
+    keys: tuple[FoldedFeature, ...]
     domain: str
     layers: tuple[str, ...] = ()
     """Layers of the source tower that come with the samples."""
@@ -64,10 +64,10 @@ class Folding:
         """Columns to read."""
         features = (key.feature for key in self.keys)
         names = (feature.name for feature in features if feature.present_in(self.domain))
-        return (LABEL, GROUP, *dict.fromkeys(names), *(f"{STATE}{layer}" for layer in self.layers))
+        return (LABEL, GROUP, *dict.fromkeys(names), *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
 
     def fold(self, table: pa.Table) -> pa.Table:
-        """Return N rows with a column for each key (`Key.column`), label, group and layers.
+        """Return N rows with a column for each key (`FoldedFeature.column`), label, group and layers.
 
         Row numbers are int32 where they fit, lists of them for sequences; a feature that the domain lacks has
         no column.
@@ -77,7 +77,7 @@ class Folding:
             if key.feature.present_in(self.domain):
                 kind = _lists if key.feature.kind == "sequence" else _column
                 columns[key.column] = kind(table[key.feature.name], key)
-        kept = (LABEL, GROUP, *(f"{STATE}{layer}" for layer in self.layers))
+        kept = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
         return pa.table({**columns, **{name: table[name] for name in kept}})
 
 
@@ -86,7 +86,7 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
-def _column(column: pa.ChunkedArray, key: Key) -> pa.Array:
+def _column(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
     if key.feature.kind == "categorical":
         ids = whole(column.fill_null(MISSING) if column.null_count else column)
         return pa.array(_fold(ids.to_numpy(zero_copy_only=False), key.rows))
@@ -96,7 +96,7 @@ def _column(column: pa.ChunkedArray, key: Key) -> pa.Array:
     return pa.array(buckets.astype(np.int32))
 
 
-def _lists(column: pa.ChunkedArray, key: Key) -> pa.Array:
+def _lists(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
     lists = whole(column)
     lengths = np.asarray(lists.value_lengths().fill_null(0), dtype=np.int64)
     # `flatten` honours the slice and skips null lists; the last max_length of each list are kept.

@@ -22,7 +22,9 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import Manifest
 
 Fold = Callable[[pa.Table], pa.Table]
-STATE = "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.samples.states`)
+FROZEN_LAYER = (
+    "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.batches.frozen_layers`)
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Unit:
     """Row behind the last one."""
     seed: tuple[int, ...]
     """Seed of the permutation of the range; empty: as stored."""
-    states: str = ""
-    """Parquet file with the source tower's states of the same rows, in the same row groups."""
+    frozen_layers: str = ""
+    """Parquet file with the source tower's layers of the same rows, in the same row groups."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def plan_reading(
     world_size: int,
     batch_size: int,
     seed: tuple[int, ...] = (),
-    states: str = "",
+    frozen_layers: str = "",
 ) -> Reading:
     """Say what one worker reads of one day.
 
@@ -107,7 +109,7 @@ def plan_reading(
         world_size: Number of workers.
         batch_size: Rows of a step over all workers.
         seed: Decides the order of row groups and of the rows in them; empty: the stored order.
-        states: Folder of the source tower's states of the day (`ctnet_ray.samples.states`); empty: none.
+        frozen_layers: Folder of the source tower's layers of the day; empty: none.
     """
     groups = [
         (file.name, index, rows) for file in manifest.files for index, rows in enumerate(file.row_groups)
@@ -121,7 +123,9 @@ def plan_reading(
     for number, (name, index, rows) in enumerate(groups):
         start, stop = max(first - position, 0), min(last - position, rows)
         if start < stop:
-            uri, beside = (storage.join(folder, name) if folder else "" for folder in (manifest.uri, states))
+            uri, beside = (
+                storage.join(folder, name) if folder else "" for folder in (manifest.uri, frozen_layers)
+            )
             units.append(Unit(uri, index, start, stop, (*seed, number) if seed else (), beside))
         position += rows
     return replace(reading, units=tuple(units))
@@ -138,11 +142,11 @@ def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> p
     Raises:
         CtnetError: A file can't be read, or lacks a column.
     """
-    states = [name for name in columns if name.startswith(STATE)]
-    table = _row_group(unit.uri, unit.row_group, [name for name in columns if name not in states])
-    if states:
-        beside = _row_group(unit.states, unit.row_group, states)
-        for name in states:
+    layers = [name for name in columns if name.startswith(FROZEN_LAYER)]
+    table = _row_group(unit.uri, unit.row_group, [name for name in columns if name not in layers])
+    if layers:
+        beside = _row_group(unit.frozen_layers, unit.row_group, layers)
+        for name in layers:
             table = table.append_column(name, beside[name])
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
     if fold:

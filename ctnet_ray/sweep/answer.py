@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ctnet_ray.orchestration.report.writing import write_pages
+from ctnet_ray.report.writing import write_pages
 from ctnet_ray.sweep.answer_page import Answer, page, sum_up
 from ctnet_ray.sweep.importance import as_text
 from ctnet_ray.sweep.standing import Standing

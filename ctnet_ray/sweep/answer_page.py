@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ctnet_ray.orchestration.report import figures
-from ctnet_ray.orchestration.report.blocks import (
+from ctnet_ray.report import figures
+from ctnet_ray.report.blocks import (
     Cell,
     Chapter,
     Page,
@@ -18,8 +18,8 @@ from ctnet_ray.orchestration.report.blocks import (
     metric_name,
     number,
 )
-from ctnet_ray.orchestration.report.inference import Estimate
-from ctnet_ray.orchestration.report.writing import duration
+from ctnet_ray.report.inference import Estimate
+from ctnet_ray.report.writing import duration
 from ctnet_ray.sweep.figures import gain_against_cost, importance_bars, metric_by_day
 from ctnet_ray.sweep.importance import FEWEST, columns, importance
 from ctnet_ray.sweep.naming import described, short_names, shown

@@ -40,7 +40,7 @@ class SweepConfig:
     gpu_share: float = 1.0
     """GPUs of a trial where compute.gpu is set; 0.25: four trials share one."""
     cache_gib: float = 20.0
-    """Space for the frozen source tower's states, in GiB; 0: each trial runs the tower itself."""
+    """Space for the frozen source tower's layers, in GiB; 0: each trial runs the tower itself."""
     name: str = ""
     """Name of the sweep in runs, MLflow and folders; empty: from its configuration."""
 

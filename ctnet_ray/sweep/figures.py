@@ -1,4 +1,4 @@
-"""The pictures of a sweep's answer, in the style of the comparison's (`orchestration.report.figures`)."""
+"""The pictures of a sweep's answer, in the style of the comparison's (`report.figures`)."""
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -9,9 +9,9 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ctnet_ray.orchestration.report.blocks import metric_name
-from ctnet_ray.orchestration.report.figures import INK, line_style, panels, visible_range
-from ctnet_ray.orchestration.report.inference import Days
+from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.report.figures import INK, line_style, panels, visible_range
+from ctnet_ray.report.inference import Days
 from ctnet_ray.sweep.naming import short_names
 from ctnet_ray.sweep.standing import Standing, improvements, medians, usable
 from ctnet_ray.sweep.trials import Trial

@@ -1,4 +1,4 @@
-"""What all trials share, made once before them: source series, base model, the frozen tower's states."""
+"""What all trials share, made once before them: source series, base model, the frozen tower's layers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from pyarrow import fs
 from rich.console import Console
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, entries
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.sweep import states
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.sweep import frozen_layers
 from ctnet_ray.sweep.trial import TrialJob, plans_of
-from ctnet_ray.training.frozen import states_of
-from ctnet_ray.training.plan import RunPlan
+from ctnet_ray.tracking.tracker import Tracker
+from ctnet_ray.training.frozen import frozen_layers_of
 
 _GIB = 1 << 30
 
@@ -41,7 +41,7 @@ def alone(models: str, console: Console) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        console.log(f"another sweep makes the source series and states in {path}: waiting for it")
+        console.log(f"another sweep makes the source series and frozen layers in {path}: waiting for it")
         lock.acquire()
     try:
         yield
@@ -64,29 +64,29 @@ def train(warm_up: Comparison, tracker: Tracker) -> None:
     run_plans(plans, warm_up.compute, tracker, warm_up.tracking.models)
 
 
-def compute_states(job: TrialJob, cache_gib: float, console: Console) -> None:
-    """Compute the source tower's states that the default trial reads, as far as they are not on disk.
+def compute_layers(job: TrialJob, cache_gib: float, console: Console) -> None:
+    """Compute the source tower's layers that the default trial reads, as far as they are not on disk.
 
     Args:
         job: What the trials share.
-        cache_gib: Room for the states of all sweeps over the same models, GiB.
+        cache_gib: Room for the layers of all sweeps over the same models, GiB.
         console: Where to say what is done.
 
     Raises:
         CtnetError: They do not fit.
     """
-    if not job.states:
+    if not job.frozen_layers:
         return
     plans: list[RunPlan] = plans_of(job, 0, {})
-    wanted = [own for plan in plans for own in states_of(plan)]
+    wanted = [own for plan in plans for own in frozen_layers_of(plan)]
     if not wanted:
         return
     limit = int(cache_gib * _GIB)
-    needed = states.size(plans[0].model, wanted)
+    needed = frozen_layers.size(plans[0].model, wanted)
     if needed > limit:
         raise CtnetError(
-            f"the source tower's states of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
+            f"the source tower's layers of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
             f"{cache_gib:g}: raise it, or set it to 0 and each trial runs the tower itself"
         )
-    states.make_room(job.states, wanted, limit - needed)
-    states.compute(plans[0].model, wanted, job.comparison.compute, console)
+    frozen_layers.make_room(job.frozen_layers, wanted, limit - needed)
+    frozen_layers.compute(plans[0].model, wanted, job.comparison.compute, console)

@@ -16,10 +16,10 @@ from mlflow.entities import Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ctnet_ray.config import TrackingConfig
-from ctnet_ray.orchestration import projection
-from ctnet_ray.orchestration.connection import connect, talking, without_credentials
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.trials import Trial
+from ctnet_ray.tracking import projection
+from ctnet_ray.tracking.connection import connect, talking, without_credentials
 
 SWEEP = "ctnet.sweep"  #: tag of a sweep's parent run and of its trials: name of the sweep
 TRIAL = "ctnet.trial"  #: tag of a trial's run: trial_007

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from ctnet_ray.orchestration.report.inference import Days, Estimate, estimate
+from ctnet_ray.report.inference import Days, Estimate, estimate
 from ctnet_ray.sweep.trials import Trial
 
 _LOWER_IS_BETTER = frozenset({"logloss"})

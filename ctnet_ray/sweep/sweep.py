@@ -15,16 +15,14 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.groups import count_groups
+from ctnet_ray.cluster.launch import connect
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry, variants
 from ctnet_ray.methods.variants import START
 from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
-from ctnet_ray.orchestration.groups import count_groups
-from ctnet_ray.orchestration.launch import connect
 from ctnet_ray.orchestration.planning import model_name
-from ctnet_ray.orchestration.terminal import open_console
-from ctnet_ray.orchestration.tracking import Tracker
 from ctnet_ray.sweep import search, sharing, space
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up
@@ -35,6 +33,8 @@ from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.terminal_table import table
 from ctnet_ray.sweep.trial import ContinualTrial, TrialJob
 from ctnet_ray.sweep.trials import DIED, Trial
+from ctnet_ray.terminal import open_console
+from ctnet_ray.tracking.tracker import Tracker
 
 CHALLENGER = "challenger"  #: alias of the winner's newest registered version
 WINNER = "winner"  #: what the winner is called in the comparison on the scored days
@@ -209,8 +209,8 @@ def _parallel(what: Sweep) -> int:
 def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
     models = storage.absolute(warm_up.tracking.models)
     own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    states = storage.join(models, "_states") if what.config.cache_gib else ""
-    return TrialJob(own, what.config.method, what.config.metric, what.name, states, ended)
+    layers = storage.join(models, "_frozen_layers") if what.config.cache_gib else ""
+    return TrialJob(own, what.config.method, what.config.metric, what.name, layers, ended)
 
 
 def read(output: str) -> dict[int, Trial]:
@@ -249,7 +249,7 @@ def _walk_trials(
         job = _job(what, warm_up, ended)
         with sharing.alone(warm_up.tracking.models, console):
             sharing.train(warm_up, tracker)
-            sharing.compute_states(job, what.config.cache_gib, console)
+            sharing.compute_layers(job, what.config.cache_gib, console)
         keeper = Keeper(job, output, trials, total, shown, console)
         earlier = [trials[number].settings for number in range(len(known), len(trials))]
         suggestions = search.Suggestions(

@@ -4,7 +4,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ctnet_ray.orchestration.report.blocks import metric_name, number
+from ctnet_ray.report.blocks import metric_name, number
 from ctnet_ray.sweep.answer_page import Answer, with_error
 from ctnet_ray.sweep.naming import short_names, shown
 

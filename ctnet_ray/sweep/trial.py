@@ -16,21 +16,21 @@ import torch.distributed as dist
 from ray import tune
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.worker import failure
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, entries
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.orchestration.worker import failure
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.sweep.config import Metric
 from ctnet_ray.sweep.search import VALUE
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, start_alone
-from ctnet_ray.training.frozen import FrozenTower, states_of, with_states
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord, read_steps
+from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 
 _COSTS = ("rows", "seconds")
 
@@ -46,8 +46,8 @@ class TrialJob:
     metric: Metric
     name: str
     """Name of the sweep."""
-    states: str
-    """Root of the frozen source tower's states; empty: each trial runs the tower."""
+    frozen_layers: str
+    """Root of the frozen source tower's layers; empty: each trial runs the tower."""
     ended: dict[int, Trial]
     """Trials that ended before this launch, by number: they say again what they said."""
 
@@ -66,7 +66,7 @@ def plans_of(job: TrialJob, number: int, settings: Settings) -> list[RunPlan]:
     registered = RunFolders(job.comparison.tracking.models)
     own = [entry for entry in entries(comparison) if entry.label == label]
     plans = [plan_job(entry.config, registered, entry.role) for entry in own]
-    return [with_states(plan, job.states) for plan in plans] if job.states else plans
+    return [with_frozen_layers(plan, job.frozen_layers) for plan in plans] if job.frozen_layers else plans
 
 
 class OnDevice(LocalContext):
@@ -134,7 +134,7 @@ def again(trial: Trial, metric: Metric) -> Iterator[dict[str, Any]]:
 
 def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[str, Any]]:
     plans = plans_of(job, number, settings)
-    _compute_states(plans)
+    _compute_layers(plans)
     walks = [_evaluations(plan) for plan in plans]
     first, last = job.comparison.what.first_scored_day, job.comparison.what.last_scored_day
     trial = Trial(number, settings)
@@ -181,10 +181,10 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
         yield found
 
 
-def _compute_states(plans: Sequence[RunPlan]) -> None:
-    """Compute what was not computed ahead: states of a refresh period of the trial's own."""
+def _compute_layers(plans: Sequence[RunPlan]) -> None:
+    """Compute what was not computed ahead: layers of a refresh period of the trial's own."""
     for plan in plans:
-        missing = [own for own in states_of(plan) if storage.read_folder(own.folder) is None]
+        missing = [own for own in frozen_layers_of(plan) if storage.read_folder(own.folder) is None]
         if missing and plan.model.source:
             tower = FrozenTower(*plan.model.source, OnDevice().device)
             for own in missing:

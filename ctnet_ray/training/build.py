@@ -13,8 +13,8 @@ from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
 from ctnet_ray.models.tower import layer_widths
-from ctnet_ray.schema import Tower
-from ctnet_ray.training.plan import ModelKind, ModelPlan
+from ctnet_ray.runs.plan import ModelKind, ModelPlan
+from ctnet_ray.schema import Role
 
 Device = torch.device | str
 
@@ -34,7 +34,7 @@ def build_model(plan: ModelPlan, device: Device = "cpu") -> nn.Module:
 
 def given_layers(plan: ModelPlan) -> dict[str, int]:
     """Return the source tower's layers that come with the samples, with their widths."""
-    if not (plan.given_states and plan.source):
+    if not (plan.layers_given and plan.source):
         return {}
     model = build_model(plan, "meta")
     assert isinstance(model, CTNet)  # noqa: S101
@@ -44,7 +44,7 @@ def given_layers(plan: ModelPlan) -> dict[str, int]:
 
 def source_prefix(plan: ModelPlan) -> str | None:
     """Return what stands before the names of the source tower's parameters; None where it is not held."""
-    if plan.given_states:
+    if plan.layers_given:
         return None
     return "source_tower." if plan.source else "tower."
 
@@ -60,7 +60,7 @@ def learning_rates(plan: ModelPlan) -> tuple[dict[str, float], dict[str, float]]
     return dense, {"residual.": residual.embedding_learning_rate}
 
 
-def input_of(plan: ModelPlan, tables: str, domain: str) -> Tower | None:
+def input_of(plan: ModelPlan, tables: str, domain: str) -> Role | None:
     """Return which of a batch's inputs a module of trained tables looks up.
 
     Args:
@@ -85,7 +85,7 @@ def _ctnet(plan: ModelPlan, device: Device) -> nn.Module:
     assert plan.source  # noqa: S101
     target, transfer = (plan.schema, plan.config), plan.transfer
     residual = transfer.residual if plan.kind == "ctnet_residual" else None
-    return CTNet(target, plan.source, transfer.adapters, residual, plan.shared, device, plan.given_states)
+    return CTNet(target, plan.source, transfer.adapters, residual, plan.shared, device, plan.layers_given)
 
 
 def _residual(plan: ModelPlan, device: Device) -> nn.Module:

@@ -8,53 +8,53 @@ import pyarrow.parquet as pq
 import torch
 
 from ctnet_ray import storage
+from ctnet_ray.batches.encoder import Encoder
+from ctnet_ray.batches.frozen_layers import columns, layers_folder, to_columns
 from ctnet_ray.config import ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.tower import layer_widths
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan, RunPlan
 from ctnet_ray.samples.reading import Unit, read_unit
-from ctnet_ray.samples.states import columns, states_folder, to_columns
 from ctnet_ray.samples.store import Manifest, SampleFile
 from ctnet_ray.schema import Schema
 from ctnet_ray.training import checkpoints
-from ctnet_ray.training.plan import ModelPlan, RunPlan
 from ctnet_ray.training.state import MODEL, TrainingState
 
 _BATCH = 8192  #: rows that the tower sees at once
 
 
 @dataclass(frozen=True)
-class DayStates:
-    """States that somebody is going to read."""
+class DayLayers:
+    """Layers that somebody is going to read."""
 
     version: str
     """URI of the source version."""
     day: Manifest
     """Sample day."""
     folder: str
-    """Where they go (`ctnet_ray.samples.states.states_folder`)."""
+    """Where they go (`ctnet_ray.batches.frozen_layers.layers_folder`)."""
 
 
-def with_states(plan: RunPlan, root: str) -> RunPlan:
-    """Return a plan that reads its frozen tower's states instead of running the tower, where it can.
+def with_frozen_layers(plan: RunPlan, root: str) -> RunPlan:
+    """Return a plan that reads its frozen tower's layers instead of running the tower, where it can.
 
     It can't where the target moves the source's embeddings (a residual) or serves both towers' attention.
 
     Args:
         plan: Any plan.
-        root: Root of the states, local or URI.
+        root: Root of the layers, local or URI.
     """
     if plan.model.kind != "ctnet" or plan.model.shared.features:
         return plan
-    return replace(plan, states=root, model=replace(plan.model, given_states=True))
+    return replace(plan, frozen_layers=root, model=replace(plan.model, layers_given=True))
 
 
-def states_of(plan: RunPlan) -> list[DayStates]:
-    """Return the states that a plan reads, in its order; none where it runs the tower itself."""
-    if not plan.states:
+def frozen_layers_of(plan: RunPlan) -> list[DayLayers]:
+    """Return the layers that a plan reads, in its order; none where it runs the tower itself."""
+    if not plan.frozen_layers:
         return []
     return [
-        DayStates(step.source.uri, day, states_folder(plan.states, step.source.uri, day))
+        DayLayers(step.source.uri, day, layers_folder(plan.frozen_layers, step.source.uri, day))
         for step in plan.steps
         if step.source
         for day in (*step.train, *([step.evaluate] if step.evaluate else []))
@@ -62,7 +62,7 @@ def states_of(plan: RunPlan) -> list[DayStates]:
 
 
 class FrozenTower:
-    """A source tower that writes its states.
+    """A source tower that writes its layers.
 
     Args:
         schema: Its features.
@@ -78,8 +78,8 @@ class FrozenTower:
         self._state.model.eval()
         self._version = ""
 
-    def write(self, wanted: DayStates) -> None:
-        """Write a day's states, unless they are there.
+    def write(self, wanted: DayLayers) -> None:
+        """Write a day's layers, unless they are there.
 
         Raises:
             CtnetError: The version, the samples or the disk are not what they should be.

@@ -18,27 +18,27 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.batching import batches
+from ctnet_ray.batches.encoder import Encoder
+from ctnet_ray.batches.frozen_layers import layers_folder
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import DivergedError
-from ctnet_ray.samples.batching import batches
-from ctnet_ray.samples.encoder import Encoder
-from ctnet_ray.samples.reading import Reading, plan_reading
-from ctnet_ray.samples.states import states_folder
-from ctnet_ray.samples.store import Manifest
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.build import given_layers
-from ctnet_ray.training.context import Context
-from ctnet_ray.training.memory import peak_mib, reset_peak
-from ctnet_ray.training.metrics import Collector, Scores
-from ctnet_ray.training.plan import RunPlan, StepPlan, sample_ref
-from ctnet_ray.training.records import (
+from ctnet_ray.runs.plan import RunPlan, StepPlan, sample_ref
+from ctnet_ray.runs.records import (
     EvaluationRecord,
     StepRecord,
     VersionRef,
     read_steps,
     version_folder,
 )
+from ctnet_ray.samples.reading import Reading, plan_reading
+from ctnet_ray.samples.store import Manifest
+from ctnet_ray.training import checkpoints
+from ctnet_ray.training.build import given_layers
+from ctnet_ray.training.context import Context
+from ctnet_ray.training.memory import peak_mib, reset_peak
+from ctnet_ray.training.metrics import Collector, Scores
 from ctnet_ray.training.state import MODEL, OPTIMIZER, TrainingState
 
 #: Parameters that a model has beyond those of the base model that it starts from.
@@ -134,7 +134,7 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
 
 
 def _refresh(state: TrainingState, source: VersionRef | None, progress: _Progress) -> None:
-    """Load the frozen tower, unless it holds this source version already, or its states are given."""
+    """Load the frozen tower, unless it holds this source version already, or its layers are given."""
     if source is None or source == progress.source:
         return
     progress.source = source
@@ -348,16 +348,18 @@ def _readings(
                     seed = (training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
                     yield (
                         day.domain,
-                        read(day, batch_size=batch_size, seed=seed, states=_states(plan, step, day)),
+                        read(
+                            day, batch_size=batch_size, seed=seed, frozen_layers=_layers_of(plan, step, day)
+                        ),
                     )
         if step.evaluate:
             size = EVALUATION_BATCH_SIZE * context.world_size
-            states = _states(plan, step, step.evaluate)
-            yield step.evaluate.domain, read(step.evaluate, batch_size=size, states=states)
+            layers = _layers_of(plan, step, step.evaluate)
+            yield step.evaluate.domain, read(step.evaluate, batch_size=size, frozen_layers=layers)
 
 
-def _states(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
-    """Return the folder of the frozen tower's states for a day that a step reads; empty: none are given."""
-    if not (plan.model.given_states and step.source):
+def _layers_of(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
+    """Return the folder of the frozen tower's layers for a day that a step reads; empty: none are given."""
+    if not (plan.model.layers_given and step.source):
         return ""
-    return states_folder(plan.states, step.source.uri, day)
+    return layers_folder(plan.frozen_layers, step.source.uri, day)

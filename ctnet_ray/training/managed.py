@@ -14,12 +14,12 @@ import torch.distributed as dist
 from torch import nn
 
 from ctnet_ray import storage
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.managed import EMPTY, MISSING, ManagedIds
+from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.training.build import input_of
-from ctnet_ray.training.plan import ModelPlan
 
 _DULL = ("tower", "embedder", "embeddings")  #: parts of a module's name that tell no tables apart
 

@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch import nn
 from torchrec import JaggedTensor, KeyedJaggedTensor
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.embedding import Tables
-from ctnet_ray.schema import Tower
+from ctnet_ray.schema import Role
 
 
 class _Sent:
@@ -65,7 +65,7 @@ class Sending:
         self._tables = [
             module for module in model.modules() if isinstance(module, Tables) and not module.mappings
         ]
-        self._reads: dict[str, list[tuple[Tables, Tower]]] = {}
+        self._reads: dict[str, list[tuple[Tables, Role]]] = {}
         self._started: list[_Sent] = []
 
     def start(self, batch: Batch) -> None:
@@ -88,8 +88,8 @@ class Sending:
 
 
 def _looked_up(
-    tables: list[Tables], inputs: Mapping[Tower, KeyedJaggedTensor]
-) -> Iterator[tuple[Tables, Tower]]:
+    tables: list[Tables], inputs: Mapping[Role, KeyedJaggedTensor]
+) -> Iterator[tuple[Tables, Role]]:
     """Give each of the tables that looked an input up, and which."""
     for module in tables:
         for tower, features in inputs.items():

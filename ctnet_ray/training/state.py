@@ -23,15 +23,15 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
 from ctnet_ray.models.base import BaseModel
 from ctnet_ray.models.embedding import Tables
+from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.build import build_model, learning_rates, source_prefix
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.managed import IdLearning, reset_mappings
-from ctnet_ray.training.plan import ModelPlan
 from ctnet_ray.training.sending import Sending
 
 # TorchRec's planner warns at every start of what its own defaults are.

@@ -17,6 +17,7 @@ import ray
 import yaml
 from mlflow import MlflowClient
 
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
     AdapterConfig,
     ComputeConfig,
@@ -27,15 +28,14 @@ from ctnet_ray.config import (
     TrainingConfig,
     TransferConfig,
 )
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, read_steps, version_folder
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.samples.synthetic import write_schema, write_world
-from ctnet_ray.samples.synthetic_config import WorldConfig
+from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training.checkpoints import read_manifest
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord, read_steps, version_folder
+from ctnet_ray.writers.synthetic import write_schema, write_world
+from ctnet_ray.writers.synthetic_config import WorldConfig
 from jobs import pretrain_source, train_target
 
 FIRST = date(2022, 4, 25)

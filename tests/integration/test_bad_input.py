@@ -15,13 +15,13 @@ from ray.exceptions import AuthenticationError
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
+from ctnet_ray.cluster import launch
 from ctnet_ray.config import AdapterConfig, ComputeConfig, ModelConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration import launch
 from ctnet_ray.orchestration.continual import evaluate_version, train_series
+from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.records import RunRecord, StepRecord, version_folder
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.training.plan import ModelPlan
-from ctnet_ray.training.records import RunRecord, StepRecord, version_folder
 from jobs import pretrain_source, train_target
 from jobs.command import run
 from tests.integration.conftest import DAYS, World, write_yaml

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ctnet_ray.config import ComputeConfig
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.sweep.sweep import read, sweep
-from ctnet_ray.training.records import EvaluationRecord, read_steps
 from jobs import pretrain_source, train_target
 from tests.integration.conftest import DAYS, World
 from tests.integration.sweeps import SETTINGS, made

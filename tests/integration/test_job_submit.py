@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.sweep.sweep import read
-from ctnet_ray.training.records import EvaluationRecord, read_steps
 from tests.integration.conftest import DAYS, World, write_yaml
 from tests.integration.nodes import TOKEN, Head, head_node, submit, submit_when_ready
 from tests.integration.sweeps import SETTINGS, made, write_sweep

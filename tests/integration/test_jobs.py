@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.orchestration.continual import evaluate_version
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.training.records import EvaluationRecord, read_steps
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from jobs import lineage
 from tests.integration.conftest import DAYS, ONE, TRANSFER_DAYS, WORLD, Trained, World
 

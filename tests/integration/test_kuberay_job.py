@@ -10,8 +10,8 @@ import pytest
 import yaml
 from ray import __version__ as ray_version
 
+from ctnet_ray.cluster.capacity import workers_held
 from ctnet_ray.config import ComputeConfig, JobConfig
-from ctnet_ray.orchestration.capacity import workers_held
 from jobs.command import run
 
 FILE = Path(__file__).parents[2] / "docs" / "kuberay_rayjob.yaml"

@@ -15,13 +15,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.board import Snapshot
+from ctnet_ray.cluster.launch import run_plans
+from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.board import Snapshot
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.orchestration.publishing import Publisher
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import version_folder
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import version_folder
 from tests.integration.conftest import DAYS, ONE, World, outcome
 
 WAIT_SECONDS = 120

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.lineage import ancestry, tree
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.training.records import RunRecord, SampleRef, StepRecord, VersionRef, version_folder
+from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, VersionRef, version_folder
+from ctnet_ray.tracking.lineage import ancestry, tree
+from ctnet_ray.tracking.tracker import Tracker
 from jobs import lineage as job
 
 DAY = date(2022, 5, 1)

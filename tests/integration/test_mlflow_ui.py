@@ -15,11 +15,11 @@ from playwright.sync_api import Locator, Page
 
 from ctnet_ray import storage
 from ctnet_ray.config import DataConfig, JobConfig, TrackingConfig, TrainingConfig, TransferConfig
-from ctnet_ray.orchestration.tracking import Tracker
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.showing import Shown
 from ctnet_ray.sweep.trials import Trial
-from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
+from ctnet_ray.tracking.tracker import Tracker
 from tests.integration.browser import CHROMIUM, browser_page, mlflow_ui
 
 FIRST = date(2022, 5, 1)

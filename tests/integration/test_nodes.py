@@ -10,10 +10,10 @@ from subprocess import Popen
 import pytest
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import ComputeConfig
-from ctnet_ray.orchestration.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.training.records import version_folder
+from ctnet_ray.runs.records import version_folder
 from tests.integration.conftest import DAYS, World, outcome, write_yaml
 from tests.integration.nodes import end, head_node, made, submit_when_ready, trains, wait_for, worker_node
 

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from ctnet_ray import storage
-from ctnet_ray.orchestration.launch import run_plans
+from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.training.records import version_folder
+from ctnet_ray.runs.records import version_folder
 from tests.integration.conftest import DAYS, ONE, Trained, World, outcome, write_yaml
 
 STEPS = DAYS[:4]

@@ -16,8 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.tracking import Tracker
-from ctnet_ray.training.records import (
+from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
     SampleRef,
@@ -25,6 +24,7 @@ from ctnet_ray.training.records import (
     VersionRef,
     version_folder,
 )
+from ctnet_ray.tracking.tracker import Tracker
 
 DAY = date(2022, 5, 1)
 EPOCH_DAYS = 19113  # 2022-05-01 is that many days after 1970-01-01

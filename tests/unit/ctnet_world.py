@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
-from ctnet_ray.models.ctnet import SharedAttention
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.schema import from_dict
-from ctnet_ray.training.plan import ModelPlan
 from ctnet_ray.training.state import TrainingState
 
 SCHEMA = from_dict(

@@ -12,7 +12,7 @@ from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backwa
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from ctnet_ray.batch import Batch, keys
+from ctnet_ray.batches.batch import Batch, keys
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.schema import Schema, from_dict

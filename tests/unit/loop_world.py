@@ -23,12 +23,12 @@ from ctnet_ray.config import (
 )
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, StepRecord, read_steps, version_folder
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import Tower
+from ctnet_ray.schema import Role
 from ctnet_ray.training import checkpoints, loop
 from ctnet_ray.training.context import Context, LocalContext
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord, StepRecord, read_steps, version_folder
 from ctnet_ray.training.state import TrainingState
 
 DAYS = [date(2022, 5, 1) + timedelta(days=index) for index in range(6)]
@@ -106,7 +106,7 @@ class World:
         series = settings.pop("transfer__source_series", SERIES)
         return self.config(transfer__source_series=series, transfer__method=method, **settings)
 
-    def plan(self, config: JobConfig, role: Tower = "target", folder: Path | None = None) -> RunPlan:
+    def plan(self, config: JobConfig, role: Role = "target", folder: Path | None = None) -> RunPlan:
         """Plan a run that finds its series and hot start in this world, and goes to `folder`."""
         planned = plan_job(config, RunFolders(str(self.root / "models")), role)
         return replace(planned, folder=str(folder)) if folder else planned

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctnet_ray.batch import Batch
-from ctnet_ray.samples.batching import batches
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.batching import batches
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.samples.reading import Reading, plan_reading
 from ctnet_ray.samples.store import Manifest, SampleFile
 from ctnet_ray.schema import from_dict

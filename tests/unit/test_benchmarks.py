@@ -11,7 +11,7 @@ from benchmarks import samples
 from benchmarks.job import batches_in_memory, job_times, machine_facts, step_speed
 from benchmarks.memory import Sampler
 from benchmarks.timeline import Span
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.training.state import TrainingState
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctnet_ray.orchestration.board import Queue, Work, seconds_left
+from ctnet_ray.cluster.board import Queue, Work, seconds_left
 
 WORKS = (Work("short", "f/short", 10), Work("long", "f/long", 100), Work("middle", "f/middle", 50))
 SHORT, LONG, MIDDLE = range(3)

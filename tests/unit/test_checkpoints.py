@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, shard_reader
-from ctnet_ray.training.plan import ModelPlan
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord
 from tests.unit.loop_world import BASE, DAYS, World, version, walk
 
 METHODS: dict[str, dict[str, Any]] = {

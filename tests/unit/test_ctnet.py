@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.models.adapters import Adapter
-from ctnet_ray.samples.encoder import Encoder
 from tests.unit.ctnet_world import EVERYWHERE, TARGET, batch, copy_into, ctnet_plan, state, values
 
 pytestmark = pytest.mark.usefixtures("process_group")

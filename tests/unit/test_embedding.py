@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from ctnet_ray.batch import keys
+from ctnet_ray.batches.batch import keys
 from ctnet_ray.config import ModelConfig
-from ctnet_ray.models.embedding import AttentionUnit, Embedder, Tables, concatenate, width, without
+from ctnet_ray.models.embedding import AttentionUnit, Embedder, Tables, concatenate, width
 from tests.unit.tower_world import CONFIG, ROWS, SCHEMA, Row, jagged
 
 
@@ -83,7 +83,7 @@ def test_attention_weights_do_not_overflow() -> None:
 def test_a_given_vector_is_neither_looked_up_nor_attended_to() -> None:
     torch.manual_seed(1)
     embedder = Embedder(SCHEMA, CONFIG, given=("clicks", "tags"))
-    own = without(SCHEMA, ("clicks", "tags"))
+    own = SCHEMA.without(("clicks", "tags"))
     assert [table.name for table in own.tables] == ["item", "price", "user"]  # tag had no other feature
     assert len(embedder.attention) == 0
     assert {name for name, _ in embedder.named_parameters()} == {
@@ -105,7 +105,7 @@ def test_an_unpooled_sequence_is_looked_up_and_has_no_vector() -> None:
     assert len(embedder.attention) == 0
     looked = embedder.embeddings(jagged(ROWS))
     assert looked["clicks"].lengths().tolist() == [3, 0, 1]
-    assert list(embedder.pool(looked)) == [feature.name for feature in keys(without(SCHEMA, ("clicks",)))]
+    assert list(embedder.pool(looked)) == [feature.name for feature in keys(SCHEMA.without(("clicks",)))]
 
 
 def test_new_tables_have_the_deviation_that_is_asked_for() -> None:

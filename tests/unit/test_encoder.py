@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoder import Encoder
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import Schema, from_dict
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctnet_ray.training.records import read_steps
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.training.state import TrainingState
 from tests.unit.loop_world import (
     BASE,

@@ -13,12 +13,12 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner
 from torchrec.distributed.types import ShardingPlan
 
 from benchmarks import samples
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, version_folder
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.frozen import FrozenTower, states_of, with_states
+from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 from ctnet_ray.training.memory import peak_mib, reset_peak
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord, version_folder
 from ctnet_ray.training.state import TrainingState
 from tests.unit.loop_world import BASE, DAYS, World, make_world, tensors, version, walk
 from tests.unit.test_managed_loop import MANAGED
@@ -125,9 +125,9 @@ def test_states_of_the_frozen_tower_are_the_cpus(world: World, tmp_path: Path) -
     plan = planned(world, "ctnet", tmp_path / "run")
     assert plan.model.source
     on_cpu = walk(plan)
-    given = with_states(planned(world, "ctnet", tmp_path / "given"), str(tmp_path / "states"))
+    given = with_frozen_layers(planned(world, "ctnet", tmp_path / "given"), str(tmp_path / "states"))
     tower = FrozenTower(*plan.model.source, torch.device("cuda"))
-    for own in states_of(given):
+    for own in frozen_layers_of(given):
         tower.write(own)
     walk(given)
     assert metrics(given, 4) == pytest.approx(metrics(on_cpu, 4), abs=2e-3)

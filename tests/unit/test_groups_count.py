@@ -9,13 +9,13 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 
+from ctnet_ray.cluster.groups import cause, count_groups, is_defect
+from ctnet_ray.cluster.launch import StepLeft, _settled, rows_to_read
+from ctnet_ray.cluster.worker import failure
 from ctnet_ray.config import ComputeConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError, DivergedError
-from ctnet_ray.orchestration.groups import cause, count_groups, is_defect
-from ctnet_ray.orchestration.launch import StepLeft, _settled, rows_to_read
-from ctnet_ray.orchestration.worker import failure
+from ctnet_ray.runs.plan import StepPlan
 from ctnet_ray.samples.store import Manifest
-from ctnet_ray.training.plan import StepPlan
 
 NODE = {"CPU": 16.0, "GPU": 2.0, "memory": 1e9}
 

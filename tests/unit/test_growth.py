@@ -25,10 +25,10 @@ from benchmarks.timeline import Span
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import read_steps
 
 MEMORY = {"trainer_rss_mib": 800.0, "trainer_private_mib": 500.0, "all_mib": 3000.0}
 

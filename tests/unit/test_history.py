@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctnet_ray.samples.history import Clicks, look_back, no_clicks
+from ctnet_ray.writers.history import Clicks, look_back, no_clicks
 
 
 def day(rows):

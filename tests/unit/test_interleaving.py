@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from ctnet_ray.config import MethodName, ResidualConfig, TransferConfig
+from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.training import loop
-from ctnet_ray.training.plan import ModelPlan
-from ctnet_ray.training.records import read_steps
 from ctnet_ray.training.state import TrainingState
 from tests.unit.ctnet_world import ROWS as STEP_ROWS
 from tests.unit.ctnet_world import SCHEMA, SOURCE, batch, local, state

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.joint.dasl import Dasl
 from ctnet_ray.models.joint.ddtcdr import Ddtcdr
 from ctnet_ray.models.joint.minet import MiNet

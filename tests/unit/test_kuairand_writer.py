@@ -12,8 +12,8 @@ from rich.progress import Progress
 from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.kuairand import HISTORIES, write_kuairand
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.writers.kuairand import HISTORIES, write_kuairand
 
 LOG = "user_id,video_id,date,hourmin,time_ms,is_click,is_like,long_view,play_time_ms,duration_ms,tab"
 USERS = (
@@ -145,7 +145,7 @@ def test_the_schema_names_the_tabs_that_were_asked_for(tmp_path):
         "clicked_tags_in_tab1": "tab1",
         "clicked_tags_in_tab4": "tab4",
     }
-    packaged = schema.load(str(Path(schema.__file__).parent / "samples/kuairand_schema.yaml"))
+    packaged = schema.load(str(Path(schema.__file__).parent / "writers/kuairand_schema.yaml"))
     assert written.joint(("tab1", "tab4")) == packaged
     assert len(written.joint(("tab1", "tab4"), interests=True).features) == len(packaged.features) + 4
 

@@ -18,19 +18,13 @@ import pytest
 import torch
 
 from ctnet_ray import storage
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import source_versions
-from ctnet_ray.samples.encoder import Encoder
-from ctnet_ray.samples.reading import plan_reading, read_unit
-from ctnet_ray.samples.store import Manifest, SampleStore
-from ctnet_ray.schema import from_dict
-from ctnet_ray.training import checkpoints, loop
-from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.metrics import Scores, evaluate
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import (
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
     StepRecord,
@@ -38,6 +32,12 @@ from ctnet_ray.training.records import (
     read_steps,
     version_folder,
 )
+from ctnet_ray.samples.reading import plan_reading, read_unit
+from ctnet_ray.samples.store import Manifest, SampleStore
+from ctnet_ray.schema import from_dict
+from ctnet_ray.training import checkpoints, loop
+from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.state import TrainingState
 from tests.unit.workers import as_worker

@@ -14,15 +14,15 @@ import torch
 import torch.distributed as dist
 from torchrec import KeyedJaggedTensor
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import SHARDING, ModelConfig, Sharding, TrainingConfig, TransferConfig
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.managed import EMPTY, ManagedIds
-from ctnet_ray.samples.encoder import Encoder
+from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.schema import Eviction, Schema, Table, from_dict
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.managed import TablePart
-from ctnet_ray.training.plan import ModelPlan
 from ctnet_ray.training.state import TrainingState
 from tests.unit.test_checkpoints import locals_of
 from tests.unit.workers import as_worker

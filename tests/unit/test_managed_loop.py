@@ -10,10 +10,10 @@ import yaml
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.managed import EMPTY
-from ctnet_ray.orchestration.projection import day_points
-from ctnet_ray.training.frozen import FrozenTower, states_of, with_states
-from ctnet_ray.training.plan import RunPlan
-from ctnet_ray.training.records import EvaluationRecord, read_steps
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
+from ctnet_ray.tracking.projection import day_points
+from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 from tests.unit.loop_world import (
     BASE,
     DAYS,
@@ -122,13 +122,13 @@ def test_the_frozen_tower_has_the_sources_ids(world: World, tmp_path: Path) -> N
         run = walk(planned(world, "ctnet", tmp_path / name, data__schema=path, transfer__hot_start=""))
         assert (IDS in version(run, 4)) == (name == "other")
         # States of the tower alone, with the ids of its version, make the same run.
-        given = with_states(
+        given = with_frozen_layers(
             planned(world, "ctnet", tmp_path / f"{name}-given", data__schema=path, transfer__hot_start=""),
             str(tmp_path / "states"),
         )
         assert given.model.source
         tower = FrozenTower(*given.model.source, torch.device("cpu"))
-        for own in states_of(given):
+        for own in frozen_layers_of(given):
             tower.write(own)
         walk(given)
         for day in (2, 4):

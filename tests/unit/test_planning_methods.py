@@ -7,8 +7,8 @@ import pytest
 from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import registry
+from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.schema import from_dict
-from ctnet_ray.training.plan import ModelPlan
 from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ctnet_ray.orchestration.board import End, Snapshot, Work
-from ctnet_ray.orchestration.progress import duration, end_line, state_line
+from ctnet_ray.cluster.board import End, Snapshot, Work
+from ctnet_ray.cluster.progress import duration, end_line, state_line
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,17 @@ def _importers(module: str) -> set[str]:
 
 def test_one_file_reads_with_ray_data_and_one_computes() -> None:
     peers = {"benchmarks/peers/peer_fuxictr.py"}  # FuxiCTR's own loader
-    assert _importers("ray.data") - peers == {"ctnet_ray/samples/stream.py", "ctnet_ray/sweep/states.py"}
+    assert _importers("ray.data") - peers == {
+        "ctnet_ray/samples/stream.py",
+        "ctnet_ray/sweep/frozen_layers.py",
+    }
 
 
 def test_only_tracking_knows_mlflow() -> None:
-    known = {f"ctnet_ray/orchestration/{name}.py" for name in ("connection", "projection", "tracking")}
+    known = {f"ctnet_ray/tracking/{name}.py" for name in ("connection", "projection", "tracker")}
     known.add("ctnet_ray/sweep/showing.py")
     found = _importers("mlflow")
-    assert "ctnet_ray/orchestration/tracking.py" in found
+    assert "ctnet_ray/tracking/tracker.py" in found
     # The recovery benchmark looks at MLflow from outside, to compare what two runs left there.
     assert found <= known | {"benchmarks/recovery.py"}
 

@@ -4,8 +4,8 @@ from datetime import date
 
 from mlflow.entities import Metric
 
-from ctnet_ray.orchestration import projection
-from ctnet_ray.training.records import EvaluationRecord, SampleRef, StepRecord
+from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord
+from ctnet_ray.tracking import projection
 
 DAY = date(2022, 5, 1)
 MIDNIGHT = 1_651_363_200_000  # 2022-05-01 00:00 UTC

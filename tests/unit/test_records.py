@@ -10,7 +10,7 @@ import pytest
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.training.records import (
+from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
     SampleRef,

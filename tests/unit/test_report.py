@@ -12,9 +12,9 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.report import METRICS, Failure, Report, Row, Run, read_rows, read_runs, write
-from ctnet_ray.orchestration.report.differences import Line, daily, pairs, summarise
-from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
+from ctnet_ray.report import METRICS, Failure, Report, Row, Run, read_rows, read_runs, write
+from ctnet_ray.report.differences import Line, daily, pairs, summarise
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 
 DAYS = [date(2022, 5, 2) + timedelta(days=index) for index in range(3)]
 

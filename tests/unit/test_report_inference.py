@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ctnet_ray.orchestration.report.inference import corrected, estimate
+from ctnet_ray.report.inference import corrected, estimate
 
 DAYS = [date(2022, 5, 2) + timedelta(days=index) for index in range(7)]
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from statsmodels.stats.multitest import multipletests
 
 from ctnet_ray import storage
-from ctnet_ray.orchestration.report import Failure, Report, read_runs, write
-from ctnet_ray.training.records import (
+from ctnet_ray.report import Failure, Report, read_runs, write
+from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
     SampleRef,

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from ctnet_ray.orchestration.report import Run
-from ctnet_ray.orchestration.report.checklist import Check, checklist
-from ctnet_ray.orchestration.report.costs import costs
-from ctnet_ray.orchestration.report.differences import Line, summarise
-from ctnet_ray.orchestration.report.figures import visible_range
-from ctnet_ray.orchestration.report.selection import featured
-from ctnet_ray.orchestration.report.settings import differing, settings
-from ctnet_ray.orchestration.report.windows import windows
-from ctnet_ray.training.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
+from ctnet_ray.report import Run
+from ctnet_ray.report.checklist import Check, checklist
+from ctnet_ray.report.costs import costs
+from ctnet_ray.report.differences import Line, summarise
+from ctnet_ray.report.figures import visible_range
+from ctnet_ray.report.selection import featured
+from ctnet_ray.report.settings import differing, settings
+from ctnet_ray.report.windows import windows
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
 
 DAY = date(2022, 5, 2)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ctnet_ray.config import ResidualConfig, TransferConfig
+from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.training.build import build_model
-from ctnet_ray.training.plan import ModelPlan
-from ctnet_ray.training.records import read_steps
 from tests.unit.ctnet_world import SOURCE, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, version, walk
 

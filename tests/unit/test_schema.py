@@ -187,7 +187,7 @@ def test_one_schema_for_a_model_of_several_domains() -> None:
         "item",
         "user",
     ]
-    assert {feature.towers for feature in with_interests.features} == {schema.TOWERS}
+    assert {feature.towers for feature in with_interests.features} == {schema.ROLES}
     assert [table.name for table in with_interests.tables] == ["duration", "item", "slot", "user"]
     assert read.joint(("search",), interests=True).table("history").rows == 100
     with pytest.raises(
@@ -334,5 +334,5 @@ def test_feature_that_is_declared_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda p: p.name)
 def test_schemas_that_come_with_the_project(path: Path) -> None:
     read = schema.load(str(path))
-    for tower in schema.TOWERS:
+    for tower in schema.ROLES:
         assert read.for_tower(tower).features

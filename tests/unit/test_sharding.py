@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.sending import _Sent

@@ -7,18 +7,19 @@ import torch
 
 from ctnet_ray.config import ResidualConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.ctnet import SharedAttention, shared_sequences
-from ctnet_ray.schema import TOWERS
+from ctnet_ray.models.ctnet import shared_sequences
+from ctnet_ray.runs.records import read_steps, version_folder
+from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.schema import ROLES
 from ctnet_ray.training import checkpoints, loop
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.records import read_steps, version_folder
 from tests.unit.ctnet_world import SOURCE, TARGET, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, results, version, walk
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
 BOTH = ("clicks", "tags")
-OWNERS = {owner: ctnet_plan(shared=SharedAttention(BOTH, owner), init="random") for owner in TOWERS}
+OWNERS = {owner: ctnet_plan(shared=SharedAttention(BOTH, owner), init="random") for owner in ROLES}
 OTHER = {"source": "target", "target": "source"}
 PREFIX = {"source": "model.source_tower.", "target": "model.tower."}
 

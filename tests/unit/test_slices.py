@@ -17,13 +17,13 @@ from benchmarks.slice_measures import domain_distance, group_profile, measure
 from benchmarks.slice_rows import FAMILIES, LOGIT, History, Runs, scored_rows
 from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, VersionRef, version_folder
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.metrics import Scores, evaluate
-from ctnet_ray.training.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.training.records import EvaluationRecord, RunRecord, VersionRef, version_folder
 
 DAYS = [date(2022, 5, 1) + timedelta(days=index) for index in range(3)]
 SCHEMA = from_dict(

@@ -13,14 +13,14 @@ from ctnet_ray import storage
 from ctnet_ray.config import ComparisonConfig, ComputeConfig, ModelConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, warm_up_of
+from ctnet_ray.runs.records import EvaluationRecord
 from ctnet_ray.sweep import sweep, trial
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.keeper import Keeper
 from ctnet_ray.sweep.search import VALUE
 from ctnet_ray.sweep.trial import TrialJob
 from ctnet_ray.sweep.trials import DIED, Trial
-from ctnet_ray.training.frozen import states_of
-from ctnet_ray.training.records import EvaluationRecord
+from ctnet_ray.training.frozen import frozen_layers_of
 from tests.unit.loop_world import DAYS, World, walk
 
 LAST = {"transfer.adapters.placement": ["last"]}
@@ -79,7 +79,7 @@ def test_a_trial_says_each_scored_days_metrics_and_their_mean(job_world: World) 
 def test_a_trial_is_the_run_that_a_command_makes(job_world: World, tmp_path: Path) -> None:
     own = job(job_world, "same", str(tmp_path))
     found = results(own, 0, LAST)
-    (plan,) = trial.plans_of(replace(own, states=""), 1, LAST)
+    (plan,) = trial.plans_of(replace(own, frozen_layers=""), 1, LAST)
     walk(replace(plan, folder=str(tmp_path / "run")))
     for day, result in zip(DAYS[2:4], found, strict=True):
         record = EvaluationRecord.read(str(tmp_path / "run"), day)
@@ -104,8 +104,8 @@ def test_a_trial_with_a_refresh_period_of_its_own_finds_its_states(job_world: Wo
     own = job(job_world, "refresh", str(tmp_path / "states"))
     found = results(own, 0, {"transfer.refresh_days": 0})
     (plan,) = trial.plans_of(own, 0, {"transfer.refresh_days": 0})
-    assert len({wanted.version for wanted in states_of(plan)}) == 1
-    assert all(storage.read_folder(wanted.folder) for wanted in states_of(plan))
+    assert len({wanted.version for wanted in frozen_layers_of(plan)}) == 1
+    assert all(storage.read_folder(wanted.folder) for wanted in frozen_layers_of(plan))
     assert len(found) == 2
 
 

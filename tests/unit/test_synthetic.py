@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples import synthetic_world
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.samples.synthetic import Histories, exact_auc, schema_dict, write_schema, write_world
-from ctnet_ray.samples.synthetic_config import PRICE_BOUNDARIES, WorldConfig
+from ctnet_ray.writers import synthetic_world
+from ctnet_ray.writers.synthetic import Histories, exact_auc, schema_dict, write_schema, write_world
+from ctnet_ray.writers.synthetic_config import PRICE_BOUNDARIES, WorldConfig
 
 SMALL = WorldConfig(seed=5, days=4, source_rows=6000, target_rows=2000, users=200, chunk_rows=1024)
 THIRD = replace(SMALL, third="search", third_rows=3000)
@@ -242,7 +242,7 @@ def test_the_schema_names_the_worlds_domains():
 
 def test_towers_use_the_features_of_their_domain():
     world = schema.from_dict(schema_dict(SMALL))
-    names = {tower: {feature.name for feature in world.for_tower(tower).features} for tower in schema.TOWERS}
+    names = {tower: {feature.name for feature in world.for_tower(tower).features} for tower in schema.ROLES}
     assert names["source"] - names["target"] == {"feed_slot"}
     assert names["target"] - names["source"] == {"channel_theme"}
 

@@ -13,8 +13,8 @@ from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.samples.table import parse_number, parse_time, write_table
-from ctnet_ray.samples.table_mapping import from_dict, load
+from ctnet_ray.writers.table import parse_number, parse_time, write_table
+from ctnet_ray.writers.table_mapping import from_dict, load
 from jobs.prepare import table
 
 MAPPING = """

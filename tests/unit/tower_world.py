@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torchrec import KeyedJaggedTensor
 
-from ctnet_ray.batch import keys
+from ctnet_ray.batches.batch import keys
 from ctnet_ray.config import ModelConfig
 from ctnet_ray.schema import Schema, from_dict
 

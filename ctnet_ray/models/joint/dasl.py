@@ -31,7 +31,7 @@ Shapes: B examples, L longest sequence, D width of a click, U width of u, H widt
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Embedder, concatenate
 from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile, weights

@@ -21,7 +21,7 @@ for orthogonality by a penalty; here X has it exactly.
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Embedder, width
 from ctnet_ray.models.joint.layers import (

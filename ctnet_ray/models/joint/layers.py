@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.embedding import Vectors
 from ctnet_ray.schema import Schema
 

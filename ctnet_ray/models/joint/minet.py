@@ -34,7 +34,7 @@ width of an attention.
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Embedder
 from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile, weights

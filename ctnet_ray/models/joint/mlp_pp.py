@@ -13,7 +13,7 @@ and so is the attention that turns a sequence of them into a vector.
 import torch
 from torch import nn
 
-from ctnet_ray.batch import Batch
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Embedder, concatenate, width
 from ctnet_ray.models.joint.layers import ByDomain, Mlp

@@ -1,0 +1,1 @@
+"""From folded samples to the tensors that models read."""

@@ -1,0 +1,218 @@
+"""Run plans on Ray Train: worker groups that walk one plan after another, side by side."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import AuthenticationError
+from ray.train import TrainingFailedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ctnet_ray import storage
+from ctnet_ray.cluster.board import Board, Snapshot, Work
+from ctnet_ray.cluster.capacity import READING_CPUS, live_nodes, workers_held
+from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, walk
+from ctnet_ray.cluster.progress import Display
+from ctnet_ray.cluster.publishing import Publisher
+from ctnet_ray.config import ComputeConfig, TrainingConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.plan import RunPlan, StepPlan
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps
+from ctnet_ray.terminal import open_console
+from ctnet_ray.tracking.tracker import Tracker
+from ctnet_ray.training.loop import beside_epochs
+
+
+def connect(compute: ComputeConfig) -> None:
+    """Join the Ray cluster that RAY_ADDRESS or `ray job submit` names, or start one on this machine.
+
+    Raises:
+        CtnetError: The cluster does not answer or refuses, or this machine can't hold the workers.
+    """
+    workers = compute.fewest_workers
+    wanted = {"CPU": workers * compute.cpus_per_worker, "GPU": float(workers * compute.gpu)}
+    if not ray.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            _join(os.environ["RAY_ADDRESS"])
+        else:
+            _start(compute)
+    held = ray.cluster_resources()
+    for resource, amount in wanted.items():
+        if amount <= held.get(resource, 0):
+            continue
+        lack = f"{workers} workers need {amount:g} {resource}s and there are {held.get(resource, 0):g}"
+        if not os.environ.get("RAY_ADDRESS"):
+            raise CtnetError(f"{lack}: lower compute.workers or compute.cpus_per_worker, or use a cluster")
+        # An autoscaling cluster may grow to it, one that does not never will: Ray waits without a word.
+        open_console(stderr=True).log(f"{lack}: waiting for the cluster to grow")
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(**_quiet())
+    except (ConnectionError, RuntimeError, AuthenticationError) as error:
+        reason = str(error).splitlines()[0]
+        raise CtnetError(
+            f"no way into the Ray cluster at {address} ({reason}): start it, see that RAY_AUTH_MODE and the "
+            "token are the cluster's, or unset RAY_ADDRESS"
+        ) from error
+
+
+def _start(compute: ComputeConfig) -> None:
+    there = os.cpu_count() or 1
+    workers = min(compute.workers, max(compute.fewest_workers, int(there / compute.cpus_per_worker)))
+    cpus = workers * compute.cpus_per_worker
+    if cpus > there:
+        raise CtnetError(
+            f"the workers need {cpus:g} CPUs and this machine has {there}: lower compute.workers or "
+            "compute.cpus_per_worker, or use a cluster"
+        )
+    # Workers may take all cores: reading, which is little, gets CPUs of Ray's beyond those that there are.
+    groups = int(there / cpus)
+    logical = math.ceil(groups * (cpus + workers * READING_CPUS))
+    # "local": not a cluster that somebody has started here for other work.
+    ray.init("local", num_cpus=max(there, logical), include_dashboard=False, **_quiet())
+
+
+def _quiet() -> dict[str, Any]:
+    return {"log_to_driver": bool(os.environ.get("CTNET_RAY_LOGS")), "logging_level": logging.ERROR}
+
+
+def run_plans(
+    plans: Sequence[RunPlan],
+    compute: ComputeConfig,
+    tracker: Tracker,
+    models: str,
+    *,
+    keep_going: bool = False,
+) -> dict[str, str]:
+    """Walk plans to their ends, as many side by side as fit, and publish in MLflow what they do.
+
+    Args:
+        plans: The runs, independent of each other; what an earlier call finished is not done again.
+        compute: Workers of a run, and how many runs are walked side by side.
+        tracker: Where to publish.
+        models: Root of the model versions; Ray Train keeps its own state beside them.
+        keep_going: Whether the other runs go on when one fails.
+
+    Returns:
+        Why runs failed, by name of the run; the same call tries them again, from their last step.
+
+    Raises:
+        CtnetError: Without `keep_going`: a run failed for a reason that can be mended; runs that were being
+            walked beside it are walked to their ends, and steps that are done stay done.
+    """
+    console = open_console(stderr=True)
+    for plan in plans:
+        if RunRecord.read(plan.folder) is None:
+            plan.record.write(plan.folder)
+    left = [steps_left(plan) for plan in plans]
+    works = [_work(plan, steps) for plan, steps in zip(plans, left, strict=True)]
+    todo = [index for index, steps in enumerate(left) if steps]
+    with Publisher(tracker, console, every_step=len(todo) == 1) as publisher:
+        for index, steps in enumerate(left):
+            if not steps:
+                # Killed between its last step and its end, it is still open in MLflow.
+                publisher.close(works[index])
+        if not todo:
+            console.log("nothing to do: all steps are done")
+            return {}
+        chosen = tuple(plans[index] for index in todo), tuple(works[index] for index in todo)
+        return _launch(*chosen, compute, models, keep_going, publisher.show)
+
+
+def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float]:
+    """Walk a plan of one scoring step, publish nothing, and return its metrics.
+
+    Args:
+        plan: The plan; its folder is removed afterwards.
+        compute: Workers.
+        models: As for `run_plans`.
+
+    Raises:
+        CtnetError: Samples or version are not what they should be.
+    """
+    try:
+        works = (_work(plan, steps_left(plan)),)
+        _launch((plan,), works, compute, models, False, lambda snapshot: None)
+        found = EvaluationRecord.read(plan.folder, plan.steps[0].day.day)
+    finally:
+        storage.remove(plan.folder)
+    return found.metrics if found else {}
+
+
+def _launch(
+    plans: tuple[RunPlan, ...],
+    works: tuple[Work, ...],
+    compute: ComputeConfig,
+    models: str,
+    keep_going: bool,
+    listen: Callable[[Snapshot], None],
+) -> dict[str, str]:
+    connect(compute)
+    nodes = live_nodes()
+    if not os.environ.get("RAY_ADDRESS"):
+        compute = _settled(compute, workers_held(nodes, compute))
+    count = count_groups(compute, len(plans), nodes)
+    # Beside the driver: an actor that asks for no CPU lies anywhere, and a run can't go on without the board.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote(works, count, compute.max_failures, keep_going)
+    with Display(board, len(plans), open_console(stderr=True), listen):
+        try:
+            walk(Groups(plans, board, compute, models, keep_going), count)
+        except TrainingFailedError as error:
+            if not is_defect(error):
+                _raise_first(board, error)
+            raise
+    if not keep_going:
+        _raise_first(board, None)
+    return ray.get(board.failures.remote())
+
+
+def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:
+    """Fix the number of workers where no machine comes or goes, to what there is room for."""
+    workers = max(compute.fewest_workers, min(compute.workers, held))
+    return replace(compute, workers=workers, min_workers=0)
+
+
+def _raise_first(board: Any, error: Exception | None) -> None:
+    failures: dict[str, str] = ray.get(board.failures.remote())
+    for run, reason in failures.items():
+        raise CtnetError(f"{run}: {reason}") from error
+
+
+@dataclass(frozen=True)
+class StepLeft:
+    """A step that lacks its version or its evaluation."""
+
+    step: StepPlan
+    trained: bool
+    """Whether it lacks only the evaluation."""
+
+
+def steps_left(plan: RunPlan) -> list[StepLeft]:
+    """Return what of a plan is not on disk; empty: it is done."""
+    done = {record.day for record in read_steps(plan.folder)}
+    return [
+        StepLeft(step, step.day.day in done)
+        for step in plan.steps
+        if step.day.day not in done
+        or (step.evaluate and EvaluationRecord.read(plan.folder, step.day.day) is None)
+    ]
+
+
+def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
+    """Return the rows that steps read: those trained on once an epoch, those scored once."""
+    trained = [entry.step for entry in left if not entry.trained]
+    own = sum(day.rows for step in trained for day in step.train)
+    beside = sum(day.rows for step in trained for day in step.beside)
+    scored = sum(entry.step.evaluate.rows for entry in left if entry.step.evaluate)
+    return training.epochs * own + beside_epochs(training) * beside + scored
+
+
+def _work(plan: RunPlan, left: Sequence[StepLeft]) -> Work:
+    return Work(plan.record.run, plan.folder, rows_to_read(left, plan.training))

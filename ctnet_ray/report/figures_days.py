@@ -1,0 +1,85 @@
+"""Each metric by day, and the gain over the baseline by day: the paper's figure on continual transfer."""
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.report.differences import Point
+from ctnet_ray.report.figures import INK, line_style, panels, visible_range
+
+Curves = Mapping[str, tuple[list[Point], list[Point]]]  #: level and gain by method
+
+
+def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
+    """Draw a row of two plots for each metric: level, and gain over the baseline.
+
+    Args:
+        baseline: Method that the gain is over.
+        metrics: Curves by metric; metrics without a point are left out.
+    """
+    metrics = {name: curves for name, curves in metrics.items() if any(level for level, _ in curves.values())}
+    methods = list(dict.fromkeys(method for curves in metrics.values() for method in curves))
+    methods.sort(key=lambda method: method != baseline)
+    figure, axes = panels(len(metrics), 2, 11, 0.9 + 2.7 * len(metrics), sharex=True)
+    handles = {}
+    for (level_axes, gain_axes), (metric, curves) in zip(axes, metrics.items(), strict=True):
+        for index, method in enumerate(methods):
+            level, gain = curves.get(method, ([], []))
+            handles |= _draw(level_axes, level, method, index)
+            _draw(gain_axes, gain, method, index)
+        gain_axes.axhline(0, color=INK, linewidth=1)
+        _finish(
+            level_axes,
+            f"{metric_name(metric)} of the next day",
+            {name: level for name, (level, _) in curves.items()},
+        )
+        _finish(
+            gain_axes,
+            f"{metric_name(metric)}: difference to {baseline}",
+            {name: gain for name, (_, gain) in curves.items()},
+        )
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _draw(axes: Axes, points: list[Point], label: str, index: int) -> dict:
+    if not points:
+        return {}
+    style = line_style(index)
+    days = [point.day for point in points]
+    (line,) = axes.plot(days, [point.mean for point in points], markersize=4, linewidth=1.5, **style)  # type: ignore[arg-type]
+    low = [point.mean - (point.error or 0) for point in points]
+    high = [point.mean + (point.error or 0) for point in points]
+    axes.fill_between(days, low, high, color=style["color"], alpha=0.15, linewidth=0)  # type: ignore[arg-type]
+    return {label: line}
+
+
+def _finish(axes: Axes, title: str, curves: Mapping[str, list[Point]]) -> None:
+    axes.set_title(title)
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.grid()
+    ends = [
+        [
+            value
+            for point in curve
+            for value in (point.mean - (point.error or 0), point.mean + (point.error or 0))
+        ]
+        for curve in curves.values()
+    ]
+    limits = visible_range(ends)
+    if limits is None:
+        return
+    axes.set_ylim(*limits)
+    outside = [
+        f"{name}: {sum(point.mean for point in curve) / len(curve):.3f}, outside"
+        for name, curve in curves.items()
+        if curve and not any(limits[0] <= point.mean <= limits[1] for point in curve)
+    ]
+    axes.text(0.01, 0.02, "\n".join(outside), transform=axes.transAxes, fontsize=7.5, va="bottom")

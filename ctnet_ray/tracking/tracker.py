@@ -1,0 +1,458 @@
+"""MLflow: the one place that writes to it, through the client and by run id.
+
+A run's folder is the truth (`ctnet_ray.runs.records`); MLflow shows it. `Tracker.publish` compares the
+two and adds what is not shown yet, so it may be killed anywhere and called again: what it creates, it
+creates with the tags that it is found again by, and a step's run gets its last tag when all else is there.
+
+    run "tab4 ctnet s0"                    parameters, metrics by day, run.json
+      run "tab4 ctnet s0 2022-05-01"       metrics, sample days, model/card.json
+    registered model, a version a step     tags: parent, source, day, samples, digests, metrics; alias newest
+
+No weights are copied: a version's artifact is a card that says where they are and what their checksums are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, VersionRef, version_folder
+from ctnet_ray.tracking import projection
+from ctnet_ray.tracking.connection import connect, talking, unless_exists, without_credentials
+
+#: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
+#: with the version registered last, which is the same one as long as days are registered in order.
+NEWEST = "newest"
+CARD = "model/card.json"
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version."""
+
+    name: str
+    """Registered model."""
+    version: int
+    """Number that MLflow gave it."""
+    day: date
+    """Day of the step that made it."""
+    uri: str
+    """Folder of the version."""
+    run: str
+    """Name of the continual run that made it."""
+    tags: Mapping[str, str] = field(repr=False)
+    """All its tags (`projection.version_tags`)."""
+
+    @property
+    def id(self) -> str:
+        """NAME/VERSION, as people type it."""
+        return f"{self.name}/{self.version}"
+
+    @property
+    def ref(self) -> VersionRef:
+        """The version as records name it."""
+        return VersionRef(self.run, self.day, self.uri)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One version folder, as it is read."""
+
+    record: StepRecord
+    evaluation: EvaluationRecord | None
+    uri: str
+    files: list[dict[str, Any]]
+
+
+@dataclass
+class _Shown:
+    """What MLflow shows of one run, kept while this process publishes it."""
+
+    parent: Run
+    record: str
+    """Digest of the RunRecord that the parent run shows."""
+    children: dict[date, Run]
+    evaluations: dict[date, str]
+    """Steps that are shown whole, with the digest of the evaluation that is shown."""
+    versions: dict[date, ModelVersion]
+    """The run's newest version of each day."""
+    newest: ModelVersion | None
+    """The model's version of the newest day, whichever run made it."""
+    aliased: ModelVersion | None = None
+    """Where this process set the alias."""
+    settled: set[date] = field(default_factory=set)
+    """Steps that this process need not read again."""
+
+
+class Tracker:
+    """An MLflow tracking server or database, and one experiment in it.
+
+    Args:
+        uri: `sqlite:///FILE`, `http(s)://...`, or any other tracking URI that MLflow knows.
+        experiment: Name of the experiment.
+        create: Whether a database or an experiment that is not there is created; readers say False.
+
+    Raises:
+        CtnetError: It can't be reached, within about ten seconds.
+    """
+
+    def __init__(self, uri: str, experiment: str, create: bool = True) -> None:
+        self.experiment = experiment
+        self.shown_uri = without_credentials(uri)
+        self._shown: dict[str, _Shown] = {}
+        self._found: dict[tuple[str, date], ModelVersion] = {}
+        self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
+
+    def publish(self, folder: str) -> None:
+        """Show a run's folder: its steps, their metrics and versions. Does nothing twice.
+
+        Steps that this tracker has shown with their evaluation cost no request and no read. A step whose
+        record is another than the one shown (its folder was deleted and made again) makes the run be shown
+        anew, and the old MLflow runs are deleted.
+
+        Args:
+            folder: The run's folder, local or URI; published by one process at a time.
+
+        Raises:
+            CtnetError: The folder holds no run, or MLflow fails; the same call goes on from there.
+        """
+        record = RunRecord.read(folder)
+        if record is None:
+            raise CtnetError(f"no run at {folder}: run.json is not there")
+        known = self._shown.get(record.run)
+        steps = list(_read_steps(folder, known.settled if known else set()))
+        # What was created before a failure is found again by its tags.
+        shown = self._shown.pop(record.run, None)
+        with talking(self.shown_uri):
+            self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
+
+    def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
+        """Close a published run and show its last week; one that ended so already stays as it is.
+
+        Args:
+            run: Name of the continual run.
+            status: FINISHED, FAILED or KILLED.
+            failure: Why it failed, shown as tag `ctnet.failure`; empty: a tag of an earlier launch goes.
+
+        Raises:
+            CtnetError: The run was never published, or MLflow fails.
+        """
+        self._shown.pop(run, None)
+        with talking(self.shown_uri):
+            parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
+            if not parents:
+                raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
+            info, tags = parents[0].info, parents[0].data.tags
+            self._show_week(info.run_id)
+            if failure:
+                self._client.set_tag(info.run_id, projection.FAILURE, failure)
+            elif projection.FAILURE in tags:
+                self._client.delete_tag(info.run_id, projection.FAILURE)
+            if info.status != status:
+                self._client.set_terminated(info.run_id, status)
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """Return all versions of a registered model, ascending by day and version; none if it is unknown.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self.shown_uri):
+            return self._search_versions(f"name = {_quoted(model)}")
+
+    def series(self, model: str) -> list[ModelVersion]:
+        """Return a registered model's version of each day, ascending; the newest where a day has several.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        return list({version.day: version for version in self.versions(model)}.values())
+
+    def resolve(self, name: str) -> ModelVersion:
+        """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
+
+        Raises:
+            CtnetError: There is none; the message says which there are.
+        """
+        model, _, number = name.partition("/")
+        versions = self.versions(model)
+        if not versions:
+            raise CtnetError(f"no registered model {model!r} in {self.shown_uri}: {self._known_models()}")
+        if not number:
+            return versions[-1]
+        found = [version for version in versions if str(version.version) == number]
+        if not found:
+            known = sorted(version.version for version in versions)
+            raise CtnetError(f"{model} has no version {number!r}: it has {known[0]} to {known[-1]}")
+        return found[0]
+
+    def find(self, run: str, day: date) -> ModelVersion | None:
+        """Return the registered version `run@day`; None where it was not published here.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        if (run, day) not in self._found:
+            with talking(self.shown_uri):
+                versions = self._search_versions(
+                    f"tags.run = {_quoted(run)} and tags.day = '{day.isoformat()}'"
+                )
+            if not versions:
+                return None
+            self._found[run, day] = versions[-1]
+        return self._found[run, day]
+
+    def set_alias(self, model: str, alias: str) -> None:
+        """Let an alias mean a registered model's version of its newest day.
+
+        Raises:
+            CtnetError: There is no such model, or MLflow fails.
+        """
+        newest = self.resolve(model)
+        with talking(self.shown_uri):
+            self._client.set_registered_model_alias(model, alias, str(newest.version))
+
+    def log_report(self, name: str, folder: str, metrics: Mapping[str, float] | None = None) -> str:
+        """Log the files of a local folder as a run of their own.
+
+        Args:
+            name: Name of the run, such as "comparison".
+            folder: Local folder; its files become the run's artifacts.
+            metrics: Metrics of the run.
+
+        Returns:
+            MLflow's id of the run.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self.shown_uri):
+            run = self._client.create_run(
+                self._experiment_id, run_name=name, tags={projection.KIND: "report"}
+            )
+            self._client.log_artifacts(run.info.run_id, folder)
+            self._client.log_batch(run.info.run_id, metrics=projection.plain_points(metrics or {}))
+            self._client.set_terminated(run.info.run_id)
+            return run.info.run_id
+
+    def _publish(self, record: RunRecord, steps: list[_Step], shown: _Shown) -> _Shown:
+        if any(_contradicts(shown, step) for step in steps):
+            for run in (shown.parent, *shown.children.values()):
+                self._client.delete_run(run.info.run_id)
+            shown = self._load(record)
+        self._show_record(record, shown)
+        for step in steps:
+            if shown.evaluations.get(step.record.day) != projection.evaluation_digest(step.evaluation):
+                self._show_step(record, step, shown)
+            if step.evaluation:
+                shown.settled.add(step.record.day)
+        if shown.newest and shown.newest != shown.aliased:
+            self._client.set_registered_model_alias(record.model, NEWEST, str(shown.newest.version))
+            shown.aliased = shown.newest
+        return shown
+
+    def _load(self, record: RunRecord) -> _Shown:
+        """Find what MLflow shows of a run, and create the parent run if it has none."""
+        runs = self._search_runs(record.run)
+        children = {
+            date.fromisoformat(run.data.tags[projection.DAY]): run
+            for run in runs
+            if projection.DAY in run.data.tags
+        }
+        parents = [run for run in runs if projection.DAY not in run.data.tags]
+        name = projection.run_name(record)
+        parent = parents[0] if parents else self._create_run(name, projection.parent_tags(record))
+        shown = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in children.items()}
+        versions = self._search_versions(f"name = {_quoted(record.model)}")
+        return _Shown(
+            parent,
+            parent.data.tags.get(projection.RECORD_DIGEST, ""),
+            children,
+            {day: digest for day, digest in shown.items() if digest},
+            {version.day: version for version in versions if version.run == record.run},
+            versions[-1] if versions else None,
+        )
+
+    def _create_run(self, name: str, tags: dict[str, str]) -> Run:
+        return self._client.create_run(self._experiment_id, run_name=name, tags=tags)
+
+    def _show_record(self, record: RunRecord, shown: _Shown) -> None:
+        """Show the run's configuration.
+
+        A parameter can't change in MLflow: what may change in a run (its last day, its resources) keeps its
+        first value there, and the record as it is now stands in the artifact run.json.
+        """
+        digest = projection.record_digest(record)
+        if shown.record == digest:
+            return
+        run_id = shown.parent.info.run_id
+        self._client.log_dict(run_id, asdict(record), "run.json")
+        params = projection.params(record, shown.parent.data.params)
+        tags = projection.parent_tags(record) | {projection.RECORD_DIGEST: digest}
+        self._client.log_batch(run_id, params=params, tags=projection.run_tags(tags))
+        shown.parent = self._client.get_run(run_id)
+        shown.record = digest
+
+    def _show_step(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
+        day = step.record.day
+        parent = shown.parent.info
+        if parent.status != "RUNNING":
+            self._client.update_run(parent.run_id, status="RUNNING")
+            shown.parent = self._client.get_run(parent.run_id)
+        if day not in shown.children:
+            name = f"{projection.run_name(record)} {day}"
+            shown.children[day] = self._create_run(
+                name, projection.child_tags(record, step.record, parent.run_id)
+            )
+        child = shown.children[day].info
+        new = day not in shown.evaluations
+        if new:
+            card = projection.card(record, step.record, step.uri, step.files)
+            self._client.log_dict(child.run_id, card, CARD)
+        self._show_samples(child.run_id, step)
+        self._show_version(record, step, shown)
+        points = projection.points(step.record if new else None, step.evaluation)
+        # The database drops a point that it has: a second call after a kill draws none twice.
+        self._client.log_batch(parent.run_id, metrics=points)
+        digest = projection.evaluation_digest(step.evaluation)
+        tags = projection.run_tags({projection.EVALUATION_DIGEST: digest})
+        if new:
+            # Not set_terminated: it prints a line for each step.
+            self._client.update_run(child.run_id, status="FINISHED")
+        self._client.log_batch(child.run_id, metrics=points, tags=tags)
+        shown.evaluations[day] = digest
+
+    def _show_week(self, run_id: str) -> None:
+        histories = {key: self._client.get_metric_history(run_id, key) for key in projection.WEEKLY}
+        points = [
+            point for key, history in histories.items() for point in projection.week_points(key, history)
+        ]
+        if points:
+            self._client.log_batch(run_id, metrics=points)
+
+    def _show_samples(self, run_id: str, step: _Step) -> None:
+        inputs = projection.datasets(step.record, step.evaluation)
+        for attempts_left in (2, 1, 0):
+            try:
+                return self._client.log_inputs(run_id, inputs)
+            except MlflowException:
+                # Two publishers that add the same sample day at once collide; looked up again, it is there.
+                if not attempts_left:
+                    raise
+
+    def _show_version(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
+        """Register the step's version, or bring its tags up to date."""
+        refs = [ref for ref in (step.record.parent, step.record.source) if ref]
+        found = {
+            ref: shown.versions.get(ref.day) if ref.run == record.run else self.find(ref.run, ref.day)
+            for ref in refs
+        }
+        registered = {ref: version.id for ref, version in found.items() if version}
+        tags = projection.version_tags(record, step.record, step.uri, step.evaluation, registered)
+        day = step.record.day
+        version = shown.versions.get(day)
+        if version and version.tags.get("step_digest") == tags["step_digest"]:
+            for key, value in tags.items():
+                if version.tags.get(key) != value:
+                    self._client.set_model_version_tag(version.name, str(version.version), key, value)
+            return
+        child = shown.children[day].info
+        if not shown.newest:
+            self._create_model(record.model)
+        source = f"{child.artifact_uri}/{Path(CARD).parent}"
+        created = self._client.create_model_version(
+            record.model, source, child.run_id, tags=tags, await_creation_for=0
+        )
+        version = ModelVersion(record.model, int(created.version), day, step.uri, record.run, tags)
+        shown.versions[day] = version
+        shown.newest = max(shown.newest or version, version, key=_by_day)
+
+    def _create_model(self, name: str) -> None:
+        with unless_exists():
+            self._client.create_registered_model(name)
+
+    def _search_runs(self, run: str) -> list[Run]:
+        return _pages(
+            lambda token: self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`{projection.RUN}` = {_quoted(run)}",
+                max_results=_PAGE,
+                page_token=token,
+            )
+        )
+
+    def _search_versions(self, condition: str) -> list[ModelVersion]:
+        found = _pages(
+            lambda token: self._client.search_model_versions(condition, max_results=_PAGE, page_token=token)
+        )
+        versions = [
+            ModelVersion(
+                entry.name,
+                int(entry.version),
+                date.fromisoformat(entry.tags["day"]),
+                entry.tags["uri"],
+                entry.tags["run"],
+                entry.tags,
+            )
+            for entry in found
+            if {"day", "uri", "run"} <= entry.tags.keys()
+        ]
+        return sorted(versions, key=_by_day)
+
+    def _known_models(self) -> str:
+        with talking(self.shown_uri):
+            names = [model.name for model in self._client.search_registered_models(max_results=20)]
+        return f"it has {', '.join(names)}" if names else "it has none"
+
+
+def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
+    for name in storage.list_folders(folder):
+        day = date.fromisoformat(name.removeprefix("day=")) if name.startswith("day=") else None
+        if day is None or day in settled:
+            continue
+        uri = version_folder(folder, day)
+        found = storage.read_folder(uri)
+        if found:
+            # A registered location has to hold in any working directory.
+            where = uri if "://" in uri else storage.resolve(uri)[1]
+            step = StepRecord.from_dict(found[0]["step"])
+            yield _Step(step, EvaluationRecord.read(folder, day), where, found[0].get("files", []))
+
+
+def _contradicts(shown: _Shown, step: _Step) -> bool:
+    """Whether the step's run pictures another step than the one in the folder."""
+    day = step.record.day
+    if day not in shown.children:
+        return False
+    tags = shown.children[day].data.tags
+    return (
+        tags[projection.STEP_DIGEST] != projection.step_digest(step.record)
+        or tags[MLFLOW_PARENT_RUN_ID] != shown.parent.info.run_id
+        or shown.evaluations.get(day, projection.NOT_EVALUATED)
+        not in (projection.NOT_EVALUATED, projection.evaluation_digest(step.evaluation))
+    )
+
+
+def _by_day(version: ModelVersion) -> tuple[date, int]:
+    return version.day, version.version
+
+
+def _pages(search: Callable[[str | None], Any]) -> list[Any]:
+    page = search(None)
+    found = list(page)
+    while page.token:
+        page = search(page.token)
+        found.extend(page)
+    return found
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if "'" in value else f"'{value}'"

@@ -1,0 +1,1 @@
+"""From raw logs, or a made-up world, to sample days in a store. Nothing here knows torch."""

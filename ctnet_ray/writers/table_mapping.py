@@ -1,0 +1,336 @@
+"""The mapping file that says how to read anybody's logs: checked, with errors that name its keys.
+
+A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
+
+    time: {column: timestamp, unit: ms, zone: Asia/Shanghai}    # unit: s, ms, us or iso
+    domain: {column: scene, rename: {"1": feed}}                # or {constant: feed}
+    user: user_id
+    item: item_id
+    label: rating >= 8                                          # or a column of 0 and 1
+    group: request_id                                           # absent: the user
+    features:                                                   # beside `user` and `item`
+      category: {column: cat, rows: 1000}
+      price: {kind: numeric, boundaries: [1, 5, 10]}            # column: the feature's own name
+      words: {kind: sequence, separator: "|", max_length: 10, rows: 5000}
+    histories: {length: 20, of: [item, category], by_domain: true}
+        # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo
+
+import yaml
+
+from ctnet_ray import schema as schema_module
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.schema import Kind, Schema, section
+from ctnet_ray.writers.history import column_in
+
+Unit = Literal["s", "ms", "us", "iso"]
+Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
+DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
+_KEYS = {
+    *("time", "domain", "user", "item", "label", "group", "features", "histories"),
+    *("days", "csv", "drop_duplicates", "embedding_dim"),
+}
+_SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
+_FEATURE_KEYS = {"column", "kind", "separator", "rows", *_SCHEMA_KEYS}
+_COMPARISON = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(>=|<=|==|!=|>|<)\s*([^<>=!]*[^<>=!\s])\s*")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a positive label is."""
+
+    column: str
+    operator: Operator | None = None
+    """None: the column holds the label itself, 0 or 1 (or false and true)."""
+    value: float | str = 0.0
+    """Compared with; a text for == and != only."""
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """Where one feature comes from."""
+
+    name: str
+    column: str
+    kind: Kind
+    separator: str
+    """Text between the elements of a sequence in a text column; a list column needs none."""
+
+
+@dataclass(frozen=True)
+class TableMapping:
+    """How log rows become samples."""
+
+    name: str
+    """File name of the mapping, for messages."""
+    time_column: str
+    time_unit: Unit
+    zone: str
+    """Time zone whose midnight parts the days, and in which times without a zone are."""
+    domain_column: str
+    """Empty: all rows are of domain `domain`."""
+    domain: str
+    rename: Mapping[str, str]
+    """Domain names by value of the domain column; other values name their domain themselves."""
+    user: str
+    item: str
+    group: str
+    label: Label
+    features: tuple[FeatureColumn, ...]
+    histories: Mapping[str, str]
+    """Categorical feature that each history column holds of clicked rows."""
+    history_length: int
+    by_domain: bool
+    """Whether each domain has such columns of its own besides, with the clicks in it."""
+    first_day: date
+    """Rows before this day are dropped."""
+    last_day: date
+    """Rows after this day are dropped."""
+    delimiter: str
+    """Character between columns of a CSV file."""
+    header: tuple[str, ...]
+    """Column names of CSV files without a header line."""
+    drop_duplicates: bool
+    """Whether a row equal to an earlier one in every column is dropped."""
+    schema: Schema
+
+    def columns(self) -> dict[str, str]:
+        """Return the log columns that are read, each with the mapping's key that names it."""
+        return {
+            **{feature.column: f"features.{feature.name}.column" for feature in self.features},
+            self.time_column: "time.column",
+            **({self.domain_column: "domain.column"} if self.domain_column else {}),
+            self.label.column: "label",
+            self.group: "group",
+            self.item: "item",
+            self.user: "user",
+        }
+
+
+def load(path: str) -> TableMapping:
+    """Read and check a mapping file.
+
+    Args:
+        path: Local path or URI of a YAML file.
+
+    Raises:
+        CtnetError: The file is absent, is no YAML, or a key of it can't be; the message names the key.
+    """
+    try:
+        content = yaml.safe_load(storage.read_bytes(path))
+    except FileNotFoundError as error:
+        raise CtnetError(f"no mapping file at {path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CtnetError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return from_dict(content, Path(path).name)
+
+
+def from_dict(content: Any, name: str = "mapping") -> TableMapping:
+    """Build a mapping from plain data in the layout of the YAML file, and check it.
+
+    Raises:
+        CtnetError: As `load`.
+    """
+    top = section(content, name, _KEYS)
+    time = section(_needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
+    domain = section(_needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename"})
+    if ("column" in domain) == ("constant" in domain):
+        raise CtnetError(f"{name}: domain: give either column or constant")
+    days = section(top.get("days") or {}, f"{name}: days", {"first", "last"})
+    text = section(top.get("csv") or {}, f"{name}: csv", {"delimiter", "header"})
+    user, item = (_text(_needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
+    entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
+    length, histories, by_domain = _histories(top, entries, name)
+    return TableMapping(
+        name=name,
+        time_column=_text(_needed(time, "column", f"{name}: time"), f"{name}: time.column"),
+        time_unit=_choice(time.get("unit", "iso"), get_args(Unit), f"{name}: time.unit"),
+        zone=_zone(time.get("zone", "UTC"), f"{name}: time.zone"),
+        domain_column=_text(domain["column"], f"{name}: domain.column") if "column" in domain else "",
+        domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else "",
+        rename={
+            str(value): _text(new, f"{name}: domain.rename.{value}")
+            for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
+        },
+        user=user,
+        item=item,
+        group=_text(top.get("group", user), f"{name}: group"),
+        label=_label(_needed(top, "label", name), f"{name}: label"),
+        features=tuple(
+            _feature(key, entry, f"{name}: features.{key}")
+            for key, entry in entries.items()
+            if entry.get("kind") != "domain"
+        ),
+        histories=histories,
+        history_length=length,
+        by_domain=by_domain,
+        first_day=_day(days.get("first", date.min), f"{name}: days.first"),
+        last_day=_day(days.get("last", date.max), f"{name}: days.last"),
+        delimiter=_delimiter(text.get("delimiter", ","), f"{name}: csv.delimiter"),
+        header=_names(text.get("header", []), f"{name}: csv.header"),
+        drop_duplicates=_flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
+        schema=_schema(entries, histories, length, top.get("embedding_dim", 16), name),
+    )
+
+
+def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
+    entries = section(top.get("features") or {}, f"{name}: features")
+    return {
+        str(key): section(entry or {}, f"{name}: features.{key}", _FEATURE_KEYS)
+        for key, entry in entries.items()
+    }
+
+
+def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
+    return FeatureColumn(
+        name,
+        _text(entry.get("column", name), f"{where}.column"),
+        _choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
+        _text(entry["separator"], f"{where}.separator") if "separator" in entry else "",
+    )
+
+
+def _histories(
+    top: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], name: str
+) -> tuple[int, dict[str, str], bool]:
+    where = f"{name}: histories"
+    values = section(top.get("histories") or {}, where, {"length", "of", "by_domain"})
+    length = values.get("length", 20)
+    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+        raise CtnetError(f"{where}.length: a whole number of at least 1 is needed, not {length!r}")
+    of = _names(values.get("of", []), f"{where}.of")
+    for feature in of:
+        if feature not in entries or entries[feature].get("kind", "categorical") != "categorical":
+            raise CtnetError(f"{where}.of: {feature!r} is not a categorical feature")
+        if f"clicked_{feature}" in entries:
+            raise CtnetError(f"{name}: features.clicked_{feature}: the history of {feature!r} is called so")
+    by_domain = _flag(values.get("by_domain", False), f"{where}.by_domain")
+    histories = {f"clicked_{feature}": feature for feature in of}
+    for column in (*entries, *histories) if by_domain else ():
+        if any(column.startswith(f"{history}_in_") for history in histories):
+            raise CtnetError(f"{where}.by_domain: a history by domain may be called {column!r}: rename that")
+    return length, histories, by_domain
+
+
+def _schema(
+    entries: Mapping[str, Mapping[str, Any]],
+    histories: Mapping[str, str],
+    length: int,
+    dim: Any,
+    name: str,
+) -> Schema:
+    """Build the schema; its own checks name the keys below `features` as the mapping does."""
+    tables: dict[str, Any] = {}
+    features: dict[str, Any] = {}
+    for key, entry in entries.items():
+        kind = entry.get("kind", "categorical")
+        table = str(entry.get("table", key))
+        if "rows" in entry:
+            tables[table] = {"rows": entry["rows"]}
+        elif kind not in ("numeric", "domain"):
+            tables.setdefault(table, {"rows": DEFAULT_ROWS})
+        features[key] = {"kind": kind, **{field: entry[field] for field in _SCHEMA_KEYS & entry.keys()}}
+    for key, feature in histories.items():
+        table = str(entries[feature].get("table", feature))
+        # A history goes where the feature that it attends to goes.
+        same = {
+            field: entries[feature][field] for field in ("towers", "domains") if field in entries[feature]
+        }
+        features[key] = {
+            "kind": "sequence",
+            "table": table,
+            "max_length": length,
+            "attends_to": feature,
+            **same,
+        }
+    return schema_module.from_dict({"embedding_dim": dim, "tables": tables, "features": features}, name)
+
+
+def schema_of(mapping: TableMapping, domains: Sequence[str]) -> Schema:
+    """Return the schema of the samples of some domains: the mapping's, with its histories by domain."""
+    content = mapping.schema.to_dict()
+    for history in mapping.histories if mapping.by_domain else ():
+        for domain in domains:
+            of_domain = {**content["features"][history], "clicks_in": domain}
+            content["features"][column_in(history, domain)] = of_domain
+    return schema_module.from_dict(content, mapping.name)
+
+
+def _label(value: Any, where: str) -> Label:
+    text = _text(value, where)
+    if not re.search(r"[<>=!]", text):
+        return Label(text)
+    match = _COMPARISON.fullmatch(text)
+    if match is None:
+        raise CtnetError(f"{where}: a column or `column >= number` is needed, not {text!r}")
+    column, operator, operand = match.groups()
+    try:
+        number: float | str = float(operand)
+    except ValueError:
+        number = operand.strip("'\"")
+        if operator not in ("==", "!="):
+            raise CtnetError(f"{where}: {operator} needs a number, not {operand!r}") from None
+    return Label(column, operator, number)  # type: ignore[arg-type]
+
+
+def _needed(values: Mapping[str, Any], key: str, where: str) -> Any:
+    if values.get(key) is None:
+        raise CtnetError(f"{where}{'.' if ': ' in where else ': '}{key}: missing")
+    return values[key]
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise CtnetError(f"{where}: a text is needed, not {value!r}")
+    return value
+
+
+def _names(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
+    return tuple(value)
+
+
+def _flag(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise CtnetError(f"{where}: true or false is needed, not {value!r}")
+    return value
+
+
+def _choice(value: Any, choices: tuple[str, ...], where: str) -> Any:
+    if value not in choices:
+        raise CtnetError(f"{where}: one of {', '.join(choices)} is needed, not {value!r}")
+    return value
+
+
+def _delimiter(value: Any, where: str) -> str:
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii():
+        raise CtnetError(f"{where}: one ASCII character is needed, not {value!r}")
+    return value
+
+
+def _day(value: Any, where: str) -> date:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    if type(value) is not date:
+        raise CtnetError(f"{where}: a day YYYY-MM-DD is needed, not {value!r}")
+    return value
+
+
+def _zone(value: Any, where: str) -> str:
+    try:
+        return ZoneInfo(value).key
+    except Exception as error:
+        raise CtnetError(f"{where}: no such time zone {value!r}; one is called Asia/Shanghai") from error
