@@ -9,33 +9,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import date
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 
 Gate = Literal["glu", "glu_target", "linear", "none"]
 GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
-MethodName = Literal[
-    "base",
-    "source_direct",
-    "finetune_all",
-    "finetune_embeddings",
-    "mlp_pp",
-    "ple",
-    "minet",
-    "ddtcdr",
-    "dasl",
-    "ctnet_one_time",
-    "ctnet",
-    "residual",
-    "ctnet_residual",
-]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(METHODS)]  # listed by --help, and checked wherever a configuration is read
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig, from_plain
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.samples.store import Manifest
@@ -18,7 +19,6 @@ from ctnet_ray.schema import Role, Schema, from_dict
 ModelKind = Literal[
     "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
 ]
-Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)
