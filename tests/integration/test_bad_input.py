@@ -326,7 +326,7 @@ def register(
     model: str,
     days: list[date],
     *,
-    reads: schemas.Tower = "target",
+    reads: schemas.Role = "target",
     model_config: ModelConfig | None = None,
     run: str = "run",
 ) -> str:
