@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report import inference
 from ctnet_ray.report.inference import LEVEL, Days
-from ctnet_ray.report.rows import METRICS, Row
-
-#: What a higher value means; calibration is best at 1, so that neither direction is better.
-_HIGHER = {"auc": "better", "gauc": "better", "logloss": "worse"}
-_LOWER = {"auc": "worse", "gauc": "worse", "logloss": "better"}
+from ctnet_ray.report.rows import Row
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,10 @@ class Line:
             return ""
         if self.p_corrected >= LEVEL:
             return "not told apart"
-        named, other = (_HIGHER, "higher") if self.gain > 0 else (_LOWER, "lower")
-        return named.get(self.metric, other)
+        sign = METRICS[self.metric].sign
+        if not sign:
+            return "higher" if self.gain > 0 else "lower"
+        return "better" if sign * self.gain > 0 else "worse"
 
 
 @dataclass(frozen=True)

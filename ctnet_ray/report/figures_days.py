@@ -7,7 +7,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Point
 from ctnet_ray.report.figures import INK, line_style, panels, visible_range
 
@@ -34,12 +34,12 @@ def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
         gain_axes.axhline(0, color=INK, linewidth=1)
         _finish(
             level_axes,
-            f"{metric_name(metric)} of the next day",
+            f"{METRICS[metric].title} of the next day",
             {name: level for name, (level, _) in curves.items()},
         )
         _finish(
             gain_axes,
-            f"{metric_name(metric)}: difference to {baseline}",
+            f"{METRICS[metric].title}: difference to {baseline}",
             {name: gain for name, (_, gain) in curves.items()},
         )
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)

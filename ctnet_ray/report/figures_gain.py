@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.metrics import COMPARED, METRICS
 from ctnet_ray.report.differences import Line, Pair
 from ctnet_ray.report.figures import INK, panels, visible_range
 from ctnet_ray.report.inference import LEVEL
@@ -22,9 +22,7 @@ def forest(lines: Sequence[Line], baseline: str) -> Figure:
         lines: Lines of one domain with a difference; the order is that of the first metric.
         baseline: Method that the differences are to.
     """
-    metrics = [
-        metric for metric in ("auc", "gauc", "logloss") if any(line.metric == metric for line in lines)
-    ]
+    metrics = [metric for metric in COMPARED if any(line.metric == metric for line in lines)]
     first = sorted((line for line in lines if line.metric == metrics[0]), key=lambda line: line.gain or 0)
     methods = [line.method for line in first]
     figure, (axes,) = panels(1, len(metrics), 11, 0.9 + 0.21 * len(methods), sharey=True)
@@ -45,7 +43,7 @@ def forest(lines: Sequence[Line], baseline: str) -> Figure:
                 )
         axis.axvline(0, color=INK, linewidth=1)
         axis.set_xlim(left, right)
-        axis.set_title(f"{metric_name(metric)}: difference to {baseline}")
+        axis.set_title(f"{METRICS[metric].title}: difference to {baseline}")
         axis.grid(axis="x")
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].set_ylim(-0.7, len(methods) - 0.3)
@@ -83,7 +81,7 @@ def matrix(found: Sequence[Pair], methods: Sequence[str], metric: str) -> Figure
     axes.set_yticks(range(len(methods)), methods)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(f"{metric_name(metric)} of the row's method minus the column's, in thousandths")
+    axes.set_xlabel(f"{METRICS[metric].title} of the row's method minus the column's, in thousandths")
     return figure
 
 

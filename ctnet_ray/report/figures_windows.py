@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctnet_ray.methods.table import FINETUNING
-from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.figures import INK, line_style, panels
 from ctnet_ray.report.windows import Window
@@ -35,7 +35,7 @@ def by_window(found: Sequence[Window], others: Mapping[str, Mapping[str, Line]],
             if metric in lines:
                 handles[label] = _across(axis, lines[metric], line_style(index)["color"])
         handles[baseline] = axis.axhline(0, color=INK, linewidth=1)
-        axis.set_title(f"{metric_name(metric)}: difference to {baseline}")
+        axis.set_title(f"{METRICS[metric].title}: difference to {baseline}")
     for index, method in enumerate(FINETUNING):
         points = [window for window in found if window.method == method]
         rows = [window.cost.target_rows for window in points]

@@ -7,8 +7,6 @@ from datetime import date
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, read_steps
 
-METRICS = ("auc", "gauc", "logloss", "calibration", "group_coverage")  #: in the order of the tables
-
 
 @dataclass(frozen=True)
 class Row:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ctnet_ray.methods.table import METHODS
+from ctnet_ray.metrics import COMPARED, METRICS
 from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows
 from ctnet_ray.report.blocks import (
     Cell,
@@ -25,6 +26,7 @@ from ctnet_ray.report.selection import featured
 from ctnet_ray.report.settings import differing, settings
 from ctnet_ray.report.windows import windows
 
+_BESIDE = tuple(name for name, metric in METRICS.items() if metric.shown == "beside")
 _TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad"}
 
 
@@ -105,45 +107,43 @@ def _named_gain(line: Line) -> str:
 
 
 def _main(data: DomainData) -> Section:
-    metrics = ("auc", "gauc", "logloss")
-    rows = [_main_row(data, label, metrics) for label in data.ranked]
+    rows = [_main_row(data, label) for label in data.ranked]
     reading = (
         f"Δ: mean difference to {data.baseline}, paired by seed and day, ± its standard error clustered by "
         "seed and day (the simple error over seeds beneath). Two stars and colour: told apart from "
         f"{data.baseline} at p < {LEVEL:g}, corrected for the number of methods (Holm){_demand(data)}; one "
-        "star: only if it were the sole comparison. Logloss is better lower, calibration (predicted / "
-        "observed) nearer 1."
+        f"star: only if it were the sole comparison. {_directions()}."
     )
     if data.failures:
         reading += " † Some seeds failed; what is shown are the others."
-    columns = (
-        "method",
-        "verdict on AUC",
-        "AUC",
-        "Δ AUC",
-        "GAUC",
-        "Δ GAUC",
-        "Logloss",
-        "Δ Logloss",
-        "Calibration",
-    )
+    columns = ["method", "verdict on AUC"]
+    columns += [name for metric in COMPARED for name in (METRICS[metric].title, _delta(metric))]
+    columns += [METRICS[metric].title for metric in _BESIDE]
     return Section("Main result", reading, (grid(columns, rows, words=2),))
 
 
-def _main_row(data: DomainData, label: str, metrics: Sequence[str]) -> list[Cell]:
+def _directions() -> str:
+    """Say of which metrics not the higher values are better."""
+    named = [metric for metric in METRICS.values() if metric.shown != "files" and metric.better != "higher"]
+    return "; ".join(f"{metric.title} is better {metric.better}" for metric in named if metric.better)
+
+
+def _delta(metric: str) -> str:
+    return f"Δ {METRICS[metric].title}"
+
+
+def _main_row(data: DomainData, label: str) -> list[Cell]:
     lines = data.by_metric(label)
     auc, counts = lines.get("auc"), next(iter(lines.values()))
     failed = len({failure.seed for failure in data.failures if failure.label == label})
     note = f"{counts.seeds} seeds x {counts.days} days" + (f", {failed} failed" if failed else "")
     verdict = auc.verdict if auc else ""
     p = f"p {_p(auc.p_corrected)}, alone {_p(auc.p)}" if auc and auc.p is not None else ""
-    cells = [cell for metric in metrics for cell in _metric_cells(lines.get(metric))]
-    calibration = _calibration(lines.get("calibration"))
     return [
         Cell(data.marked(label), note),
         Cell(verdict, p, _TONES.get(verdict, "quiet")),
-        *cells,
-        calibration,
+        *(cell for metric in COMPARED for cell in _metric_cells(lines.get(metric))),
+        *(_mean_cell(lines.get(metric)) for metric in _BESIDE),
     ]
 
 
@@ -160,26 +160,34 @@ def _demand(data: DomainData) -> str:
 def _metric_cells(line: Line | None) -> list[Cell]:
     if line is None:
         return [Cell(""), Cell("")]
-    mean = Cell(number(line.mean))
+    digits = METRICS[line.metric].digits
+    mean = Cell(f"{line.mean:.{digits}f}")
     if line.gain is None:
         return [mean, Cell("")]
-    text = f"{line.gain:+.4f}" + (
-        f" ± {line.clustered_error:.4f}" if line.clustered_error is not None else ""
+    simple = (
+        f"{line.error_over} ± {line.gain_error:.{digits}f}" if line.gain_error is not None else "no error"
     )
-    simple = f"{line.error_over} ± {line.gain_error:.4f}" if line.gain_error is not None else "no error"
-    return [mean, Cell(text + _stars(line.p, line.p_corrected), simple, _TONES.get(line.verdict, ""))]
+    text = _difference(line) + _stars(line.p, line.p_corrected)
+    return [mean, Cell(text, simple, _TONES.get(line.verdict, ""))]
 
 
-def _calibration(line: Line | None) -> Cell:
+def _mean_cell(line: Line | None) -> Cell:
     if line is None:
         return Cell("")
-    error = f" ± {line.clustered_error:.3f}" if line.clustered_error is not None else ""
-    return Cell(f"{line.mean:.3f}", "" if line.gain is None else f"Δ {line.gain:+.3f}{error}")
+    mean = f"{line.mean:.{METRICS[line.metric].digits}f}"
+    return Cell(mean, "" if line.gain is None else f"Δ {_difference(line)}")
+
+
+def _difference(line: Line) -> str:
+    """Return the difference to the baseline ± its clustered standard error."""
+    digits = METRICS[line.metric].digits
+    error = f" ± {line.clustered_error:.{digits}f}" if line.clustered_error is not None else ""
+    return f"{line.gain:+.{digits}f}{error}"
 
 
 def _forest(data: DomainData) -> Section | None:
     lines = [line for line in data.lines if line.gain is not None]
-    if not any(line.metric in ("auc", "gauc", "logloss") for line in lines):
+    if not any(line.metric in COMPARED for line in lines):
         return None
     figure = figures_gain.forest(lines, data.baseline)
     plot = Plot(f"gains_{data.domain}", f"Gain over {data.baseline} of every method on {data.domain}", figure)
@@ -193,7 +201,7 @@ def _forest(data: DomainData) -> Section | None:
 def _days(data: DomainData) -> Section:
     labels = featured(data.runs, data.lines, data.domain, data.baseline)
     curves = {}
-    for metric in ("auc", "gauc", "logloss"):
+    for metric in COMPARED:
         found = daily(data.rows, data.domain, metric, data.baseline)
         curves[metric] = {label: found[label] for label in labels if label in found}
     plot = Plot(
@@ -253,7 +261,7 @@ def _windows(data: DomainData) -> Section | None:
             window.label,
             window.method,
             number(window.days, ".3g") + (" (all)" if window.all_days else ""),
-            *(_metric_cells(window.lines.get(metric))[1] for metric in ("auc", "gauc", "logloss")),
+            *(_metric_cells(window.lines.get(metric))[1] for metric in COMPARED),
             amount(window.cost.target_rows),
             number(window.cost.seconds, ".2f"),
         ]
@@ -264,7 +272,7 @@ def _windows(data: DomainData) -> Section | None:
         "methods that see each day once (dashed, band ± clustered standard error), and how many rows does it "
         "train on for that?"
     )
-    columns = ("label", "method", "days", "Δ AUC", "Δ GAUC", "Δ logloss", "rows a step", "seconds a step")
+    columns = ("label", "method", "days", *map(_delta, COMPARED), "rows a step", "seconds a step")
     return Section("Quality against fine-tuning days", reading, (plot, grid(columns, rows, words=2)))
 
 

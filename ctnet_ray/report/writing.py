@@ -12,12 +12,13 @@ from markupsafe import Markup
 from rich.console import Console
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report import figures
 from ctnet_ray.report.blocks import Chapter, Page, Plot, Section, grid
 from ctnet_ray.report.checklist import Check, checklist
 from ctnet_ray.report.costs import Cost, costs
 from ctnet_ray.report.differences import Line, summarise
-from ctnet_ray.report.rows import METRICS, Failure, Row, Run
+from ctnet_ray.report.rows import Failure, Row, Run
 from ctnet_ray.report.sections import DomainData, chapter
 from ctnet_ray.report.terminal_table import table
 

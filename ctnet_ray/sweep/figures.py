@@ -9,7 +9,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.figures import INK, line_style, panels, visible_range
 from ctnet_ray.report.inference import Days
 from ctnet_ray.sweep.naming import short_names
@@ -82,7 +82,7 @@ def gain_against_cost(
         axes.set_xlabel(axis_names[name])
         axes.grid()
     over = "the default" if compared else "the median trial"
-    row[0].set_title(f"{metric_name(metric)}: improvement over {over}")
+    row[0].set_title(f"{METRICS[metric].title}: improvement over {over}")
     return figure
 
 
@@ -115,9 +115,9 @@ def metric_by_day(
         handles[name] = _curve(left, levels[trial.number], trial, style)
         _curve(right, gains[trial.number], trial, style)
     right.axhline(0, color=INK, linewidth=1)
-    _finish(left, f"{metric_name(metric)} of the next day", levels)
+    _finish(left, f"{METRICS[metric].title} of the next day", levels)
     over = "the default" if compared else "the median trial"
-    _finish(right, f"{metric_name(metric)}: improvement over {over}", gains)
+    _finish(right, f"{METRICS[metric].title}: improvement over {over}", gains)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
     return figure
 

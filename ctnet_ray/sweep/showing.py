@@ -16,6 +16,7 @@ from mlflow.entities import Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ctnet_ray.config import TrackingConfig
+from ctnet_ray.metrics import COMPARED
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.tracking import projection
@@ -46,6 +47,7 @@ class Shown:
         self._uri = without_credentials(tracking.mlflow_uri)
         self._name = name
         self._unset = unset
+        self._metrics = tuple(dict.fromkeys((*COMPARED, sweep.metric)))
         self._client, self._experiment = connect(
             tracking.mlflow_uri, tracking.experiment, True, projection.EXPERIMENT_TAGS
         )
@@ -74,7 +76,7 @@ class Shown:
             ]
             tags = {STATUS: trial.status}
             if trial.status != "running":
-                means = {f"mean_{name}": trial.mean(name) for name in ("auc", "gauc", "logloss")}
+                means = {f"mean_{name}": trial.mean(name) for name in self._metrics}
                 final = {name: value for name, value in means.items() if value is not None}
                 points += _at(trial.days[-1:], {**final, **trial.costs, "days": float(len(trial.days))})
                 if trial.reason:

@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.inference import Days, Estimate, estimate
 from ctnet_ray.sweep.trials import Trial
-
-_LOWER_IS_BETTER = frozenset({"logloss"})
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Standing:
 
 def improvements(metric: str, own: Days, other: Days) -> Days:
     """Return by how much `own` is better than `other` on each day of both; positive is better."""
-    sign = -1.0 if metric in _LOWER_IS_BETTER else 1.0
+    sign = METRICS[metric].sign
     return {day: sign * (own[day] - other[day]) for day in sorted(own.keys() & other.keys())}
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.report import METRICS, Failure, Report, Row, Run, read_rows, read_runs, write
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.report import Failure, Report, Row, Run, read_rows, read_runs, write
 from ctnet_ray.report.differences import Line, daily, pairs, summarise
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 
