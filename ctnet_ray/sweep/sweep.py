@@ -22,6 +22,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import variants
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import START
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.sweep import search, sharing, space
@@ -110,11 +111,14 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
 
 
 def best(trials: Sequence[Trial], config: SweepConfig) -> Trial | None:
-    """Return the finished trial with the best mean; None where none finished."""
-    sign = 1 if config.mode == "min" else -1
-    finished = [trial for trial in trials if trial.status == "finished"]
-    scored = [(sign * mean, trial.number, trial) for trial in finished if (mean := trial.mean(config.metric))]
-    return min(scored)[2] if scored else None
+    """Return the finished trial with the best mean, the first of equal ones; None where none has a mean."""
+    sign = METRICS[config.metric].sign
+    scored = [
+        (sign * mean, -trial.number, trial)
+        for trial in trials
+        if trial.status == "finished" and (mean := trial.mean(config.metric)) is not None
+    ]
+    return max(scored)[2] if scored else None  # numbers differ, so that trials are never compared
 
 
 def _check(what: Sweep) -> None:

@@ -144,6 +144,8 @@ def test_the_best_trial_finished() -> None:
         return sweep.best(trials, SweepConfig(presets=("ctnet_last",), metric=metric))
 
     assert (best("auc"), best("logloss"), best("gauc")) == (trials[2], trials[0], None)
+    trials = [made(0, "finished", 0.0, 0.0), made(1, "finished", 0.0, 0.0), made(2, "finished", -0.1, 0.1)]
+    assert best("auc") == best("logloss") == trials[0]  # a mean of exactly nothing is a mean
 
 
 def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
