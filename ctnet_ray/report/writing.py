@@ -21,6 +21,7 @@ from ctnet_ray.report.differences import Line, summarise
 from ctnet_ray.report.rows import Failure, Row, Run
 from ctnet_ray.report.sections import DomainData, chapter
 from ctnet_ray.report.terminal_table import table
+from ctnet_ray.terminal import duration
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,6 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     if report.command:
         facts.append(("command", report.command))
     return tuple(facts)
-
-
-def duration(seconds: float) -> str:
-    """Format a time for people: 90 s or 2.5 min."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
 def write_pages(page: Page, folder: Path, html: str = "index.html", markdown: str = "report.md") -> None:

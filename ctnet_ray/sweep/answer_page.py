@@ -19,12 +19,12 @@ from ctnet_ray.report.blocks import (
     number,
 )
 from ctnet_ray.report.inference import Estimate
-from ctnet_ray.report.writing import duration
 from ctnet_ray.sweep.figures import gain_against_cost, importance_bars, metric_by_day
 from ctnet_ray.sweep.importance import FEWEST, columns, importance
 from ctnet_ray.sweep.naming import described, short_names, shown
 from ctnet_ray.sweep.standing import Standing, by_day, filled, gain_over, standings
 from ctnet_ray.sweep.trials import Trial
+from ctnet_ray.terminal import duration
 
 
 @dataclass(frozen=True)

@@ -349,7 +349,7 @@ def test_facts_say_what_ran(folder: Path) -> None:
     markdown = (folder / "report.md").read_text()
     assert f"- runs: {4 * len(KINDS) - 1 + 4 * len(FEW)} scored, 2 failed" in markdown
     assert "- scored days: 2022-05-11 to 2022-05-17" in markdown
-    assert "- the command took: 12.6 min" in markdown
+    assert "- the command took: 13 min" in markdown
     assert "--methods all" in markdown
 
 
