@@ -40,6 +40,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("auc", "AUC", "higher", weekly=True),
         Metric("gauc", "GAUC", "higher", weekly=True),
         Metric("logloss", "Logloss", "lower"),
+        Metric("normalised_entropy", "NE", "lower", "beside"),
         Metric("calibration", "Calibration", "nearer 1", "beside", digits=3),
         Metric("group_coverage", "Group coverage", None, "beside"),
     )

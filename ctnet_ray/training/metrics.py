@@ -30,7 +30,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import entr, expit
 
 from ctnet_ray.training.spill import SortedPortions
 
@@ -81,6 +81,17 @@ def logloss(totals: Totals) -> float:
 def calibration(totals: Totals) -> float | None:
     """Return the mean predicted probability over the share of clicks; None without a click."""
     return float(totals.probability / totals.clicks) if totals.clicks else None
+
+
+@of_totals
+def normalised_entropy(totals: Totals) -> float | None:
+    """Return NE, the logloss over that of always predicting the share of clicks; None without both classes.
+
+    He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, section 3. Unlike
+    logloss it can be compared between days and domains of different click rates; 1 is a model of no use.
+    """
+    entropy = float(entr(ctr(totals)) + entr(1.0 - ctr(totals)))
+    return logloss(totals) / entropy if entropy else None
 
 
 @dataclass(frozen=True)
