@@ -41,6 +41,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("gauc", "GAUC", "higher", weekly=True),
         Metric("logloss", "Logloss", "lower"),
         Metric("normalised_entropy", "NE", "lower", "beside"),
+        Metric("relative_information_gain", "RIG", "higher", "files"),
         Metric("calibration", "Calibration", "nearer 1", "beside", digits=3),
         Metric("group_coverage", "Group coverage", None, "beside"),
     )

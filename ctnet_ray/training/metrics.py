@@ -94,6 +94,13 @@ def normalised_entropy(totals: Totals) -> float | None:
     return logloss(totals) / entropy if entropy else None
 
 
+@of_totals
+def relative_information_gain(totals: Totals) -> float | None:
+    """Return RIG, 1 - NE: the share of the clicks' entropy that the model explains (He et al., as above)."""
+    entropy_share = normalised_entropy(totals)
+    return None if entropy_share is None else 1.0 - entropy_share
+
+
 @dataclass(frozen=True)
 class Scores:
     """What one worker collected; every row of the day is with exactly one worker."""

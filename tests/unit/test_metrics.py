@@ -86,6 +86,7 @@ def test_normalised_entropy_by_hand() -> None:
     of_half, of_base_rate = scores([1, 0, 0, 0], [0] * 4), scores([1, 0, 0, 0], logit([0.25] * 4))
     assert evaluate(of_half)["normalised_entropy"] == pytest.approx(0.693147 / 0.562335, abs=1e-5)
     assert evaluate(of_base_rate)["normalised_entropy"] == pytest.approx(1.0, abs=1e-7)
+    assert evaluate(of_half)["relative_information_gain"] == pytest.approx(1 - 0.693147 / 0.562335, abs=1e-5)
 
 
 def test_extreme_logits_stay_finite() -> None:
@@ -144,12 +145,14 @@ def test_agrees_with_scikit_learn(case: Scores) -> None:
     if case.label_N.any():
         assert result["calibration"] == pytest.approx(probability.mean() / case.label_N.mean(), rel=1e-9)
     both_classes = 0 < case.label_N.sum() < len(case.label_N)
-    assert ("auc" in result) == ("normalised_entropy" in result) == both_classes
+    for name in ("auc", "normalised_entropy", "relative_information_gain"):
+        assert (name in result) == both_classes
     if both_classes:
         base_rate = case.label_N.mean()
         of_base_rate = log_loss(case.label_N, np.full(len(case.label_N), base_rate))
         assert of_base_rate == pytest.approx(entropy([base_rate, 1 - base_rate]))
         assert result["normalised_entropy"] == pytest.approx(loss.mean() / of_base_rate, rel=1e-9, abs=1e-11)
+        assert result["relative_information_gain"] == 1.0 - result["normalised_entropy"]
         assert result["auc"] == pytest.approx(roc_auc_score(case.label_N, case.score_N), abs=1e-12)
 
 
