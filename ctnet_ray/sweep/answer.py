@@ -34,7 +34,7 @@ def write_answer(
 
     Args:
         trials: All trials, whatever became of them.
-        metric: Metric that decides: auc, gauc, logloss.
+        metric: Metric that decides.
         default: Trial of the unchanged configuration; None where there is none.
         winner: Best trial.
         config: The winner's configuration as plain data (`JobConfig.to_dict`).

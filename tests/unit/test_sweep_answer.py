@@ -217,7 +217,7 @@ def test_pages_say_the_same_and_need_nothing_from_elsewhere(answer: Path) -> Non
         assert "1 stopped" in text
         assert "by ASHA" in text
         assert COMMAND in text
-        assert "5.8 min" in text
+        assert "6 min" in text
         assert "How much each choice matters" in text
     assert set(re.findall(r"https?://[^\s\"']+", html)) == {
         "http://www.w3.org/2000/svg",

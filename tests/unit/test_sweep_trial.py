@@ -144,16 +144,18 @@ def test_the_best_trial_finished() -> None:
         return sweep.best(trials, SweepConfig(presets=("ctnet_last",), metric=metric))
 
     assert (best("auc"), best("logloss"), best("gauc")) == (trials[2], trials[0], None)
+    trials = [made(0, "finished", 0.0, 0.0), made(1, "finished", 0.0, 0.0), made(2, "finished", -0.1, 0.1)]
+    assert best("auc") == best("logloss") == trials[0]  # a mean of exactly nothing is a mean
 
 
 def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
-    what = warm_up_of(comparison(job_world)).what
+    what = warm_up_of(comparison(job_world)).config
     assert (what.first_scored_day, what.last_scored_day) == (DAYS[3], DAYS[4])
     own = comparison(job_world)
     with pytest.raises(CtnetError, match=r"set comparison\.transfer_day"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=None)))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=None)))
     with pytest.raises(CtnetError, match="leaves no warm-up day before first_scored_day 2022-05-06"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=DAYS[4])))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=DAYS[4])))
 
 
 @dataclass
