@@ -61,7 +61,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     method = registry.method(config.transfer.method)
     if method.source != "none" and not config.transfer.source_series:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
-    store = SampleStore(storage.absolute(config.data.store))
+    store = SampleStore(config.data.store)
     days = _days(store, config, config.data.domain)
     series = registered.series(config.transfer.source_series) if method.source != "none" else []
     refresh_days = config.transfer.refresh_days
@@ -86,7 +86,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     _check_name(registered, record)
     return RunPlan(
         record=record,
-        folder=storage.join(storage.absolute(config.tracking.models), record.run),
+        folder=storage.join(config.tracking.models, record.run),
         model=model,
         training=config.training,
         steps=steps,

@@ -207,10 +207,8 @@ def _parallel(what: Sweep) -> int:
 
 
 def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
-    models = storage.absolute(warm_up.tracking.models)
-    own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    layers = storage.join(models, "_frozen_layers") if what.config.cache_gib else ""
-    return TrialJob(own, what.config.method, what.config.metric, what.name, layers, ended)
+    layers = storage.join(warm_up.tracking.models, "_frozen_layers") if what.config.cache_gib else ""
+    return TrialJob(warm_up, what.config.method, what.config.metric, what.name, layers, ended)
 
 
 def read(output: str) -> dict[int, Trial]:
