@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import field, fields, replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 from annotated_types import Ge, Gt, Le
 from pydantic import (
@@ -25,27 +35,16 @@ from pydantic_core import ErrorDetails, to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 
 Gate = Literal["glu", "glu_target", "linear", "none"]
 GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
-MethodName = Literal[
-    "base",
-    "source_direct",
-    "finetune_all",
-    "finetune_embeddings",
-    "mlp_pp",
-    "ple",
-    "minet",
-    "ddtcdr",
-    "dasl",
-    "ctnet_one_time",
-    "ctnet",
-    "residual",
-    "ctnet_residual",
-]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(METHODS)]  # listed by --help, and checked wherever a configuration is read
 
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:)(.+)")
 

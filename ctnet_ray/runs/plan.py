@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.specs import SharedAttention
 
 from ctnet_ray.samples.store import Manifest
@@ -20,7 +21,6 @@ from ctnet_ray.runs.records import RunRecord, SampleRef, VersionRef
 ModelKind = Literal[
     "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
 ]
-Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import pytest
 
 from ctnet_ray import storage
 from ctnet_ray.config import (
-    METHODS,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -15,6 +14,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries
 from ctnet_ray.orchestration.planning import model_name
 
@@ -33,7 +33,7 @@ def made_of(**changes: Any) -> list[Entry]:
         "first_day": FIRST,
         "first_scored_day": date(2022, 5, 2),
         "last_scored_day": date(2022, 5, 8),
-        "methods": METHODS,
+        "methods": tuple(METHODS),
         **changes,
     }
     target, source = TrainingConfig(epochs=3), TrainingConfig(epochs=1, batch_size=1024)
