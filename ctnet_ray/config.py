@@ -1,8 +1,7 @@
 """Everything that can be set, as frozen dataclasses.
 
 Commands read them from a YAML file and dotted overrides (`--training.batch_size 512`) with jsonargparse;
-unknown keys are errors. `to_dict` serves MLflow parameters, the records beside the weights and the digest
-that names a run.
+unknown keys are errors. `to_dict` serves MLflow parameters and the records beside the weights.
 """
 
 import re
@@ -350,19 +349,6 @@ class JobConfig(Section, section=""):
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data: strings, numbers, lists, mappings."""
         return to_jsonable_python(self)
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that name the work: what decides the result, and nothing else.
-
-        The last day, the resources other than the number of workers, and where results go are left out,
-        so that a run goes on when a day is added or the cluster changes. The number is the one that was
-        asked for: what a step had, where `compute.min_workers` lets it have fewer, is in its record.
-        """
-        values = self.to_dict()
-        values["data"].pop("last_day")
-        kept = {key: values[key] for key in ("data", "model", "training", "transfer")}
-        return storage.digest({**kept, "workers": self.compute.workers})[:12]
 
 
 @dataclass(frozen=True)

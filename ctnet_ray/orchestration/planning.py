@@ -16,6 +16,7 @@ from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.ctnet import shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.plan import ModelKind, ModelPlan, RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, VersionRef
 from ctnet_ray.runs.specs import SharedAttention
@@ -82,7 +83,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
             zip(trained, days, evaluated, versions, strict=True)
         )
     )
-    record = _record(config, schema, role)
+    record = _record(config, schema, role, [days[0], *(others[0] for others in beside)])
     _check_name(registered, record)
     return RunPlan(
         record=record,
@@ -274,8 +275,8 @@ def _ref(version: ModelVersion | None) -> VersionRef | None:
     return VersionRef(version.run, version.day, version.uri) if version else None
 
 
-def _record(config: JobConfig, schema: Schema, role: Role) -> RunRecord:
-    digest = storage.digest([config.digest, schema.digest, role])[:12]
+def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[Manifest]) -> RunRecord:
+    digest = run_digest(config, role, schema, samples)
     model = model_name(config, role)
     return RunRecord(
         run=f"{model}-{digest}",
@@ -298,5 +299,6 @@ def _check_name(registered: Registry, record: RunRecord) -> None:
     if other:
         raise CtnetError(
             f"model {record.model} holds versions of another configuration (run {other.run}; this one is "
-            f"{record.run}; configuration, schema or number of workers changed): set another tracking.name"
+            f"{record.run}; configuration, schema, samples or number of workers changed): set another "
+            "tracking.name"
         )

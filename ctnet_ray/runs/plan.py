@@ -12,11 +12,10 @@ from pydantic import TypeAdapter
 from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Reuse
-from ctnet_ray.runs.specs import SharedAttention
-
-from ctnet_ray.samples.store import Manifest
-from ctnet_ray.schema import Schema, Role, from_dict
 from ctnet_ray.runs.records import RunRecord, SampleRef, VersionRef
+from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.samples.store import Manifest
+from ctnet_ray.schema import Role, Schema, from_dict
 
 ModelKind = Literal[
     "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
