@@ -46,6 +46,7 @@ from ctnet_ray.metrics import COMPARED
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.identity import read_digest
 from ctnet_ray.runs.records import EvaluationRecord
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, start_alone
@@ -179,7 +180,7 @@ def _run_all(
 
 def _trial(entry: Entry, folder: str, first_scored: date) -> dict[str, float]:
     """Make one run and return its mean metrics; versions that nothing builds on are removed."""
-    record = Path(folder) / "results" / f"{entry.config.digest}.json"
+    record = Path(folder) / "results" / f"{read_digest(entry.config, entry.role)}.json"
     if record.exists():
         return json.loads(record.read_text())
     models = entry.config.tracking.models

@@ -39,6 +39,28 @@ class Method:
     """Whether it can be hot-started from the target's base model."""
     placement: tuple[str, ...] = ()
     """Layers with an adapter where the configuration names none."""
+    options: tuple[str, ...] = ()
+    """What its model reads of the section transfer of a configuration: fields or sections, by dotted name."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What decides a run of it (`ctnet_ray.runs.identity`): fields or sections, by dotted name."""
+        source_tower_alone = self.reads == "source" or self.model == "residual"
+        reads = {
+            "model": not source_tower_alone,
+            "training": self.trains,
+            "transfer.hot_start": self.trains,
+            "transfer.hot_start_optimizer": self.trains,
+            "transfer.source_series": self.source != "none",
+            "transfer.refresh_days": self.source == "continual",
+            "transfer.window": self.windowed,
+        }
+        return (
+            *("data.domain", "data.beside", "data.first_day", "transfer.method", "compute.workers"),
+            *("training.seed", "training.bf16", "training.cpu_bf16"),
+            *(name for name, is_read in reads.items() if is_read),
+            *(f"transfer.{option}" for option in self.options),
+        )
 
     @property
     def windowed(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ctnet_ray.methods.method import Method
 
 _CTNET = "Liu et al., arXiv 2208.05728, section 3"
+_ADAPTERS = ("adapters", "share_attention", "shared_attention")
 _CONTRASTS = "Liu et al., arXiv 2208.05728, section 4.3"
 
 #: By name, in the order of tables.
@@ -60,6 +61,7 @@ METHODS: Mapping[str, Method] = {
             "Tang et al., RecSys 2020",
             model="ple",
             joint=True,
+            options=("joint.shared_experts", "joint.domain_experts"),
         ),
         Method(
             "minet",
@@ -75,6 +77,7 @@ METHODS: Mapping[str, Method] = {
             "Li and Tuzhilin, WSDM 2020",
             model="ddtcdr",
             joint=True,
+            options=("joint.transfer_share",),
         ),
         Method(
             "dasl",
@@ -92,6 +95,7 @@ METHODS: Mapping[str, Method] = {
             source="once",
             starts_from_base=True,
             placement=("hidden",),
+            options=_ADAPTERS,
         ),
         Method(
             "ctnet",
@@ -101,6 +105,7 @@ METHODS: Mapping[str, Method] = {
             source="continual",
             starts_from_base=True,
             placement=("hidden",),
+            options=_ADAPTERS,
         ),
         # Fine-tuning made continual: each target day is seen once. Equations: `ctnet_ray.models.source`.
         Method(
@@ -108,6 +113,7 @@ METHODS: Mapping[str, Method] = {
             "the source tower, refreshed daily, with residual embeddings of the target's own",
             model="residual",
             source="continual",
+            options=("residual",),
         ),
         # Equations: `ctnet_ray.models.source` and `ctnet_ray.models.ctnet`.
         Method(
@@ -117,6 +123,7 @@ METHODS: Mapping[str, Method] = {
             source="continual",
             starts_from_base=True,
             placement=("hidden", "logit"),
+            options=(*_ADAPTERS, "residual"),
         ),
     )
 }

@@ -15,6 +15,7 @@ from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.ctnet import shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.plan import ModelKind, ModelPlan, RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, Version
 from ctnet_ray.runs.specs import SharedAttention
@@ -59,7 +60,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     method = METHODS[config.transfer.method]
     if method.source != "none" and not config.transfer.source_series:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
-    store = SampleStore(storage.absolute(config.data.store))
+    store = SampleStore(config.data.store)
     first, last = config.data.first_day, config.data.last_day
     days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
     samples = _Samples(store, config.data.domain, days)
@@ -84,11 +85,11 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     )
     for others in (samples, *beside):
         others.check(model)
-    record = _record(config, schema, role)
+    record = _record(config, schema, role, [others.manifests[days[0]] for others in (samples, *beside)])
     _check_name(registered, record)
     return RunPlan(
         record=record,
-        folder=storage.join(storage.absolute(config.tracking.models), record.run),
+        folder=storage.join(config.tracking.models, record.run),
         model=model,
         training=config.training,
         steps=steps,
@@ -292,8 +293,8 @@ def _newest_before(registered: Registry, name: str, day: date) -> Version:
     return versions[-1]
 
 
-def _record(config: JobConfig, schema: Schema, role: Role) -> RunRecord:
-    digest = storage.digest([config.digest, schema.digest, role])[:12]
+def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[Manifest]) -> RunRecord:
+    digest = run_digest(config, role, schema, samples)
     model = model_name(config, role)
     return RunRecord(
         run=f"{model}-{digest}",
@@ -316,5 +317,6 @@ def _check_name(registered: Registry, record: RunRecord) -> None:
     if other:
         raise CtnetError(
             f"model {record.model} holds versions of another configuration (run {other.run}; this one is "
-            f"{record.run}; configuration, schema or number of workers changed): set another tracking.name"
+            f"{record.run}; configuration, schema, samples or number of workers changed): set another "
+            "tracking.name"
         )

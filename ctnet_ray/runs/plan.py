@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal, Self
 
-from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig, from_plain
+from pydantic import TypeAdapter
+
+from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
@@ -83,10 +85,10 @@ class ModelPlan:
             values["kind"],
             values["reads"],
             from_dict(values["schema"]),
-            from_plain(ModelConfig, values["config"]),
-            (from_dict(source[0]), from_plain(ModelConfig, source[1])) if source else None,
-            from_plain(TransferConfig, values["transfer"]),
-            from_plain(SharedAttention, values["shared"]),
+            ModelConfig(**values["config"]),
+            (from_dict(source[0]), ModelConfig(**source[1])) if source else None,
+            TransferConfig(**values["transfer"]),
+            TypeAdapter(SharedAttention).validate_python(values["shared"]),
             tuple(values["domains"]),
         )
 

@@ -71,8 +71,9 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's content, hexadecimal: names exactly these samples."""
-        return storage.digest(self.to_dict())
+        """SHA-256 of what the day holds, hexadecimal, wherever it lies and whatever wrote it."""
+        files = [file.sha256 for file in self.files]
+        return storage.digest([self.domain, self.day.isoformat(), self.columns, files])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored, as plain data."""
@@ -93,7 +94,7 @@ class SampleStore:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root = storage.absolute(root)
 
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""

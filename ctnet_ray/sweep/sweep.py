@@ -4,7 +4,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from ctnet_ray.methods import variants
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import START
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
+from ctnet_ray.orchestration.comparison import Comparison, Entry, compare, entries, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
+from ctnet_ray.runs.identity import changed, read_digest
 from ctnet_ray.sweep import search, sharing, space
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up
@@ -50,14 +52,26 @@ class Sweep:
     """Days, seeds, towers and settings; its one target is swept."""
     config: SweepConfig
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the sweep: what decides its trials."""
-        config = {key: value for key, value in asdict(self.config).items() if key not in _NOT_DECIDING}
-        comparison = {
-            key: value for key, value in asdict(self.comparison).items() if key not in ("compute", "tracking")
-        }
-        return storage.digest(_plain([config, comparison]))[:12]
+        """Twelve hexadecimal digits that name the sweep: what decides its trials, as a run's digest does.
+
+        Raises:
+            CtnetError: As `sweep`: its schema, or the samples of its first days, are not there.
+        """
+        warm_up = warm_up_of(self.comparison)
+        default = _default_entries(self, warm_up, label="default")
+        return storage.digest(
+            [
+                {name: value for name, value in changed(self.config).items() if name not in _NOT_DECIDING},
+                {
+                    name: value
+                    for name, value in changed(self.comparison.config).items()
+                    if name not in _IN_RUNS
+                },
+                [read_digest(entry.config, entry.role) for entry in default],
+            ]
+        )[:12]
 
     @property
     def name(self) -> str:
@@ -66,7 +80,12 @@ class Sweep:
 
 
 _PLACEMENT = "transfer.adapters.placement"  #: empty: the method's own
-_NOT_DECIDING = ("parallel_trials", "gpu_share", "cache_gib")
+_NOT_DECIDING = ("sweep.parallel_trials", "sweep.gpu_share", "sweep.cache_gib")
+_IN_RUNS = (
+    "comparison.store",
+    "comparison.schema",
+    "comparison.methods",
+)  #: said by digests of runs, or not read
 
 
 def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
@@ -87,7 +106,8 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
     with _claimed(sweep, Path(output)):
         tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
         # Said before anything is trained: a space that does not fit.
-        default = _default_entry(sweep, warm_up)
+        runs = _default_entries(sweep, warm_up, sweep.name)
+        default = next(entry for entry in runs if entry.label == sweep.name)
         drawn_from = space.distributions(sweep.config.space, default.config)
         known = _known(sweep, warm_up, drawn_from)
         unset = _unset(sweep, default.config.to_dict(), known)
@@ -154,15 +174,11 @@ def _claimed(sweep: Sweep, folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _default_entry(sweep: Sweep, warm_up: Comparison) -> Any:
-    label = sweep.name
-    default_alone = replace(
-        warm_up,
-        what=replace(
-            warm_up.config, methods=(label,), variants={label: {"transfer.method": sweep.config.method}}
-        ),
-    )
-    return next(entry for entry in entries(default_alone) if entry.label == label)
+def _default_entries(sweep: Sweep, warm_up: Comparison, label: str) -> list[Entry]:
+    """Return the runs that trials build on, and under a label those of the default: one of each a seed."""
+    variants = {label: {"transfer.method": sweep.config.method}}
+    config = replace(warm_up.config, methods=(label,), variants=variants)
+    return list(entries(replace(warm_up, config=config)))
 
 
 def _known(sweep: Sweep, warm_up: Comparison, drawn_from: Mapping[str, BaseDistribution]) -> list[Settings]:
@@ -212,10 +228,8 @@ def _parallel(sweep: Sweep) -> int:
 
 
 def _job(sweep: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
-    models = storage.absolute(warm_up.tracking.models)
-    below_models = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    layers = storage.join(models, "_frozen_layers") if sweep.config.cache_gib else ""
-    return TrialJob(below_models, sweep.config.method, sweep.config.metric, sweep.name, layers, ended)
+    layers = storage.join(warm_up.tracking.models, "_frozen_layers") if sweep.config.cache_gib else ""
+    return TrialJob(warm_up, sweep.config.method, sweep.config.metric, sweep.name, layers, ended)
 
 
 def read(output: str) -> dict[int, Trial]:
@@ -325,12 +339,3 @@ def _score(sweep: Sweep, winner: Trial, output: str, command: str, tracker: Trac
     for entry in entries(scored):
         if entry.label == WINNER:
             tracker.set_alias(model_name(entry.config), CHALLENGER)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON takes."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -211,7 +211,7 @@ def _write_run(folder: Path, method: str, seed: int) -> RunRecord:
         transfer=TransferConfig(method=method, source_series="" if method == "base" else "source"),  # type: ignore[arg-type]
     )
     run = f"tab4.{method}.s{seed}"
-    record = RunRecord(run, run, method, method, "tab4", seed, config.to_dict(), config.digest, {}, "abc123")
+    record = RunRecord(run, run, method, method, "tab4", seed, config.to_dict(), "cfg123", {}, "abc123")
     record.write(str(folder))
     for index in range(DAYS):
         day = FIRST + timedelta(days=index)

@@ -177,7 +177,7 @@ def test_help_says_every_option_with_its_default(
 
 def job(data: DataConfig, training: TrainingConfig = TrainingConfig()) -> None:  # noqa: B008
     """Check a configuration."""
-    print(JobConfig(data=data, training=training).digest)
+    print(JobConfig(data=data, training=training))
 
 
 JOB = ["--data.store=s", "--data.schema=x", "--data.domain=d"]

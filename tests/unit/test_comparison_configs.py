@@ -1,5 +1,6 @@
 """The comparisons and sweeps that stand in configs/ are ones that can be run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from jsonargparse import auto_cli
 import jobs.compare
 import tuning.sweep
 from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
+from ctnet_ray.runs.identity import deciding
 from ctnet_ray.sweep import space
 from ctnet_ray.sweep.sweep import Sweep
 
@@ -27,7 +29,7 @@ def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -
     auto_cli(jobs.compare.main, args=["--config", str(path)])
     [comparison] = given
     runs = list(entries(comparison))
-    assert len({entry.config.digest for entry in runs}) == len(runs)
+    assert len({json.dumps(deciding(entry.config)) for entry in runs}) == len(runs)
     assert {entry.config.data.domain for entry in runs} == {
         comparison.config.source,
         *comparison.config.targets,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
@@ -96,8 +97,8 @@ def test_each_seed_has_a_store_a_source_series_and_a_base_model_of_its_own() -> 
     found = made_of(seeds=(0, 7), transfer_day=TRANSFER)
     assert [entry.label for entry in found[:2]] == ["source", "source"]
     seventh = {entry.label: entry.config for entry in found if entry.config.training.seed == 7}
-    assert {config.data.store for config in seventh.values()} == {"data/7"}
-    assert {config.data.schema for config in seventh.values()} == {"data/7/schema.yaml"}
+    assert {config.data.store for config in seventh.values()} == {storage.absolute("data/7")}
+    assert {config.data.schema for config in seventh.values()} == {storage.absolute("data/7/schema.yaml")}
     assert seventh["ctnet"].transfer.source_series == "x.feed.source.s7"
     assert seventh["ctnet"].transfer.hot_start == "x.channel.base.s7"
 

@@ -1,6 +1,7 @@
 """A trial's results, and what the driver keeps of them: without Ray."""
 
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from ctnet_ray.training.frozen import frozen_layers_of
 from tests.unit.loop_world import DAYS, World, walk
 
 LAST = {"transfer.adapters.placement": ["last"]}
+SWEEP = SweepConfig(presets=("ctnet_last",))
 
 
 def comparison(world: World) -> Comparison:
@@ -156,6 +158,38 @@ def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
         warm_up_of(replace(own, config=replace(own.config, transfer_day=None)))
     with pytest.raises(CtnetError, match="leaves no warm-up day before first_scored_day 2022-05-06"):
         warm_up_of(replace(own, config=replace(own.config, transfer_day=DAYS[4])))
+
+
+def test_a_sweep_is_named_by_what_decides_its_trials(
+    job_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(job_world.root)
+
+    def digest(
+        sweep_config: SweepConfig = SWEEP, training: dict[str, Any] | None = None, **changes: Any
+    ) -> str:
+        own = comparison(job_world)
+        trained = replace(own.training, **training or {})
+        return sweep.Sweep(
+            replace(own, config=replace(own.config, **changes), training=trained), sweep_config
+        ).digest
+
+    shutil.copytree("samples", tmp_path / "moved")
+    same = {
+        digest(store="./samples", schema="schema.yaml"),
+        digest(store=str(tmp_path / "moved")),
+        digest(methods=("all",)),
+        digest(replace(SWEEP, gpu_share=0.25, parallel_trials=1, cache_gib=0.0)),
+    }
+    assert same == {digest()}
+    others = {
+        digest(replace(SWEEP, trials=7)),
+        digest(training={"epochs": 2}),
+        digest(settings={"ctnet": {"training.epochs": 2}}),
+        digest(seeds=(0, 1)),
+        digest(transfer_day=DAYS[1]),
+    }
+    assert len(others | same) == 6
 
 
 @dataclass
