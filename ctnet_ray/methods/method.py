@@ -93,7 +93,7 @@ Version = TypeVar("Version", bound=Dated)
 
 
 def source_versions(
-    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int = 1
+    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int | None = 1
 ) -> list[Version | None]:
     """Choose each step's source version: the newest whose last day is not after the step's.
 
@@ -101,7 +101,7 @@ def source_versions(
         method: Which versions it takes.
         days: The steps' days, ascending.
         series: The source series, in any order.
-        refresh_days: Steps that share the version of the first of them; 0: all do.
+        refresh_days: Steps that share the version of the first of them; None: all do.
 
     Returns:
         One version, or None, a step.
@@ -120,5 +120,5 @@ def source_versions(
             f"the source series has no version for {missing}: {held}: run jobs.pretrain_source from an "
             "earlier day, or start the target later (data.first_day)"
         )
-    period = 0 if method.source == "once" else refresh_days
+    period = None if method.source == "once" else refresh_days
     return [chosen[index - index % period if period else 0] for index in range(len(days))]

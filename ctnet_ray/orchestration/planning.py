@@ -60,11 +60,12 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     """
     schema = schemas.load(config.data.schema)
     method = METHODS[config.transfer.method]
-    if method.source != "none" and not config.transfer.source_series:
+    source_series = config.transfer.source_series if method.source != "none" else None
+    if method.source != "none" and source_series is None:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
     store = SampleStore(config.data.store)
     days = _days(store, config, config.data.domain)
-    series = registered.series(config.transfer.source_series) if method.source != "none" else []
+    series = registered.series(source_series) if source_series else []
     refresh_days = config.transfer.refresh_days
     if method.windowed and refresh_days != 1:
         raise CtnetError(

@@ -78,7 +78,7 @@ class Sweep:
         return self.config.name or f"sweep_{self.digest[:6]}"
 
 
-_PLACEMENT = "transfer.adapters.placement"  #: empty: the method's own
+_PLACEMENT = "transfer.adapters.placement"  #: none: the method's own
 _NOT_DECIDING = ("sweep.parallel_trials", "sweep.gpu_share", "sweep.cache_gib")
 _IN_RUNS = (
     "comparison.store",
@@ -196,7 +196,7 @@ def _unset(what: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) -
     """Return what swept settings are where a trial leaves them alone."""
     swept = dict.fromkeys((*what.config.space, *(name for own in known for name in own)))
     unset = {name: _value(default, name) for name in swept}
-    if _PLACEMENT in unset and not unset[_PLACEMENT]:
+    if _PLACEMENT in unset and unset[_PLACEMENT] is None:
         unset[_PLACEMENT] = list(METHODS[what.config.method].placement)
     return unset
 
@@ -211,15 +211,16 @@ def _value(config: Mapping[str, Any], name: str) -> Any:
 
 
 def _parallel(what: Sweep) -> int:
-    compute = replace(what.comparison.compute, parallel_runs=0)
+    compute = replace(what.comparison.compute, parallel_runs=None)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     held = count_groups(compute, what.config.trials, nodes)
-    if what.config.parallel_trials > max(held, 1):
+    parallel = what.config.parallel_trials or held
+    if parallel > max(held, 1):
         raise CtnetError(
-            f"sweep.parallel_trials {what.config.parallel_trials}: the cluster holds {held} trials of "
+            f"sweep.parallel_trials {parallel}: the cluster holds {held} trials of "
             f"{compute.cpus_per_worker:g} CPUs side by side: lower it, or use a larger cluster"
         )
-    return what.config.parallel_trials or held
+    return parallel
 
 
 def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:

@@ -52,9 +52,9 @@ def test_one_time_takes_the_first_steps_version() -> None:
 
 @pytest.mark.parametrize(
     ("refresh_days", "expected"),
-    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (0, [2] * 6)],
+    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (None, [2] * 6)],
 )
-def test_a_source_is_refreshed_every_few_steps(refresh_days: int, expected: list[int]) -> None:
+def test_a_source_is_refreshed_every_few_steps(refresh_days: int | None, expected: list[int]) -> None:
     days = [day(number) for number in (2, 3, 4, 5, 6, 7)]
     found = source_versions(METHODS["ctnet"], days, versions(2, 3, 5, 6), refresh_days)
     assert [version.day.day for version in found if version] == expected
