@@ -93,9 +93,9 @@ def source_versions(
     chosen = [next((v for v in reversed(ordered) if v.day <= day), None) for day in days]
     missing = next((day for day, version in zip(days, chosen, strict=True) if version is None), None)
     if missing:
-        held = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
+        there = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
         raise CtnetError(
-            f"the source series has no version for {missing}: {held}: run jobs.pretrain_source from an "
+            f"the source series has no version for {missing}: {there}: run jobs.pretrain_source from an "
             "earlier day, or start the target later (data.first_day)"
         )
     period = 0 if method.source == "once" else refresh_days

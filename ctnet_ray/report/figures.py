@@ -71,15 +71,17 @@ def visible_range(groups: Sequence[Sequence[float]]) -> tuple[float, float] | No
     A group is far where all of it is further from the others than they are from each other; the source
     model alone, say, on a far target. None where there is nothing to show.
     """
-    kept = [list(group) for group in groups if group]
-    while len(kept) > 2:
-        far = max(kept, key=lambda group: _distance(group, [other for other in kept if other is not group]))
-        others = [other for other in kept if other is not far]
+    together = [list(group) for group in groups if group]
+    while len(together) > 2:
+        far = max(
+            together, key=lambda group: _distance(group, [other for other in together if other is not group])
+        )
+        others = [other for other in together if other is not far]
         values = [value for group in others for value in group]
         if _distance(far, others) <= max(values) - min(values):
             break
-        kept = others
-    values = [value for group in kept for value in group]
+        together = others
+    values = [value for group in together for value in group]
     if not values:
         return None
     margin = 0.06 * (max(values) - min(values)) or 0.01

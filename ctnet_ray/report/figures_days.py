@@ -11,7 +11,7 @@ from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Point
 from ctnet_ray.report.figures import INK, line_style, panels, visible_range
 
-Curves = Mapping[str, tuple[list[Point], list[Point]]]  #: level and gain by method
+Curves = Mapping[str, tuple[list[Point], list[Point]]]  #: level and gain by label
 
 
 def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
@@ -22,15 +22,15 @@ def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
         metrics: Curves by metric; metrics without a point are left out.
     """
     metrics = {name: curves for name, curves in metrics.items() if any(level for level, _ in curves.values())}
-    methods = list(dict.fromkeys(method for curves in metrics.values() for method in curves))
-    methods.sort(key=lambda method: method != baseline)
+    labels = list(dict.fromkeys(label for curves in metrics.values() for label in curves))
+    labels.sort(key=lambda label: label != baseline)
     figure, axes = panels(len(metrics), 2, 11, 0.9 + 2.7 * len(metrics), sharex=True)
     handles = {}
     for (level_axes, gain_axes), (metric, curves) in zip(axes, metrics.items(), strict=True):
-        for index, method in enumerate(methods):
-            level, gain = curves.get(method, ([], []))
-            handles |= _draw(level_axes, level, method, index)
-            _draw(gain_axes, gain, method, index)
+        for index, label in enumerate(labels):
+            level, gain = curves.get(label, ([], []))
+            handles |= _draw(level_axes, level, label, index)
+            _draw(gain_axes, gain, label, index)
         gain_axes.axhline(0, color=INK, linewidth=1)
         _finish(
             level_axes,

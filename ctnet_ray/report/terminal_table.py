@@ -20,16 +20,17 @@ def table(lines: list[Line], baseline: str = "base") -> Table:
     metrics = [metric for metric in METRICS.values() if metric.shown != "files"]
     for name in ("seeds x days", *(metric.title for metric in metrics), "AUC gain a day"):
         shown.add_column(name, justify="right", overflow="fold", min_width=8)
-    for method in dict.fromkeys(line.method for line in lines):
-        found = {line.metric: line for line in lines if line.method == method}
-        counts = next(iter(found.values()))
+    for label in dict.fromkeys(line.label for line in lines):
+        by_metric = {line.metric: line for line in lines if line.label == label}
+        counts = next(iter(by_metric.values()))
         cells = [
-            _cell(found[metric.name], metric.digits) if metric.name in found else "" for metric in metrics
+            _cell(by_metric[metric.name], metric.digits) if metric.name in by_metric else ""
+            for metric in metrics
         ]
-        auc = found.get("auc")
+        auc = by_metric.get("auc")
         slope = _with_error(auc.slope, auc.slope_error, METRICS["auc"].digits + 1) if auc else ""
         # A label is somebody's text: never read as rich's markup.
-        shown.add_row(Text(method), f"{counts.seeds} x {counts.days}", *cells, slope)
+        shown.add_row(Text(label), f"{counts.seeds} x {counts.days}", *cells, slope)
     return shown
 
 

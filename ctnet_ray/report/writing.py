@@ -187,7 +187,7 @@ def _write_csv(path: Path, kind: type, records: Any) -> None:
 def _write_days(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["domain", "method", "seed", "day", *METRICS])
+        writer.writerow(["domain", "label", "seed", "day", *METRICS])
         for row in rows:
             values = [row.metrics.get(metric, "") for metric in METRICS]
-            writer.writerow([row.domain, row.method, row.seed, row.day.isoformat(), *values])
+            writer.writerow([row.domain, row.label, row.seed, row.day.isoformat(), *values])
