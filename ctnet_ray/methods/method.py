@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import Role
 
-Source = Literal["none", "once", "continual"]
+SourceVersions = Literal["none", "once", "continual"]
 Reuse = Literal["frozen", "all", "embeddings"]
 
 
@@ -27,7 +27,7 @@ class Method:
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Source = "none"
+    source: SourceVersions = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
     """What a source version becomes: a frozen tower, or the start of each step's training."""
@@ -115,9 +115,9 @@ def source_versions(
     chosen = [next((v for v in reversed(ordered) if v.day <= day), None) for day in days]
     missing = next((day for day, version in zip(days, chosen, strict=True) if version is None), None)
     if missing:
-        held = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
+        there = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
         raise CtnetError(
-            f"the source series has no version for {missing}: {held}: run jobs.pretrain_source from an "
+            f"the source series has no version for {missing}: {there}: run jobs.pretrain_source from an "
             "earlier day, or start the target later (data.first_day)"
         )
     period = None if method.source == "once" else refresh_days

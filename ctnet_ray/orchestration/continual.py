@@ -11,6 +11,7 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, StepRecord, VersionRef
@@ -44,10 +45,10 @@ def train_series(config: JobConfig, role: Role) -> None:
 
 def _days_table(plan: RunPlan) -> Table:
     rows = report.read_rows([plan.folder])
-    table = Table("scored day", *report.METRICS, title=plan.record.run)
+    table = Table("scored day", *METRICS, title=plan.record.run)
     for row in rows:
         table.add_row(
-            str(row.day), *(f"{row.metrics[key]:.4f}" if key in row.metrics else "" for key in report.METRICS)
+            str(row.day), *(f"{row.metrics[key]:.4f}" if key in row.metrics else "" for key in METRICS)
         )
     return table
 

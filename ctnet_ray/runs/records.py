@@ -168,7 +168,7 @@ class EvaluationRecord:
     samples: SampleRef
     """Samples scored: the day after."""
     metrics: dict[str, float]
-    """auc, gauc, logloss, calibration, group_coverage, ctr, rows; a metric that does not exist is absent."""
+    """`ctnet_ray.metrics.METRICS`, ctr, groups and rows; a metric that does not exist is absent."""
     seconds: float
     """Time that reading, scoring and measuring took."""
 

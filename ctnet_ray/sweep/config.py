@@ -1,15 +1,19 @@
 """What a sweep is told, beside the comparison that it belongs to."""
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
 from ctnet_ray.config import MethodName, Name, Section
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import DECIDING, METRICS
 
-Metric = Literal["gauc", "auc", "logloss"]
+if TYPE_CHECKING:
+    MetricName: TypeAlias = str
+else:
+    MetricName = Literal[tuple(DECIDING)]  # listed by --help, and checked wherever a configuration is read
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class SweepConfig(Section, section="sweep"):
     (tree-structured Parzen estimator)."""
     trials: Annotated[int, Gt(0)] = 32
     """Number of trials, the first one and presets among them; a grid may have fewer, and never has more."""
-    metric: Metric = "gauc"
+    metric: MetricName = "gauc"
     """What decides: its mean over the next days of the warm-up."""
     stop: Literal["asha", "median", "none"] = "asha"
     """Which trials are stopped early, by their mean up to the day: asha: all but the best third at each
@@ -54,4 +58,4 @@ class SweepConfig(Section, section="sweep"):
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the metric is better lower or higher."""
-        return "min" if self.metric == "logloss" else "max"
+        return "max" if METRICS[self.metric].sign > 0 else "min"

@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ctnet_ray import storage
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
@@ -39,7 +40,8 @@ EXPERIMENT_TAGS = {
         "time (wall) to see dates."
     ),
 }
-WEEKLY = ("auc", "gauc")  #: metrics whose mean over the newest days the table shows, as auc_week, gauc_week
+#: Metrics whose mean over the newest days the table shows, as auc_week, gauc_week.
+WEEKLY = tuple(name for name, metric in METRICS.items() if metric.weekly)
 _WEEK = 7
 #: Shown under system/, which MLflow's charts put below the metrics of quality.
 _COSTS = {
