@@ -193,7 +193,7 @@ def _trial(entry: Entry, folder: str, first_scored: date) -> dict[str, float]:
             raise
         os.write(2, f"{entry.label}: {error}\n".encode())
         return {metric: float("nan") if metric != "logloss" else float("inf") for metric in COMPARED}
-    scored = [EvaluationRecord.read(plan.folder, step.day.day) for step in plan.steps if step.evaluate]
+    scored = [EvaluationRecord.read(plan.folder, step.day) for step in plan.steps if step.evaluate]
     kept = [
         evaluation.metrics for evaluation in scored if evaluation and evaluation.samples.day >= first_scored
     ]

@@ -14,7 +14,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.runs.records import RunRecord, StepRecord, VersionRef
+from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -77,7 +77,7 @@ def evaluate_version(
     Raises:
         CtnetError: There is no such version or day, or they don't fit each other.
     """
-    tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
+    tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
     version = tracker.resolve(name)
     manifest = checkpoints.read_manifest(version.uri)
     step, model = StepRecord.from_dict(manifest["step"]), ModelPlan.from_dict(manifest["model"])
@@ -93,7 +93,7 @@ def evaluate_version(
         )
     samples.check_files(scored)
     Encoder(model.towers, scored.domain).check(scored)
-    start = VersionRef(step.run, step.day, version.uri) if manifest["files"] else None
+    start = Version(step.run, step.day, version.uri) if manifest["files"] else None
     # A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
     source = step.source if model.source or start is None else None
     plan = RunPlan(
@@ -101,12 +101,12 @@ def evaluate_version(
         folder=storage.join(tracking.models, "_scores", uuid.uuid4().hex),
         model=model,
         training=TrainingConfig(**run.config["training"]),
-        steps=(StepPlan((), scored, scored, source),),
+        steps=(StepPlan((), day, scored, source),),
         start=start,
         start_optimizer=False,
     )
     metrics = score(plan, compute, tracking.models)
-    table = Table("metric", "value", title=f"{version.name}/{version.version} on {scored.domain} {day}")
+    table = Table("metric", "value", title=f"{version.name}/{version.number} on {scored.domain} {day}")
     for key, value in metrics.items():
         table.add_row(key, f"{value:.6g}")
     open_console().print(table)

@@ -8,7 +8,8 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
     <models>/<run>/evaluations/2022-05-01.json  EvaluationRecord of that version on the next day
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Self
 
@@ -17,8 +18,11 @@ from ctnet_ray.errors import CtnetError
 
 
 @dataclass(frozen=True)
-class VersionRef:
-    """Names a model version independently of MLflow."""
+class Version:
+    """What one step left: `run`@`day`, in the folder `uri`. These three make it the version that it is.
+
+    What a registry calls it is known of some; records hold nothing of it, and comparisons leave it out.
+    """
 
     run: str
     """Name of the run that made it."""
@@ -26,9 +30,20 @@ class VersionRef:
     """Day of the step that made it."""
     uri: str
     """Folder of the version."""
+    name: str | None = field(default=None, compare=False)
+    """Registered model."""
+    number: int | None = field(default=None, compare=False)
+    """Number that the registry gave it."""
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """All its tags in MLflow (`ctnet_ray.tracking.projection.version_tags`)."""
+
+    @property
+    def id(self) -> str:
+        """NAME/VERSION, as people type it; RUN@DAY for one that is not known to be registered."""
+        return f"{self.name}/{self.number}" if self.name else f"{self.run}@{self.day.isoformat()}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return what makes it the version that it is, as plain data."""
         return {"run": self.run, "day": self.day.isoformat(), "uri": self.uri}
 
     @classmethod
@@ -107,9 +122,9 @@ class StepRecord:
     run: str
     day: date
     """Day trained on; for a method that trains nothing, the day whose newest source version it serves."""
-    parent: VersionRef | None
+    parent: Version | None
     """Version that training went on from."""
-    source: VersionRef | None
+    source: Version | None
     """Source version that the frozen tower held."""
     samples: tuple[SampleRef, ...]
     """Samples trained on."""
@@ -147,8 +162,8 @@ class StepRecord:
             return cls(
                 run=values["run"],
                 day=date.fromisoformat(values["day"]),
-                parent=VersionRef.from_dict(values["parent"]) if values["parent"] else None,
-                source=VersionRef.from_dict(values["source"]) if values["source"] else None,
+                parent=Version.from_dict(values["parent"]) if values["parent"] else None,
+                source=Version.from_dict(values["source"]) if values["source"] else None,
                 samples=tuple(map(SampleRef.from_dict, values["samples"])),
                 rows_seen=values["rows_seen"],
                 metrics=values["metrics"],

@@ -172,11 +172,11 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
     for step in plan.steps:
         if step.evaluate is None:
             continue
-        found = EvaluationRecord.read(plan.folder, step.day.day)
+        found = EvaluationRecord.read(plan.folder, step.day)
         if found is None:
             walk = walk or loop.walk(plan, OnDevice())
             next(walked for walked in walk if walked.day == step.day)
-            found = EvaluationRecord.read(plan.folder, step.day.day)
+            found = EvaluationRecord.read(plan.folder, step.day)
         assert found  # noqa: S101
         yield found
 

@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_I
 
 from ctnet_ray import storage
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
 KIND = "ctnet.kind"  #: tag of all runs: run, step (of a run) or report; the table is filtered by it
@@ -92,7 +92,7 @@ def version_tags(
     step: StepRecord,
     uri: str,
     evaluation: EvaluationRecord | None,
-    registered: Mapping[VersionRef, str],
+    registered: Mapping[Version, str],
 ) -> dict[str, str]:
     """Return the tags of a step's model version: where it came from, where it is, how it scored.
 

@@ -161,7 +161,7 @@ def _parent(world: World, plan: RunPlan) -> Run:
 
 
 def _has_version(plan: RunPlan, index: int) -> Callable[[], bool]:
-    return lambda: storage.exists(version_folder(plan.folder, plan.steps[index].day.day))
+    return lambda: storage.exists(version_folder(plan.folder, plan.steps[index].day))
 
 
 def _kill_workers_when(is_time: Callable[[], bool]) -> None:

@@ -24,7 +24,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     SampleRef,
     StepRecord,
-    VersionRef,
+    Version,
     version_folder,
 )
 
@@ -145,7 +145,7 @@ def _step(run: str, kind: Kind, domain: str, day: date, index: int) -> StepRecor
             "parameters_held": 1.2e6 * kind.held,
             "peak_memory_mib": 700.0 + 100 * kind.held,
         }
-    source = VersionRef("m.a.source-1", day, "u") if kind.source and not kind.joint else None
+    source = Version("m.a.source-1", day, "u") if kind.source and not kind.joint else None
     return StepRecord(run, day, None, source, tuple(samples), int(rows), metrics, {})
 
 

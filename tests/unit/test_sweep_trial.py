@@ -99,7 +99,7 @@ def test_a_trial_goes_on_from_what_is_on_disk(job_world: World, monkeypatch: pyt
     )
     again = results(own, 3, {})
     assert {**again[0], "costs": first["costs"]} == first
-    assert [step.day.day for step in walked] == [DAYS[3]]
+    assert [step.day for step in walked] == [DAYS[3]]
 
 
 def test_a_trial_with_a_refresh_period_of_its_own_finds_its_states(job_world: World, tmp_path: Path) -> None:
