@@ -56,7 +56,7 @@ def _absolute_database(uri: str) -> str:
 
 # A relative path means another file in a worker, whose folder is its own.
 Location = Annotated[str, AfterValidator(storage.absolute)]
-Name = Annotated[str | None, MinLen(1)]
+OptionalName = Annotated[str | None, MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def _reason(section: type[Section], error: ErrorDetails) -> str:
     bounds = getattr(get_type_hints(section, include_extras=True).get(str(field_name)), "__metadata__", ())
     if error["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
         return f"{name} must be {_limits(bounds)}, not {value}"
+    if error["type"] == "missing":
+        return f"setting {name}: missing"
     if error["type"] == "unexpected_keyword_argument":
         known = ", ".join(entry.name for entry in fields(section))
         return f"unknown setting {name!r}; {field_name!r} is none of {known}"
@@ -161,7 +163,7 @@ class AdapterConfig(Section, section="transfer.adapters"):
     placement: tuple[str, ...] | None = None
     """Layers with an adapter: hidden (all hidden layers), first, last, deep (the deeper half), hidden_1,
     hidden_2, ..., features (each feature's embedding by itself), embedding (all of them at once), logit.
-    None: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
+    null: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
     gate: Gate = "glu"
     """glu: (W h + b) * sigmoid(V h + c); glu_target: its gate also sees the target's layer,
     sigmoid(V h + U h_t + c); linear: W h + b; none: no adapter at all (an ablation)."""
@@ -171,7 +173,7 @@ class AdapterConfig(Section, section="transfer.adapters"):
     """Whether W and V have their biases b and c."""
     rank: Annotated[int | None, Gt(0)] = None
     """Width of a bottleneck in W and V: each is a product of two maps, where that has fewer parameters;
-    none: full maps."""
+    null: full maps."""
     source_layers: dict[str, str] = field(default_factory=dict)
     """Source layer that serves a layer of the target's, where it is not its namesake, as hidden_3: hidden_4
     (towers of different depth)."""
@@ -225,7 +227,7 @@ class TrainingConfig(Section, section="training"):
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled weight decay of dense parameters (AdamW)."""
     clip_norm: Annotated[float | None, Gt(0)] = 10.0
-    """Largest norm of the dense gradient; none: it is left alone."""
+    """Largest norm of the dense gradient; null: it is left alone."""
     bf16: bool = True
     """bfloat16 autocast on GPUs."""
     cpu_bf16: bool = False
@@ -233,9 +235,9 @@ class TrainingConfig(Section, section="training"):
     seed: Annotated[int, Ge(0)] = 0
     """Seed of initial parameters and of the order of rows."""
     beside_batch_size: Annotated[int | None, Gt(0)] = None
-    """Rows of a step on samples of data.beside, over all workers; none: batch_size."""
+    """Rows of a step on samples of data.beside, over all workers; null: batch_size."""
     beside_epochs: Annotated[int | None, Gt(0)] = None
-    """Passes over each day of data.beside; none: epochs."""
+    """Passes over each day of data.beside; null: epochs."""
     beside_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the loss on samples of data.beside."""
 
@@ -246,17 +248,17 @@ class TransferConfig(Section, section="transfer"):
 
     method: MethodName = "base"
     """How the target is served."""
-    source_series: Name = None
+    source_series: OptionalName = None
     """Registered model whose versions are the source series (every method but base)."""
-    hot_start: Name = None
-    """Registered model NAME or NAME/VERSION to start from; none: from scratch. A bare NAME means its
+    hot_start: OptionalName = None
+    """Registered model NAME or NAME/VERSION to start from; null: from scratch. A bare NAME means its
     newest version whose day is before first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether a hot start also takes over the optimiser's state."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
     refresh_days: Annotated[int | None, Gt(0)] = 1
-    """Steps after which a frozen source takes the newest version of its series: 1: at each; none: never
+    """Steps after which a frozen source takes the newest version of its series: 1: at each; null: never
     after the first."""
     share_attention: tuple[str, ...] = ()
     """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
@@ -264,7 +266,7 @@ class TransferConfig(Section, section="transfer"):
     shared_attention: Literal["source", "target"] = "source"
     """CTNet: tower whose attention, and embeddings under it, serve both."""
     window: Annotated[int | None, Gt(0)] = 1
-    """Fine-tuning: days up to the step's own that each step trains on; none: all that the store has."""
+    """Fine-tuning: days up to the step's own that each step trains on; null: all that the store has."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """What the target adds to the frozen source tower."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -282,13 +284,13 @@ class ComputeConfig(Section, section="compute"):
     workers: Annotated[int, Gt(0)] = 1
     """Number of training workers."""
     min_workers: int | None = None
-    """Workers with which a run starts and goes on where the cluster holds no more; none: exactly workers."""
+    """Workers with which a run starts and goes on where the cluster holds no more; null: exactly workers."""
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPUs of each worker; also its number of torch threads, rounded up."""
     gpu: bool = False
     """One GPU a worker."""
     parallel_runs: Annotated[int | None, Gt(0)] = None
-    """Worker groups that walk runs side by side; none: as many as the cluster's CPUs and GPUs hold."""
+    """Worker groups that walk runs side by side; null: as many as the cluster's CPUs and GPUs hold."""
     max_failures: Annotated[int, Ge(0)] = 2
     """Worker failures after which the run gives up; each is followed by a resumption from the last step."""
     sharding: tuple[Sharding, ...] = SHARDING
@@ -324,10 +326,10 @@ class TrackingConfig(Section, section="tracking"):
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
     """MLflow experiment; also the prefix of registered models."""
-    label: Name = None
-    """What tables and MLflow call the run beside its domain and seed; none: its method."""
-    name: Name = None
-    """Registered model; none: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    label: OptionalName = None
+    """What tables and MLflow call the run beside its domain and seed; null: its method."""
+    name: OptionalName = None
+    """Registered model; null: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +373,7 @@ class ComparisonConfig(Section, section="comparison"):
     last_scored_day: date
     """Last day that the tables count (YYYY-MM-DD); training ends the day before."""
     transfer_day: date | None = None
-    """First day that transfer methods train on, hot-started from the base model of the day before; none:
+    """First day that transfer methods train on, hot-started from the base model of the day before; null:
     they start from scratch on first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether that hot start also takes over the base model's optimiser state."""

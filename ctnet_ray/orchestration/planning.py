@@ -223,7 +223,9 @@ def _two_tower_plan(
         return target
     source = _source_tower(versions)
     transfer = config.transfer
-    adapters = replace(transfer.adapters, placement=transfer.adapters.placement or method.placement)
+    adapters = transfer.adapters
+    if adapters.placement is None:
+        adapters = replace(adapters, placement=method.placement)
     shared = SharedAttention(
         shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
     )
