@@ -55,7 +55,7 @@ def main(
         raise CtnetError(f"{folder} is there already: remove it, or set another output")
     folder.mkdir(parents=True)
     tracking = replace(
-        tracking, models=str(folder / "models"), mlflow_uri=f"sqlite:///{folder}/mlflow.db", name=""
+        tracking, models=str(folder / "models"), mlflow_uri=f"sqlite:///{folder}/mlflow.db", name=None
     )
     what = Comparison(comparison, model, training, source_training, compute, tracking)
     console = Console()

@@ -93,7 +93,7 @@ def main(
         methods: Methods to tune, base first if it is among them.
         processes: Trials that run side by side, one core each.
     """
-    tracking = replace(tracking, models=str(Path(output) / "models"), experiment="tune", name="")
+    tracking = replace(tracking, models=str(Path(output) / "models"), experiment="tune", name=None)
     warm_up = warm_up_of(Comparison(comparison, model, training, source_training, compute, tracking))
     trials = read_grids(grids, methods)
     folder = Path(output)

@@ -175,7 +175,7 @@ def _launch(
 def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:
     """Fix the number of workers where no machine comes or goes, to what there is room for."""
     workers = max(compute.fewest_workers, min(compute.workers, held))
-    return replace(compute, workers=workers, min_workers=0)
+    return replace(compute, workers=workers, min_workers=None)
 
 
 def _raise_first(board: Any, error: Exception | None) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import Role
 
-Source = Literal["none", "once", "continual"]
+SourceVersions = Literal["none", "once", "continual"]
 Reuse = Literal["frozen", "all", "embeddings"]
 
 
@@ -27,7 +27,7 @@ class Method:
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Source = "none"
+    source: SourceVersions = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
     """What a source version becomes: a frozen tower, or the start of each step's training."""
@@ -93,7 +93,7 @@ Version = TypeVar("Version", bound=Dated)
 
 
 def source_versions(
-    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int = 1
+    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int | None = 1
 ) -> list[Version | None]:
     """Choose each step's source version: the newest whose last day is not after the step's.
 
@@ -101,7 +101,7 @@ def source_versions(
         method: Which versions it takes.
         days: The steps' days, ascending.
         series: The source series, in any order.
-        refresh_days: Steps that share the version of the first of them; 0: all do.
+        refresh_days: Steps that share the version of the first of them; None: all do.
 
     Returns:
         One version, or None, a step.
@@ -120,5 +120,5 @@ def source_versions(
             f"the source series has no version for {missing}: {there}: run jobs.pretrain_source from an "
             "earlier day, or start the target later (data.first_day)"
         )
-    period = 0 if method.source == "once" else refresh_days
+    period = None if method.source == "once" else refresh_days
     return [chosen[index - index % period if period else 0] for index in range(len(days))]

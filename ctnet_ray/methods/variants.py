@@ -24,7 +24,7 @@ def _window(name: str) -> Settings | None:
     if match is None:
         return None
     method, days = match.groups()
-    return {"transfer.method": method, "transfer.window": 0 if days == "all_days" else int(days)}
+    return {"transfer.method": method, "transfer.window": None if days == "all_days" else int(days)}
 
 
 _WINDOWS = tuple(f"{name}_{days}" for name in FINETUNING for days in (1, 3, 7, "all_days"))

@@ -24,7 +24,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Method
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
-from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.planning import model_name, plan_job, run_label
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -42,7 +42,7 @@ class Entry:
     @property
     def label(self) -> str:
         """Row of the table that it counts in."""
-        return self.config.tracking.label
+        return run_label(self.config, self.role)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _config(
         model=comparison.model,
         training=replace(training, seed=seed),
         compute=comparison.compute,
-        tracking=replace(comparison.tracking, name="", label=label),
+        tracking=replace(comparison.tracking, name=None, label=label),
     )
 
 

@@ -54,15 +54,20 @@ def _days_table(plan: RunPlan) -> Table:
 
 
 def evaluate_version(
-    name: str, day: date, domain: str, store: str, compute: ComputeConfig, tracking: TrackingConfig
+    name: str,
+    day: date,
+    domain: str | None,
+    store: str | None,
+    compute: ComputeConfig,
+    tracking: TrackingConfig,
 ) -> dict[str, float]:
     """Score a registered version on one day and print its metrics.
 
     Args:
         name: NAME or NAME/VERSION.
         day: The day.
-        domain: Domain of the samples; empty: the version's own.
-        store: Sample store; empty: the version's own.
+        domain: Domain of the samples; None: the version's own.
+        store: Sample store; None: the version's own.
         compute: Workers.
         tracking: Where the version is registered.
 

@@ -58,13 +58,14 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     """
     schema = schemas.load(config.data.schema)
     method = METHODS[config.transfer.method]
-    if method.source != "none" and not config.transfer.source_series:
+    source_series = config.transfer.source_series if method.source != "none" else None
+    if method.source != "none" and source_series is None:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
     store = SampleStore(config.data.store)
     first, last = config.data.first_day, config.data.last_day
     days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
     samples = _Samples(store, config.data.domain, days)
-    series = registered.series(config.transfer.source_series) if method.source != "none" else []
+    series = registered.series(source_series) if source_series else []
     refresh_days = config.transfer.refresh_days
     if method.windowed and refresh_days != 1:
         raise CtnetError(
@@ -85,7 +86,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     )
     for others in (samples, *beside):
         others.check(model)
-    record = _record(config, schema, role, [others.manifests[days[0]] for others in (samples, *beside)])
+    record = _record(config, schema, role, [others.manifests[first] for others in (samples, *beside)])
     _check_name(registered, record)
     return RunPlan(
         record=record,
@@ -169,13 +170,13 @@ class _Samples:
             encoder.check(samples)
 
 
-def _trained_on(samples: _Samples, method: Method, day: date, window: int) -> tuple[Manifest, ...]:
+def _trained_on(samples: _Samples, method: Method, day: date, window: int | None) -> tuple[Manifest, ...]:
     """Return the days that a step trains on: its own, or those of a window that ends with it."""
     if not method.trains:
         return ()
     if not method.windowed:
         return (samples.manifests[day],)
-    return samples.window(day - timedelta(days=window - 1) if window else date.min, day)
+    return samples.window(date.min if window is None else day - timedelta(days=window - 1), day)
 
 
 def _model_plan(
@@ -222,7 +223,9 @@ def _two_tower_plan(
         return target
     source = _source_tower(versions)
     transfer = config.transfer
-    adapters = replace(transfer.adapters, placement=transfer.adapters.placement or method.placement)
+    adapters = transfer.adapters
+    if adapters.placement is None:
+        adapters = replace(adapters, placement=method.placement)
     shared = SharedAttention(
         shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
     )

@@ -33,8 +33,8 @@ def windows(runs: Sequence[Run], lines: Sequence[Line], costs: Sequence[Cost], d
         transfer = run.record.config.get("transfer", {})
         if run.record.domain != domain or run.label not in spent or transfer.get("method") not in FINETUNING:
             continue
-        window, cost = int(transfer.get("window", 1)), spent[run.label]
+        window, cost = transfer.get("window", 1), spent[run.label]
         by_metric = {line.metric: line for line in lines if (line.domain, line.label) == (domain, run.label)}
-        days = float(window) if window else cost.target_days
-        by_label[run.label] = Window(transfer["method"], run.label, window == 0, days, cost, by_metric)
+        days = cost.target_days if window is None else float(window)
+        by_label[run.label] = Window(transfer["method"], run.label, window is None, days, cost, by_metric)
     return sorted(by_label.values(), key=lambda window: (window.method, window.days))

@@ -55,19 +55,18 @@ def read_digest(config: JobConfig, role: Role) -> str:
 def deciding(config: JobConfig) -> dict[str, Any]:
     """Return what decides a run besides samples and schema, by dotted name."""
     transfer, method = config.transfer, METHODS[config.transfer.method]
-    unused = (
-        *(
-            ()
-            if config.data.beside
-            else ("training.beside_batch_size", "training.beside_epochs", "training.beside_weight")
-        ),
-        *(() if transfer.hot_start or method.windowed else ("transfer.hot_start_optimizer",)),
-        *(() if transfer.share_attention else ("transfer.shared_attention",)),
-    )
+    # What is read where something else is set, and is idle elsewhere.
+    is_read = {
+        "training.beside_batch_size": config.data.beside,
+        "training.beside_epochs": config.data.beside,
+        "training.beside_weight": config.data.beside,
+        "transfer.hot_start_optimizer": transfer.hot_start or method.windowed,
+        "transfer.shared_attention": transfer.share_attention,
+    }
     values = {
         name: value
         for name, value in changed(config).items()
-        if _is_part(name, method.settings) and name not in unused
+        if _is_part(name, method.settings) and is_read.get(name, True)
     }
     # A method's own placement is one that it may be given.
     return {_PLACEMENT: list(method.placement), **values} if method.placement else values

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
-from ctnet_ray.config import MethodName, Section
+from ctnet_ray.config import MethodName, OptionalName, Section
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import DECIDING, METRICS
 
@@ -42,14 +42,14 @@ class SweepConfig(Section, section="sweep"):
     """Scored days that every trial gets."""
     seed: int = 0
     """Seed of the search. Trials train with comparison.seeds."""
-    parallel_trials: Annotated[int, Ge(0)] = 0
-    """Trials that run side by side; 0: as many as the cluster's CPUs and GPUs hold."""
+    parallel_trials: Annotated[int | None, Gt(0)] = None
+    """Trials that run side by side; null: as many as the cluster's CPUs and GPUs hold."""
     gpu_share: Annotated[float, Gt(0)] = 1.0
     """GPUs of a trial where compute.gpu is set; 0.25: four trials share one."""
     cache_gib: Annotated[float, Ge(0)] = 20.0
     """Space for the frozen source tower's layers, in GiB; 0: each trial runs the tower itself."""
-    name: str = ""
-    """Name of the sweep in runs, MLflow and folders; empty: from its configuration."""
+    name: OptionalName = None
+    """Name of the sweep in runs, MLflow and folders; null: from its configuration."""
 
     def __post_init__(self) -> None:
         if not self.space and not self.presets:

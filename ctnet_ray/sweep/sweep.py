@@ -59,19 +59,10 @@ class Sweep:
         Raises:
             CtnetError: As `sweep`: its schema, or the samples of its first days, are not there.
         """
-        warm_up = warm_up_of(self.comparison)
-        default = _default_entries(self, warm_up, label="default")
-        return storage.digest(
-            [
-                {name: value for name, value in changed(self.config).items() if name not in _NOT_DECIDING},
-                {
-                    name: value
-                    for name, value in changed(self.comparison.config).items()
-                    if name not in _IN_RUNS
-                },
-                [read_digest(entry.config, entry.role) for entry in default],
-            ]
-        )[:12]
+        settings = {**changed(self.config), **changed(self.comparison.config)}
+        deciding = {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
+        runs = _default_entries(self, warm_up_of(self.comparison), "default")
+        return storage.digest([deciding, [read_digest(entry.config, entry.role) for entry in runs]])[:12]
 
     @property
     def name(self) -> str:
@@ -79,13 +70,12 @@ class Sweep:
         return self.config.name or f"sweep_{self.digest[:6]}"
 
 
-_PLACEMENT = "transfer.adapters.placement"  #: empty: the method's own
-_NOT_DECIDING = ("sweep.parallel_trials", "sweep.gpu_share", "sweep.cache_gib")
-_IN_RUNS = (
-    "comparison.store",
-    "comparison.schema",
-    "comparison.methods",
-)  #: said by digests of runs, or not read
+_PLACEMENT = "transfer.adapters.placement"  #: none: the method's own
+#: What decides no trial, and what the digests of runs say in its place.
+_NOT_DECIDING = (
+    *("sweep.parallel_trials", "sweep.gpu_share", "sweep.cache_gib"),
+    *("comparison.store", "comparison.schema", "comparison.methods"),
+)
 
 
 def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
@@ -120,9 +110,11 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
             raise CtnetError(f"no trial ended well, the first failed with: {reason}")
         config = _winner_config(sweep, winner)
         took = time.monotonic() - started
-        arguments = trials, sweep.config.metric, trials[0], winner
-        write_answer(*arguments, config, Path(output), command, took, unset)
-        open_console().print(table(sum_up(*arguments, unset=unset)))
+        answer = sum_up(
+            trials, sweep.config.metric, trials[0], winner, command=command, wall_seconds=took, unset=unset
+        )
+        write_answer(answer, config, Path(output))
+        open_console().print(table(answer))
         shown.finish(output, {"trials": float(len(trials)), "wall_seconds": took})
     if winner.number == 0:
         open_console().print("the default won: there is nothing to compare with it on the scored days")
@@ -177,8 +169,9 @@ def _claimed(sweep: Sweep, folder: Path) -> Iterator[None]:
 def _default_entries(sweep: Sweep, warm_up: Comparison, label: str) -> list[Entry]:
     """Return the runs that trials build on, and under a label those of the default: one of each a seed."""
     variants = {label: {"transfer.method": sweep.config.method}}
-    config = replace(warm_up.config, methods=(label,), variants=variants)
-    return list(entries(replace(warm_up, config=config)))
+    return list(
+        entries(replace(warm_up, config=replace(warm_up.config, methods=(label,), variants=variants)))
+    )
 
 
 def _known(sweep: Sweep, warm_up: Comparison, drawn_from: Mapping[str, BaseDistribution]) -> list[Settings]:
@@ -201,7 +194,7 @@ def _unset(sweep: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) 
     """Return what swept settings are where a trial leaves them alone."""
     swept = dict.fromkeys((*sweep.config.space, *(name for of_trial in known for name in of_trial)))
     unset = {name: _value(default, name) for name in swept}
-    if _PLACEMENT in unset and not unset[_PLACEMENT]:
+    if _PLACEMENT in unset and unset[_PLACEMENT] is None:
         unset[_PLACEMENT] = list(METHODS[sweep.config.method].placement)
     return unset
 
@@ -216,15 +209,16 @@ def _value(config: Mapping[str, Any], name: str) -> Any:
 
 
 def _parallel(sweep: Sweep) -> int:
-    compute = replace(sweep.comparison.compute, parallel_runs=0)
+    compute = replace(sweep.comparison.compute, parallel_runs=None)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most = count_groups(compute, sweep.config.trials, nodes)
-    if sweep.config.parallel_trials > max(most, 1):
+    parallel = sweep.config.parallel_trials or most
+    if parallel > max(most, 1):
         raise CtnetError(
-            f"sweep.parallel_trials {sweep.config.parallel_trials}: the cluster holds {most} trials of "
+            f"sweep.parallel_trials {parallel}: the cluster holds {most} trials of "
             f"{compute.cpus_per_worker:g} CPUs side by side: lower it, or use a larger cluster"
         )
-    return sweep.config.parallel_trials or most
+    return parallel
 
 
 def _job(sweep: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:

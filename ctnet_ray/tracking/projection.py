@@ -16,6 +16,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.metrics import METRICS
@@ -113,7 +114,7 @@ def version_tags(
         "step_digest": step_digest(step),
         "config_digest": record.config_digest,
         "code_revision": record.code_revision,
-        "samples": json.dumps([sample.to_dict() for sample in step.samples]),
+        "samples": json.dumps(to_jsonable_python(step.samples)),
         "sample_digests": " ".join(sample.digest for sample in step.samples),
     }
     for what, ref in (("parent", step.parent), ("source", step.source)):
@@ -195,7 +196,7 @@ def evaluation_digest(evaluation: EvaluationRecord | None) -> str:
     """Return what tells an evaluation from another one of the same version."""
     if evaluation is None:
         return NOT_EVALUATED
-    return storage.digest([evaluation.samples.to_dict(), evaluation.metrics])
+    return storage.digest(to_jsonable_python([evaluation.samples, evaluation.metrics]))
 
 
 def record_digest(record: RunRecord) -> str:

@@ -47,7 +47,7 @@ def plan_runs(world: World) -> dict[str, RunPlan]:
         "channel": world.config(training=training),
         "diverges": world.config(
             last=DAYS[2],
-            training=replace(training, dense_learning_rate=1e30, clip_norm=0.0),
+            training=replace(training, dense_learning_rate=1e30, clip_norm=None),
             tracking=replace(world.tracking, name="diverges"),
         ),
         "short": world.config(last=DAYS[1], training=replace(training, seed=1)),

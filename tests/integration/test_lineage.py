@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from ctnet_ray import storage
@@ -57,7 +58,7 @@ def test_ancestry_holds_each_version_once(tracker: Tracker) -> None:
     }
     entry = found["versions"]["m.ctnet/2"]
     assert entry["day"] == "2022-05-04"
-    assert entry["samples"] == [_samples("ctnet", date(2022, 5, 4)).to_dict()]
+    assert entry["samples"] == [to_jsonable_python(_samples("ctnet", date(2022, 5, 4)))]
     assert (entry["code_revision"], entry["config_digest"]) == ("revision of ctnet", "config of ctnet")
     assert json.loads(json.dumps(found)) == found
 

@@ -45,6 +45,7 @@ def change(key: str, value: Any) -> JobConfig:
         "training.epochs",
         "training.dense_learning_rate",
         "training.embedding_learning_rate",
+        "training.clip_norm",
         "model.attention_hidden",
         "compute.workers",
         "compute.cpus_per_worker",
@@ -62,7 +63,6 @@ def test_must_be_above_0(key: str, value: float) -> None:
     [
         "training.embedding_initial_accumulator",
         "training.weight_decay",
-        "training.clip_norm",
         "training.seed",
         "model.embedding_init",
         "compute.max_failures",
@@ -93,17 +93,17 @@ def test_what_cannot_be(changes: dict[str, Any], message: str) -> None:
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("fewest", [-1, 4])
+@pytest.mark.parametrize("fewest", [-1, 0, 4])
 def test_fewest_workers_that_cannot_be(fewest: int) -> None:
     with pytest.raises(CtnetError) as caught:
         ComputeConfig(workers=3, min_workers=fewest)
-    assert str(caught.value) == f"compute.min_workers must be between 0 and compute.workers (3), not {fewest}"
+    assert str(caught.value) == f"compute.min_workers must be between 1 and compute.workers (3), not {fewest}"
 
 
 @pytest.mark.parametrize(
-    ("fewest", "elastic", "needed"), [(0, False, 3), (1, True, 1), (2, True, 2), (3, False, 3)]
+    ("fewest", "elastic", "needed"), [(None, False, 3), (1, True, 1), (2, True, 2), (3, False, 3)]
 )
-def test_range_of_workers(fewest: int, elastic: bool, needed: int) -> None:
+def test_range_of_workers(fewest: int | None, elastic: bool, needed: int) -> None:
     compute = ComputeConfig(workers=3, min_workers=fewest)
     assert (compute.elastic, compute.fewest_workers) == (elastic, needed)
 

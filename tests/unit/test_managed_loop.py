@@ -115,11 +115,11 @@ def test_the_frozen_tower_has_the_sources_ids(world: World, tmp_path: Path) -> N
     other = {"item": {"rows": 15, "eviction": "lfu", "eviction_interval": 1}, "user": {"rows": 30}}
     for name, tables in (("folded", folded), ("other", other)):
         path = write_schema(world, f"{name}.yaml", **tables)
-        run = walk(planned(world, "ctnet", tmp_path / name, data__schema=path, transfer__hot_start=""))
+        run = walk(planned(world, "ctnet", tmp_path / name, data__schema=path, transfer__hot_start=None))
         assert (IDS in version(run, 4)) == (name == "other")
         # States of the tower alone, with the ids of its version, make the same run.
         given = with_frozen_layers(
-            planned(world, "ctnet", tmp_path / f"{name}-given", data__schema=path, transfer__hot_start=""),
+            planned(world, "ctnet", tmp_path / f"{name}-given", data__schema=path, transfer__hot_start=None),
             str(tmp_path / "states"),
         )
         assert given.model.source
@@ -162,7 +162,9 @@ def test_what_does_not_fit_is_said_in_one_line(world: World, tmp_path: Path) -> 
     ):
         path = write_schema(world, f"{name}.yaml", item=item)
         with pytest.raises(CtnetError) as caught:
-            planned(world, "finetune_embeddings", tmp_path / "run", data__schema=path, transfer__hot_start="")
+            planned(
+                world, "finetune_embeddings", tmp_path / "run", data__schema=path, transfer__hot_start=None
+            )
         assert str(caught.value) == (
             f"schema: tables.item.eviction is {found}, that of source series ctnet.feed.source distance_lfu: "
             "fine-tuning takes the source's rows over: use the schema that it was trained with"

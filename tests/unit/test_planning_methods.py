@@ -74,7 +74,7 @@ def test_options_that_do_not_fit_are_said_in_one_line(
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].source != "none"])
 def test_a_method_that_takes_source_versions_needs_their_series(job_world: World, name: str) -> None:
     with pytest.raises(CtnetError, match=rf"^transfer\.source_series is needed by method {name}"):
-        job_world.plan(job_world.method(name, transfer__source_series=""))
+        job_world.plan(job_world.method(name, transfer__source_series=None))
 
 
 def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:

@@ -134,7 +134,7 @@ def test_costs_are_means_over_steps_of_all_seeds() -> None:
 def test_windows_by_method_and_days() -> None:
     runs = [
         _run("base", _samples("c", 0)),
-        _run("all days", _samples("c", -3, -2, -1, 0), method="finetune_all", window=0, auc=0.7),
+        _run("all days", _samples("c", -3, -2, -1, 0), method="finetune_all", window=None, auc=0.7),
         _run("one day", _samples("c", 0), method="finetune_all", window=1, auc=0.4),
         _run("embeddings", _samples("c", 0), method="finetune_embeddings", window=1, auc=0.6),
     ]
