@@ -24,6 +24,7 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.batches.frozen_layers import layers_folder
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import DivergedError
+from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import RunPlan, StepPlan, sample_ref
 from ctnet_ray.runs.records import (
     EvaluationRecord,
@@ -35,15 +36,11 @@ from ctnet_ray.runs.records import (
 from ctnet_ray.samples.reading import Reading, plan_reading
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.training import checkpoints
-from ctnet_ray.training.build import given_layers
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
-from ctnet_ray.training.state import MODEL, OPTIMIZER, TrainingState
+from ctnet_ray.training.state import TrainingState
 
-#: Parameters that a model has beyond those of the base model that it starts from.
-_ADDED_TO_BASE = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) for part in ("adapters.", "residual."))
-_EMBEDDINGS = "tower.embedder.embeddings."
 EVALUATION_BATCH_SIZE = 8192  #: rows of a scoring step on each worker
 
 
@@ -120,9 +117,9 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     """Bring the state to a step's version, or to the start of the run, unless it is there already."""
     if record is None:
         if plan.start and progress.version is None:
-            targets = state.tensors()
-            kept = {name: targets[name] for name in targets if plan.start_optimizer or name.startswith(MODEL)}
-            progress.loaded = checkpoints.load(plan.start.uri, kept, may_be_new=_ADDED_TO_BASE)
+            targets = state.tensors_of(state.network, optimizer=plan.start_optimizer)
+            new = state.tensors_of(*state.network.beyond_base())
+            progress.loaded = checkpoints.load(plan.start.uri, targets, may_be_new=tuple(new))
             progress.version = plan.start
         return
     version = VersionRef(plan.record.run, record.day, version_folder(plan.folder, record.day))
@@ -138,22 +135,20 @@ def _refresh(state: TrainingState, source: VersionRef | None, progress: _Progres
     if source is None or source == progress.source:
         return
     progress.source = source
-    if state.source_prefix is None:
-        return
-    prefix = f"{MODEL}{state.source_prefix}"
-    checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
+    tensors = state.source_tensors()
+    if tensors:
+        checkpoints.load(source.uri, tensors)
 
 
 def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
     """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
-    part = "tower." if plan.reuse == "all" else _EMBEDDINGS
+    part = state.network if plan.reuse == "all" else state.network.reused_tables()
     if not plan.start_optimizer:
         state.reset_optimizer()
-    prefixes = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) if kind == MODEL or plan.start_optimizer)
-    targets = {name: value for name, value in state.tensors().items() if name.startswith(prefixes)}
+    targets = state.tensors_of(part, optimizer=plan.start_optimizer)
     # Tables of features that the source has not stay the target's own.
-    may_be_new = prefixes if plan.reuse == "embeddings" else ()
+    may_be_new = tuple(targets) if plan.reuse == "embeddings" else ()
     progress.loaded = checkpoints.load(step.source.uri, targets, may_be_new=may_be_new)
     progress.source = step.source
     if plan.reuse == "all":
@@ -216,7 +211,7 @@ def _save(
     )
     uri = version_folder(plan.folder, step.day.day)
     tensors = state.tensors() if plan.trains else {}
-    checkpoints.save(uri, tensors, {"step": record.to_dict(), "model": plan.model.to_dict()})
+    checkpoints.save(uri, tensors, {"step": record.to_dict(), "model": specs.to_dict(plan.model)})
     progress.version, progress.loaded = VersionRef(plan.record.run, step.day.day, uri), {}
     return record
 
@@ -258,8 +253,8 @@ class _Reader:
         self._readings: dict[str, deque[Reading]] = {}
         for domain, reading in _readings(plan, steps, done, context):
             self._readings.setdefault(domain, deque()).append(reading)
-        layers = given_layers(plan.model)
-        self._encoders = {domain: Encoder(plan.model.towers, domain, layers) for domain in self._readings}
+        inputs, layers = plan.model.inputs, plan.model.given_layers
+        self._encoders = {domain: Encoder(inputs, domain, layers) for domain in self._readings}
         self._tables: dict[str, Iterator[pa.Table]] = {
             domain: context.tables(tuple(readings), self._encoders[domain].folding)
             for domain, readings in self._readings.items()
@@ -360,6 +355,6 @@ def _readings(
 
 def _layers_of(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
     """Return the folder of the frozen tower's layers for a day that a step reads; empty: none are given."""
-    if not (plan.model.layers_given and step.source):
+    if not (plan.frozen_layers and step.source):
         return ""
     return layers_folder(plan.frozen_layers, step.source.uri, day)
