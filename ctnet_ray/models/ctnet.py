@@ -99,12 +99,12 @@ class CTNet(Model):
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the towers' tables and the residual's, in a batch of any domain."""
-        found: list[tuple[Tables, Role]] = [(self.tower.embedder.embeddings, "target")]
+        looked_up: list[tuple[Tables, Role]] = [(self.tower.embedder.embeddings, "target")]
         if self.source_tower is not None and self._transfers():
-            found.append((self.source_tower.embedder.embeddings, "source"))
+            looked_up.append((self.source_tower.embedder.embeddings, "source"))
             if self.residual is not None:
-                found.append((self.residual.embeddings, "source"))
-        return found
+                looked_up.append((self.residual.embeddings, "source"))
+        return looked_up
 
     def frozen(self) -> Tower | None:
         """Return the source tower, unless its layers come with the batch."""

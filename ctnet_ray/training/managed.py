@@ -38,9 +38,9 @@ class TablePart:
             accumulator: See `TrainingConfig.embedding_initial_accumulator`.
         """
         height, width = self.weight_RC.shape
-        own_K = (rows_K >= self.row) & (rows_K < self.row + height)
-        places = rows_K[own_K] - self.row
-        fresh = fresh_KD[own_K, self.column : self.column + width]
+        local_K = (rows_K >= self.row) & (rows_K < self.row + height)
+        places = rows_K[local_K] - self.row
+        fresh = fresh_KD[local_K, self.column : self.column + width]
         self.weight_RC[places] = fresh.to(self.weight_RC)
         self.accumulator_R[places] = accumulator
 
@@ -173,16 +173,16 @@ def _corner(shard: Any) -> tuple[int, int]:
     return row, column
 
 
-def _of_all_workers(own_N3: torch.Tensor) -> torch.Tensor:
+def _of_all_workers(rows_N3: torch.Tensor) -> torch.Tensor:
     """Put int64 tensors [N, 3] of all workers, each of its own length, one after the other. Collective."""
     workers = dist.get_world_size()
     if workers == 1:
-        return own_N3
-    lengths = [torch.zeros(1, dtype=torch.int64, device=own_N3.device) for _ in range(workers)]
-    dist.all_gather(lengths, torch.full_like(lengths[0], len(own_N3)))
+        return rows_N3
+    lengths = [torch.zeros(1, dtype=torch.int64, device=rows_N3.device) for _ in range(workers)]
+    dist.all_gather(lengths, torch.full_like(lengths[0], len(rows_N3)))
     longest = max(int(length) for length in lengths)
-    padded = own_N3.new_zeros(longest, 3)
-    padded[: len(own_N3)] = own_N3
+    padded = rows_N3.new_zeros(longest, 3)
+    padded[: len(rows_N3)] = rows_N3
     parts = [torch.empty_like(padded) for _ in range(workers)]
     dist.all_gather(parts, padded)
     return torch.cat([part[: int(length)] for part, length in zip(parts, lengths, strict=True)])

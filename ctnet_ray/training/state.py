@@ -126,7 +126,7 @@ class TrainingState:
         return {name: value for name, value in self.tensors().items() if name.startswith(prefixes)}
 
     def source_tensors(self) -> dict[str, Any]:
-        """Return what a source version fills, by its names there, without a copy; nothing: it is not held."""
+        """Return what a source version fills, by its names there, without a copy; none: no tower takes it."""
         slot = self.network.source_slot()
         prefix = f"{MODEL}{self.network.prefix(slot)}" if slot else ""
         tensors = self._parameters_of(slot)

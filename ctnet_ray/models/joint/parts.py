@@ -31,6 +31,7 @@ class JointModel(Model):
     networks: ClassVar[dict[str, type["JointModel"]]] = {}  #: by name
 
     def __init_subclass__(cls, network: str) -> None:
+        super().__init_subclass__()
         JointModel.networks[network] = cls
 
     def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:

@@ -93,11 +93,11 @@ class Extraction(nn.Module):
 
     def __init__(self, inputs: int, width: int, joint: JointConfig, last: bool) -> None:
         super().__init__()
-        own, shared = joint.domain_experts, joint.shared_experts
-        self.experts = nn.ModuleList(Experts(inputs, width, own) for _ in range(2))
+        experts, shared = joint.domain_experts, joint.shared_experts
+        self.experts = nn.ModuleList(Experts(inputs, width, experts) for _ in range(2))
         self.shared_experts = Experts(inputs, width, shared)
-        self.gates = nn.ModuleList(Gate(inputs, own + shared) for _ in range(2))
-        self.shared_gate = None if last else Gate(inputs, 2 * own + shared)
+        self.gates = nn.ModuleList(Gate(inputs, experts + shared) for _ in range(2))
+        self.shared_gate = None if last else Gate(inputs, 2 * experts + shared)
 
     def extract(self, domain: int, state_BI: torch.Tensor, shared_BI: torch.Tensor) -> torch.Tensor:
         """Return one domain's state above this layer, g^{k,j}, [B, H].
@@ -115,13 +115,13 @@ class Extraction(nn.Module):
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return both domains' states and the shared one above this layer, which is not the last."""
         assert self.shared_gate is not None, "the last layer has no shared gate"  # noqa: S101
-        own = [experts(state_BI) for experts, state_BI in zip(self.experts, states, strict=True)]
+        by_domain = [experts(state_BI) for experts, state_BI in zip(self.experts, states, strict=True)]
         shared = self.shared_experts(shared_BI)
         first_BH, second_BH = (
             gate(state_BI, torch.cat((experts_BNH, shared), dim=1))
-            for gate, state_BI, experts_BNH in zip(self.gates, states, own, strict=True)
+            for gate, state_BI, experts_BNH in zip(self.gates, states, by_domain, strict=True)
         )
-        return (first_BH, second_BH), self.shared_gate(shared_BI, torch.cat((*own, shared), dim=1))
+        return (first_BH, second_BH), self.shared_gate(shared_BI, torch.cat((*by_domain, shared), dim=1))
 
 
 class Ple(JointModel, network="ple"):
