@@ -7,7 +7,7 @@ from typing import Literal, Protocol, TypeVar
 
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelKind, Reuse
+from ctnet_ray.runs.plan import Reuse
 from ctnet_ray.schema import Role
 
 
@@ -18,8 +18,8 @@ class Method:
     name: MethodName
     summary: str
     """One line for people."""
-    model: ModelKind = "tower"
-    """What is built."""
+    model: str = "tower"
+    """What is built: tower, ctnet, residual, ctnet_residual, or a joint network by its name."""
     reads: Role = "target"
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
