@@ -133,7 +133,7 @@ def machine_facts(threads: int) -> str:
 
 def batches_in_memory(day: Manifest, plan: RunPlan, count: int) -> list[Batch]:
     """Return the first batches of a day, encoded."""
-    encoder = Encoder(plan.model.towers, plan.record.domain)
+    encoder = Encoder(plan.model.inputs, plan.record.domain)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=plan.training.batch_size)
     stream = batches(reading, read_local([reading], encoder.folding.columns, encoder.folding.fold), encoder)
     return list(itertools.islice(stream, min(count, reading.rows // reading.batch_size)))

@@ -38,8 +38,9 @@ from ctnet_ray.config import ModelConfig, TrainingConfig
 from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.report.figures import INK, line_style, panels, style, write_png
 from ctnet_ray.report.inference import estimate
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps, version_folder
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import EVICTION_INTERVAL, Eviction, Schema, from_dict
@@ -247,7 +248,7 @@ def _plan(folder: str, world: World, schema: Schema, arm: Arm) -> RunPlan:
         for day, following in zip(world.days, world.days[1:], strict=False)
     )
     training = replace(_TRAINING, seed=world.config.seed, embedding_learning_rate=arm.rate)
-    model = ModelPlan("tower", "source", schema.for_tower("source"), _MODEL)
+    model = TowerSpec(schema.for_tower("source"), _MODEL, "source")
     return RunPlan(record, folder, model, training, steps)
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.store import ROWS_PER_GROUP, Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 
@@ -93,7 +94,7 @@ def make_plan(
     root: str, run: str, schema: Schema, days: Sequence[Manifest], batch_size: int, *, evaluate: bool
 ) -> RunPlan:
     """Return a plan that trains on each day, once, and where asked scores the next (the last: itself)."""
-    model = ModelPlan("tower", "target", schema.for_tower("target"), ModelConfig(hidden=HIDDEN))
+    model = TowerSpec(schema.for_tower("target"), ModelConfig(hidden=HIDDEN), "target")
     record = RunRecord(run, run, "base", "base", DOMAIN, 0, {}, "0" * 12, schema.to_dict(), "benchmark")
     scored = [*days[1:], days[-1]]
     steps = tuple(

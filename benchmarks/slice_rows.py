@@ -22,7 +22,7 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs import specs
 from ctnet_ray.runs.records import StepRecord
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
@@ -30,7 +30,7 @@ from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.batch_loader import EVALUATION_BATCH_SIZE
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.state import MODEL, TrainingState
+from ctnet_ray.training.state import TrainingState
 
 SOURCE = "source"  #: the source series' own model on the target's samples
 CEILING = "true_probability"  #: what no model can beat, where samples are synthetic
@@ -140,29 +140,27 @@ class Series:
         if day not in self._uris:
             raise CtnetError(f"no version of {day} of {self._what}: finish its run, or take it off --methods")
         manifest = checkpoints.read_manifest(self._uris[day])
-        plan = ModelPlan.from_dict(manifest["model"])
+        spec = specs.from_dict(manifest["model"])
         if self._state is None or self._plan != manifest["model"]:
             self._plan = manifest["model"]
-            self._state = TrainingState(plan, TrainingConfig(), LocalContext.device)
-        _restore(self._state, plan, manifest, self._uris[day])
-        return _score(self._state, plan, samples)
+            self._state = TrainingState(spec, TrainingConfig(), LocalContext.device)
+        _restore(self._state, spec, manifest, self._uris[day])
+        return _score(self._state, spec, samples)
 
 
-def _restore(state: TrainingState, plan: ModelPlan, manifest: dict[str, Any], uri: str) -> None:
+def _restore(state: TrainingState, spec: specs.ModelSpec, manifest: dict[str, Any], uri: str) -> None:
     """Load a version's parameters, and the source version that its frozen tower held."""
     own = bool(manifest["files"])
     if own:
-        kept = {name: value for name, value in state.tensors().items() if name.startswith(MODEL)}
-        checkpoints.load(uri, kept)
+        checkpoints.load(uri, state.tensors_of(state.network, optimizer=False))
     source = StepRecord.from_dict(manifest["step"]).source
     # A fine-tuned version names the source that it started from, but has all of its weights itself.
-    if source and (plan.source or not own):
-        prefix = f"{MODEL}{state.source_prefix}"
-        checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
+    if source and (spec.source or not own):
+        checkpoints.load(source.uri, state.source_tensors())
 
 
-def _score(state: TrainingState, plan: ModelPlan, samples: Manifest) -> NDArray[np.float32]:
-    encoder = Encoder(plan.towers, samples.domain)
+def _score(state: TrainingState, spec: specs.ModelSpec, samples: Manifest) -> NDArray[np.float32]:
+    encoder = Encoder(spec.inputs, samples.domain)
     reading = plan_reading(samples, rank=0, world_size=1, batch_size=EVALUATION_BATCH_SIZE)
     state.model.eval()
     parts = [

@@ -22,8 +22,9 @@ from rich.table import Table
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import loop
@@ -92,7 +93,7 @@ def _warm_up(
     )
     with tempfile.TemporaryDirectory() as folder:
         record = RunRecord("grid", "grid", "base", "base", domain, config.seed, {}, "", {}, "")
-        model = ModelPlan("tower", tower, schema, ModelConfig())
+        model = TowerSpec(schema, ModelConfig(), tower)
         loop.run(RunPlan(record, folder, model, config, steps), LocalContext())
         scored = [EvaluationRecord.read(folder, step.day) for step in steps]
     metrics = [evaluation.metrics for evaluation in scored if evaluation]

@@ -16,10 +16,11 @@ from benchmarks.growth.points import Point
 from benchmarks.job import JobTimes, run_job
 from benchmarks.memory import Peaks, Sampler
 from benchmarks.towers import models
-from ctnet_ray.config import ComputeConfig, ModelConfig
+from ctnet_ray.config import ComputeConfig, JointConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan, RunPlan
+from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import Version, version_folder
+from ctnet_ray.runs.specs import JointSpec
 from ctnet_ray.schema import Schema
 
 Found = dict[str, Any]
@@ -157,7 +158,7 @@ def _ratio(at: Mapping[str, Any], root: str) -> Found:
     joint = replace(
         samples.make_plan(root, "joint", schema, target_days, at["batch_size"], evaluate=False),
         record=replace(base.record, run="joint", model="joint"),
-        model=ModelPlan("mlp_pp", "target", schema.joint(domains), config, domains=domains),
+        model=JointSpec("mlp_pp", schema.joint(domains), config, JointConfig(), domains),
         steps=beside,
     )
     return {**found, "joint_seconds": _step_seconds(joint)}

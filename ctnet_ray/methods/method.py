@@ -22,7 +22,7 @@ class Method:
     paper: str | None = None
     """Where it is described; None: here."""
     model: str = "tower"
-    """What is built: a kind of `ctnet_ray.runs.plan.ModelKind`."""
+    """What is built: tower, ctnet, residual, ctnet_residual, or a joint network by its name."""
     reads: Role = "target"
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True

@@ -13,7 +13,8 @@ from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingC
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.planning import plan_job
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs import specs
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
@@ -80,7 +81,7 @@ def evaluate_version(
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
     version = tracker.resolve(name)
     manifest = checkpoints.read_manifest(version.uri)
-    step, model = StepRecord.from_dict(manifest["step"]), ModelPlan.from_dict(manifest["model"])
+    step, model = StepRecord.from_dict(manifest["step"]), specs.from_dict(manifest["model"])
     run = RunRecord.read(version.uri.rsplit("/", 1)[0])
     if run is None:
         raise CtnetError(f"{version.uri} has lost its run.json: restore it")
@@ -92,7 +93,7 @@ def evaluate_version(
             "score one of them"
         )
     samples.check_files(scored)
-    Encoder(model.towers, scored.domain).check(scored)
+    Encoder(model.inputs, scored.domain).check(scored)
     start = Version(step.run, step.day, version.uri) if manifest["files"] else None
     # A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
     source = step.source if model.source or start is None else None

@@ -4,25 +4,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Protocol, cast
+from typing import Protocol
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import JobConfig, ModelConfig
+from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.models.ctnet import shared_sequences
+from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.runs import specs
 from ctnet_ray.runs.identity import run_digest
-from ctnet_ray.runs.plan import ModelKind, ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.layers import shared_sequences
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, Version
-from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import checkpoints
-from ctnet_ray.training.build import build_model
 
 
 class Registry(Protocol):
@@ -72,7 +73,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
             f"transfer.refresh_days: method {method.name} starts each step from its newest version"
         )
     versions = source_versions(method, days, series, refresh_days)
-    model = _model_plan(config, schema, method, role, [version for version in versions if version])
+    model = _model_spec(config, schema, method, role, [version for version in versions if version])
     beside = [_Samples(store, domain, days) for domain in config.data.beside]
     steps = tuple(
         StepPlan(
@@ -154,13 +155,13 @@ class _Samples:
         following = day + timedelta(days=1)
         return next(iter(self.window(following, following)), None)
 
-    def check(self, model: ModelPlan) -> None:
+    def check(self, model: ModelSpec) -> None:
         """Compare the days that were read with their files and with the model's features.
 
         Raises:
             CtnetError: A day has no rows, or does not fit.
         """
-        encoder = Encoder(model.towers, self._domain)
+        encoder = Encoder(model.inputs, self._domain)
         for samples in self.manifests.values():
             if not samples.rows:
                 raise CtnetError(
@@ -179,90 +180,93 @@ def _trained_on(samples: _Samples, method: Method, day: date, window: int | None
     return samples.window(date.min if window is None else day - timedelta(days=window - 1), day)
 
 
-def _model_plan(
+def _model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
-) -> ModelPlan:
+) -> ModelSpec:
     if role == "source":
         several = bool(config.data.beside)
-        return ModelPlan("tower", "source", schema.for_tower("source", several_domains=several), config.model)
+        return TowerSpec(schema.for_tower("source", several_domains=several), config.model, "source")
     if method.joint:
-        plan = _joint_plan(config, schema, method)
+        spec = _joint_spec(config, schema, method)
     elif config.data.beside:
         raise CtnetError(f"data.beside: method {method.name} trains on samples of data.domain alone")
-    elif method.model == "residual" or method.reads == "source":
-        source = _source_tower(versions)
-        frozen = source if method.model == "residual" else None
-        plan = ModelPlan(cast(ModelKind, method.model), "source", *source, frozen, config.transfer)
+    elif method.model == "residual":
+        spec = ResidualSpec(_source_tower(versions), config.transfer.residual)
+    elif method.reads == "source":
+        spec = _source_tower(versions)
     else:
-        plan = _two_tower_plan(config, schema, method, versions)
+        spec = _target_spec(config, schema, method, versions)
     # Built once on the spot, so that options which do not fit are said now.
-    build_model(plan, "meta")
-    return plan
+    build_model(spec, "meta")
+    return spec
 
 
-def _joint_plan(config: JobConfig, schema: Schema, method: Method) -> ModelPlan:
+def _joint_spec(config: JobConfig, schema: Schema, method: Method) -> JointSpec:
     if len(config.data.beside) != 1:
         raise CtnetError(
             f"method {method.name} trains on two domains: name the source domain alone in data.beside"
         )
     domains = (*config.data.beside, config.data.domain)
     joint = schema.joint(domains, interests=method.interests)
-    return ModelPlan(
-        cast(ModelKind, method.model), "target", joint, config.model, None, config.transfer, domains=domains
-    )
+    return JointSpec(method.model, joint, config.model, config.transfer.joint, domains)
 
 
-def _two_tower_plan(
+def _target_spec(
     config: JobConfig, schema: Schema, method: Method, versions: Sequence[Version]
-) -> ModelPlan:
-    """Plan the target's tower, alone or beside the source's."""
-    target = ModelPlan(cast(ModelKind, method.model), "target", schema.for_tower("target"), config.model)
+) -> TowerSpec | CTNetSpec:
+    """Specify the target's tower, alone or beside the source's."""
+    target = TowerSpec(schema.for_tower("target"), config.model, "target")
     if method.model == "tower":
         if method.reuse != "frozen":
             _check_evictions(target.schema, versions)
         return target
-    source = _source_tower(versions)
-    transfer = config.transfer
+    source, transfer = _source_tower(versions), config.transfer
     adapters = transfer.adapters
     if adapters.placement is None:
         adapters = replace(adapters, placement=method.placement)
-    shared = SharedAttention(
-        shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
-    )
-    return replace(target, source=source, transfer=replace(transfer, adapters=adapters), shared=shared)
+    residual = transfer.residual if method.model == "ctnet_residual" else None
+    sequences = shared_sequences(transfer.share_attention, target.schema, source.schema)
+    shared = SharedAttention(sequences, transfer.shared_attention)
+    return CTNetSpec(target, source, adapters, residual, shared)
 
 
 def _check_evictions(schema: Schema, versions: Sequence[Version]) -> None:
     """Compare how two models give rows to ids, where one takes the other's tables over."""
-    for version in {version.uri: version for version in versions}.values():
-        source = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"]).schema
-        theirs = {table.name: table.eviction for table in source.tables}
+    for version in _by_uri(versions):
+        source, _ = _spec_of(version).tower
+        evictions = {table.name: table.eviction for table in source.tables}
         for table in schema.tables:
-            if theirs.get(table.name, table.eviction) != table.eviction:
+            if evictions.get(table.name, table.eviction) != table.eviction:
                 raise CtnetError(
                     f"schema: tables.{table.name}.eviction is {table.eviction or 'absent'}, that of source "
-                    f"series {version.name} {theirs[table.name] or 'absent'}: fine-tuning takes the source's "
-                    "rows over: use the schema that it was trained with"
+                    f"series {version.name} {evictions[table.name] or 'absent'}: fine-tuning takes the "
+                    "source's rows over: use the schema that it was trained with"
                 )
 
 
-def _source_tower(versions: Sequence[Version]) -> tuple[Schema, ModelConfig]:
-    """Return features and widths of the series' tower, the same in every version."""
-    found: tuple[Schema, ModelConfig] | None = None
-    for version in {version.uri: version for version in versions}.values():
-        model = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
-        tower = (model.schema, model.config)
-        if found and tower != found:
+def _source_tower(versions: Sequence[Version]) -> TowerSpec:
+    """Return the series' tower, the same in every version."""
+    towers = []
+    for version in _by_uri(versions):
+        towers.append(TowerSpec(*_spec_of(version).tower, "source"))
+        if towers[-1] != towers[0]:
             raise CtnetError(
                 f"source series {version.name}: version {version.number} ({version.day}) has other features "
                 "or widths than those before it: start a new series (tracking.name of jobs.pretrain_source)"
             )
-        found = tower
-    assert found, "a method that takes source versions has one at every step"  # noqa: S101
-    return found
+    return towers[0]  # a method that takes source versions has one at every step
 
 
-def _hot_start(config: JobConfig, registered: Registry, model: ModelPlan, method: Method) -> Version | None:
+def _by_uri(versions: Sequence[Version]) -> list[Version]:
+    """Return each version once."""
+    return [*{version.uri: version for version in versions}.values()]
+
+
+def _spec_of(version: Version) -> ModelSpec:
+    return specs.from_dict(checkpoints.read_manifest(version.uri)["model"])
+
+
+def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method: Method) -> Version | None:
     name = config.transfer.hot_start
     if not name or not method.trains:
         return None
@@ -274,13 +278,13 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelPlan, method
             f"transfer.hot_start {version.id} was trained on {version.day}, which is not "
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
-    start = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
-    if method.reuse == "all" or not (method.starts_from_base or start.kind == model.kind):
+    start = _spec_of(version)
+    if method.reuse == "all" or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(
-            f"transfer.hot_start: method {method.name} takes nothing over from a {start.kind} model: "
+            f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"
         )
-    if (start.schema, start.config) != (model.schema, model.config):
+    if start.tower != model.tower:
         raise CtnetError(
             f"transfer.hot_start {version.id} has other features or widths than this "
             "configuration's model: use the schema and model it was trained with"

@@ -3,94 +3,15 @@
 A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (`ctnet_ray.training.loop`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter
-
-from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.config import TrainingConfig
 from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
-from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
-from ctnet_ray.schema import Role, Schema, from_dict
-
-ModelKind = Literal[
-    "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
-]
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """Which model is built."""
-
-    kind: ModelKind
-    reads: Role
-    """Input that a model of one tower reads."""
-    schema: Schema
-    """Features of the trained tower."""
-    config: ModelConfig
-    """Widths of the trained tower."""
-    source: tuple[Schema, ModelConfig] | None = None
-    """The frozen source tower, if there is one."""
-    transfer: TransferConfig = field(default_factory=TransferConfig)
-    """Adapters, residual, shared attention, joint networks: what the kind has of them."""
-    shared: SharedAttention = field(default_factory=SharedAttention)
-    """Attention that both towers share."""
-    domains: tuple[str, ...] = ()
-    """Domains whose samples a joint model is trained on, the source's first."""
-    layers_given: bool = False
-    """Whether the frozen tower's layers come with the samples; a version is the same with and without."""
-
-    @property
-    def towers(self) -> Mapping[Role, Schema]:
-        """Features that each tower looks up."""
-        if self.kind == "residual" and self.source:
-            return {"source": self.source[0]}
-        towers: dict[Role, Schema] = {self.reads: self.schema.without(self.shared.given_to(self.reads))}
-        if self.source and not self.layers_given:
-            towers["source"] = self.source[0].without(self.shared.given_to("source"))
-        return towers
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, for a version's manifest."""
-        return {
-            "kind": self.kind,
-            "reads": self.reads,
-            "schema": self.schema.to_dict(),
-            "config": asdict(self.config),
-            "source": [self.source[0].to_dict(), asdict(self.source[1])] if self.source else None,
-            "transfer": asdict(self.transfer),
-            "shared": asdict(self.shared),
-            "domains": list(self.domains),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read plain data.
-
-        Raises:
-            CtnetError: The schema in it is not valid, or another release wrote it.
-        """
-        missing = [key for key in ("kind", "transfer", "shared", "domains") if key not in values]
-        if missing:
-            raise CtnetError(
-                f"a version's model has no {missing[0]!r}: another release wrote it: train it again"
-            )
-        source = values["source"]
-        return cls(
-            values["kind"],
-            values["reads"],
-            from_dict(values["schema"]),
-            ModelConfig(**values["config"]),
-            (from_dict(source[0]), ModelConfig(**source[1])) if source else None,
-            TransferConfig(**values["transfer"]),
-            TypeAdapter(SharedAttention).validate_python(values["shared"]),
-            tuple(values["domains"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +38,7 @@ class RunPlan:
     """What the run is."""
     folder: str
     """Where its versions and records go."""
-    model: ModelPlan
+    model: ModelSpec
     training: TrainingConfig
     steps: tuple[StepPlan, ...]
     start: Version | None = None
@@ -128,7 +49,7 @@ class RunPlan:
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings."""
     frozen_layers: str = ""
-    """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`), where the model gets them."""
+    """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
 
     @property
     def trains(self) -> bool:

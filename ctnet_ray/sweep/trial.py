@@ -186,7 +186,7 @@ def _compute_layers(plans: Sequence[RunPlan]) -> None:
     for plan in plans:
         missing = [own for own in frozen_layers_of(plan) if storage.read_folder(own.folder) is None]
         if missing and plan.model.source:
-            tower = FrozenTower(*plan.model.source, OnDevice().device)
+            tower = FrozenTower(plan.model.source, OnDevice().device)
             for own in missing:
                 tower.write(own)
 

@@ -15,10 +15,10 @@ from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.batching import batches
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.batches.frozen_layers import layers_folder
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepLeft, StepPlan, beside_epochs
+from ctnet_ray.runs.plan import RunPlan, StepLeft, StepPlan, beside_epochs
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.reading import Reading, plan_reading
 from ctnet_ray.samples.store import Manifest
-from ctnet_ray.training.build import given_layers
 from ctnet_ray.training.context import Context
 
 EVALUATION_BATCH_SIZE = 8192  #: rows of a scoring step on each worker
@@ -38,11 +38,11 @@ class BatchLoader:
         context: Where to read, and whom to tell.
     """
 
-    def __init__(self, run: str, model: ModelPlan, activities: Iterable[Activity], context: Context) -> None:
+    def __init__(self, run: str, model: ModelSpec, activities: Iterable[Activity], context: Context) -> None:
         self._run, self._context, self._activities = run, context, deque(activities)
         readings = _by_domain(chain.from_iterable(readings for _, readings in self._activities))
-        layers = given_layers(model)
-        self._encoders = {domain: Encoder(model.towers, domain, layers) for domain in readings}
+        inputs, layers = model.inputs, model.given_layers
+        self._encoders = {domain: Encoder(inputs, domain, layers) for domain in readings}
         self._tables = {
             domain: context.tables(tuple(of_domain), self._encoders[domain].folding)
             for domain, of_domain in readings.items()
@@ -146,6 +146,6 @@ def _training_readings(plan: RunPlan, step: StepPlan, context: Context) -> Itera
 
 def _layers(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
     """Return the folder of the frozen tower's layers for a day that a step reads; empty: none are given."""
-    if not (plan.model.layers_given and step.source):
+    if not (plan.frozen_layers and step.source):
         return ""
     return layers_folder(plan.frozen_layers, step.source.uri, day)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.errors import DivergedError
+from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import RunPlan, StepPlan, beside_epochs, sample_ref, steps_left
 from ctnet_ray.runs.records import EvaluationRecord, StepRecord, Version, read_steps
 from ctnet_ray.training import checkpoints
@@ -23,11 +24,7 @@ from ctnet_ray.training.batch_loader import BatchLoader, run_readings, scoring_a
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
-from ctnet_ray.training.state import MODEL, OPTIMIZER, TrainingState
-
-#: Parameters that a model has beyond those of the base model that it starts from.
-_ADDED_TO_BASE = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) for part in ("adapters.", "residual."))
-_EMBEDDINGS = "tower.embedder.embeddings."
+from ctnet_ray.training.state import TrainingState
 
 
 @dataclass
@@ -99,9 +96,9 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     """Bring the state to a step's version, or to the start of the run, unless it is there already."""
     if record is None:
         if plan.start and progress.version is None:
-            targets = state.tensors()
-            kept = {name: targets[name] for name in targets if plan.start_optimizer or name.startswith(MODEL)}
-            progress.loaded = checkpoints.load(plan.start.uri, kept, may_be_new=_ADDED_TO_BASE)
+            targets = state.tensors_of(state.network, optimizer=plan.start_optimizer)
+            new = state.tensors_of(*state.network.beyond_base())
+            progress.loaded = checkpoints.load(plan.start.uri, targets, may_be_new=tuple(new))
             progress.version = plan.start
         return
     version = plan.version(record.day)
@@ -117,22 +114,20 @@ def _refresh(state: TrainingState, source: Version | None, progress: _Progress) 
     if source is None or source == progress.source:
         return
     progress.source = source
-    if state.source_prefix is None:
-        return
-    prefix = f"{MODEL}{state.source_prefix}"
-    checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
+    tensors = state.source_tensors()
+    if tensors:
+        checkpoints.load(source.uri, tensors)
 
 
 def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
     """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
-    part = "tower." if plan.reuse == "all" else _EMBEDDINGS
+    part = state.network if plan.reuse == "all" else state.network.reused_tables()
     if not plan.start_optimizer:
         state.reset_optimizer()
-    prefixes = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) if kind == MODEL or plan.start_optimizer)
-    targets = {name: value for name, value in state.tensors().items() if name.startswith(prefixes)}
+    targets = state.tensors_of(part, optimizer=plan.start_optimizer)
     # Tables of features that the source has not stay the target's own.
-    may_be_new = prefixes if plan.reuse == "embeddings" else ()
+    may_be_new = tuple(targets) if plan.reuse == "embeddings" else ()
     progress.loaded = checkpoints.load(step.source.uri, targets, may_be_new=may_be_new)
     progress.source = step.source
     if plan.reuse == "all":
@@ -195,7 +190,7 @@ def _save(
     )
     version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}
-    checkpoints.save(version.uri, tensors, {"step": record.to_dict(), "model": plan.model.to_dict()})
+    checkpoints.save(version.uri, tensors, {"step": record.to_dict(), "model": specs.to_dict(plan.model)})
     progress.version, progress.loaded = version, {}
     return record
 

@@ -18,9 +18,9 @@ from safetensors import safe_open
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.specs import CTNetSpec, TowerSpec
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("process_group")
 ROWS = 32
 
 
-def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> ModelPlan:
+def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> CTNetSpec:
     schema = from_dict(
         {
             "embedding_dim": 4,
@@ -48,10 +48,10 @@ def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> ModelPlan:
     )
     config = ModelConfig(hidden=hidden, attention_hidden=3, embedding_init=0.3)
     adapters = AdapterConfig(init="random", placement=("hidden",))
-    return ModelPlan("ctnet", "target", schema, config, (schema, config), TransferConfig(adapters=adapters))
+    return CTNetSpec(TowerSpec(schema, config, "target"), TowerSpec(schema, config, "source"), adapters)
 
 
-def state(seed: int, model: ModelPlan | None = None) -> TrainingState:
+def state(seed: int, model: CTNetSpec | None = None) -> TrainingState:
     return TrainingState(model or plan(), TrainingConfig(seed=seed), torch.device("cpu"))
 
 
@@ -67,7 +67,7 @@ def batch(start: int = 0, stop: int = ROWS) -> Batch:
             "group": pa.array(numbers),
         }
     )
-    encoder = Encoder(plan().towers, "feed")
+    encoder = Encoder(plan().inputs, "feed")
     return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
 
 
@@ -179,7 +179,7 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [plan(rows=41), plan(hidden=(7, 4))])
-def test_another_shape_is_named(tmp_path: Path, other: ModelPlan) -> None:
+def test_another_shape_is_named(tmp_path: Path, other: CTNetSpec) -> None:
     uri = str(tmp_path / "version")
     checkpoints.save(uri, state(0).tensors(), {})
     target = state(0, other)

@@ -27,7 +27,7 @@ PLACEMENTS = {
 
 def write_layers(plan: RunPlan) -> None:
     assert plan.model.source
-    tower = FrozenTower(*plan.model.source, torch.device("cpu"))
+    tower = FrozenTower(plan.model.source, torch.device("cpu"))
     for wanted in frozen_layers_of(plan):
         tower.write(wanted)
 

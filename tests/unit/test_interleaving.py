@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ctnet_ray.config import MethodName, ResidualConfig, TransferConfig
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.config import JointConfig, MethodName, ResidualConfig
 from ctnet_ray.runs.records import read_steps
+from ctnet_ray.runs.specs import JointSpec, ModelSpec, ResidualSpec
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.training.batch_loader import spread
 from ctnet_ray.training.state import TrainingState
@@ -144,9 +144,9 @@ def test_the_weight_of_other_domains_decides_what_they_teach(job_world: World, t
 def test_a_source_of_several_domains_learns_which_is_which(job_world: World, tmp_path: Path) -> None:
     settings = {"first": 1, "last": 2, "data__beside": ("search",), "tracking__label": "several"}
     planned = walk(job_world.plan(job_world.config("feed", **settings), "source", tmp_path / "run"))
-    assert "domain" in planned.model.towers["source"].table("domain").name
+    assert "domain" in planned.model.inputs["source"].table("domain").name
     alone = job_world.plan(job_world.config("feed", 1, 2, tracking__label="alone"), "source")
-    assert "domain" not in {feature.name for feature in alone.model.schema.features}
+    assert "domain" not in {feature.name for feature in alone.model.inputs["source"].features}
     table = version(planned, 2)["model.tower.embedder.embeddings.width_4.embeddings.domain.weight"]
     untrained = state_of(planned.model, planned.training)[
         "model.tower.embedder.embeddings.width_4.embeddings.domain.weight"
@@ -156,7 +156,7 @@ def test_a_source_of_several_domains_learns_which_is_which(job_world: World, tmp
     assert [step.rows_seen for step in read_steps(planned.folder)] == [510, 1020]
 
 
-def state_of(model: ModelPlan, training: Any) -> dict[str, torch.Tensor]:
+def state_of(model: ModelSpec, training: Any) -> dict[str, torch.Tensor]:
     made = TrainingState(model, training, torch.device("cpu"))
     return {name: local(tensor) for name, tensor in made.parameters().items()}
 
@@ -173,17 +173,9 @@ def test_every_joint_method_walks_the_loop(job_world: World, tmp_path: Path, met
     check_killed(killed, planned, [("trained", 1), ("saved", 1)])
 
 
-_RESIDUAL = ModelPlan(
-    "residual",
-    "source",
-    SOURCE.schema,
-    SOURCE.config,
-    (SOURCE.schema, SOURCE.config),
-    TransferConfig("residual", residual=ResidualConfig()),
-)
-_JOINT = ModelPlan(
-    "mlp_pp", "target", SCHEMA.joint(("feed", "channel")), SOURCE.config, domains=("feed", "channel")
-)
+_RESIDUAL = ResidualSpec(SOURCE, ResidualConfig())
+_DOMAINS = ("feed", "channel")
+_JOINT = JointSpec("mlp_pp", SCHEMA.joint(_DOMAINS), SOURCE.config, JointConfig(), _DOMAINS)
 PLANS = {"joint": (_JOINT, ("feed", "channel", "channel", "feed")), "residual": (_RESIDUAL, ("feed",) * 3)}
 
 

@@ -19,11 +19,11 @@ import torch
 
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import table
 from ctnet_ray.methods.method import source_versions
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
@@ -32,6 +32,7 @@ from ctnet_ray.runs.records import (
     read_steps,
     version_folder,
 )
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.samples.reading import plan_reading, read_unit
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import from_dict
@@ -87,7 +88,7 @@ def write(store: SampleStore, domain: str, day: date, table: pa.Table) -> Manife
 def plan(
     folder: Path,
     days: list[Manifest],
-    model: ModelPlan,
+    model: ModelSpec,
     sources: list[Version | None] | None = None,
     **changes: Any,
 ) -> RunPlan:
@@ -112,14 +113,9 @@ class World:
     base: RunPlan
 
 
-SOURCE = ModelPlan("tower", "source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
-TARGET = ModelPlan("tower", "target", SCHEMA.for_tower("target"), CONFIG)
-CTNET = replace(
-    TARGET,
-    kind="ctnet",
-    source=(SOURCE.schema, SOURCE.config),
-    transfer=TransferConfig(adapters=AdapterConfig(placement=("hidden", "logit"))),
-)
+SOURCE = TowerSpec(SCHEMA.for_tower("source"), SOURCE_CONFIG, "source")
+TARGET = TowerSpec(SCHEMA.for_tower("target"), CONFIG, "target")
+CTNET = CTNetSpec(TARGET, SOURCE, AdapterConfig(placement=("hidden", "logit")))
 
 
 def versions(planned: RunPlan) -> list[Version]:
@@ -209,10 +205,10 @@ def test_source_direct_scores_as_the_source_itself(world: World, tmp_path: Path)
     assert results(planned)[1][0].metrics == expected
 
 
-def scored(state: TrainingState, model: ModelPlan, step: StepPlan) -> dict[str, float]:
+def scored(state: TrainingState, model: ModelSpec, step: StepPlan) -> dict[str, float]:
     """Score a step's evaluation day in one batch, without the loop."""
     assert step.evaluate
-    encoder = Encoder(model.towers, step.evaluate.domain)
+    encoder = Encoder(model.inputs, step.evaluate.domain)
     reading = plan_reading(step.evaluate, rank=0, world_size=1, batch_size=1)
     blocks = [encoder.encode(read_unit(unit, encoder.folding.columns)) for unit in reading.units]
     batch = encoder.batch([(block, 0, block.rows) for block in blocks], 8192, 1.0)
@@ -468,8 +464,8 @@ def test_two_workers_count_every_row_once_and_keep_step(
     outcomes = [json.loads((world.root / f"{rank}.json").read_text()) for rank in range(2)]
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["steps"] == 3 * 3 + 1 + 1  # 75 rows of a worker, 32 a step
-    # Of two towers' lookups: none in a day's first step, nor in the second step of all.
-    assert outcomes[0]["ahead"] == 2 * (1 + 2 + 2)
+    # Of two towers' lookups: none in a day's first step.
+    assert outcomes[0]["ahead"] == 2 * (2 + 2 + 2)
     folder = world.root / "two"
     two = plan(folder, world.channel[2:], CTNET)
     steps, evaluations = results(two)

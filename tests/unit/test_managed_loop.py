@@ -123,7 +123,7 @@ def test_the_frozen_tower_has_the_sources_ids(world: World, tmp_path: Path) -> N
             str(tmp_path / "states"),
         )
         assert given.model.source
-        tower = FrozenTower(*given.model.source, torch.device("cpu"))
+        tower = FrozenTower(given.model.source, torch.device("cpu"))
         for own in frozen_layers_of(given):
             tower.write(own)
         walk(given)

@@ -15,10 +15,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 from benchmarks import slices
 from benchmarks.slice_measures import domain_distance, group_profile, measure
 from benchmarks.slice_rows import FAMILIES, LOGIT, History, Runs, scored_rows
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, Version, version_folder
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import loop
@@ -35,17 +36,12 @@ SCHEMA = from_dict(
 )
 CONFIG = ModelConfig(hidden=(6,), embedding_init=0.1)
 TRAINING = TrainingConfig(batch_size=64, dense_learning_rate=0.01)
-TOWER = ModelPlan("tower", "target", SCHEMA, CONFIG)
+TOWER = TowerSpec(SCHEMA, CONFIG, "target")
 PLANS = {
     "base": TOWER,
-    "ctnet": replace(
-        TOWER,
-        kind="ctnet",
-        source=(SCHEMA, CONFIG),
-        transfer=TransferConfig(adapters=AdapterConfig(placement=("hidden",))),
-    ),
-    "finetune_all": replace(TOWER, reads="source"),
-    "source_direct": replace(TOWER, reads="source"),
+    "ctnet": CTNetSpec(TOWER, replace(TOWER, role="source"), AdapterConfig(placement=("hidden",))),
+    "finetune_all": replace(TOWER, role="source"),
+    "source_direct": replace(TOWER, role="source"),
 }
 
 
@@ -65,7 +61,7 @@ class World:
     runs: Runs
 
 
-def run_method(world: World, label: str, domain: str, plan: ModelPlan) -> None:
+def run_method(world: World, label: str, domain: str, plan: ModelSpec) -> None:
     """Make a run of two steps, the second of which is scored on the third day."""
     store = world.runs.samples(0)
     model = f"try.{domain}.{label}"

@@ -69,7 +69,7 @@ def test_a_trial_says_each_scored_days_metrics_and_their_mean(job_world: World) 
     assert [result["day"] for result in found] == ["2022-05-04", "2022-05-05"]
     assert [result["done"] for result in found] == [False, True]
     (plan,) = trial.plans_of(own, 0, LAST)
-    assert plan.model.transfer.adapters.placement == ("last",)
+    assert plan.model.adapters.placement == ("last",)
     scored = [EvaluationRecord.read(plan.folder, day) for day in DAYS[2:4]]
     assert [result["metrics"] for result in found] == [record.metrics for record in scored if record]
     first, second = (result["metrics"]["auc"] for result in found)
