@@ -34,7 +34,6 @@ from rich.table import Table
 
 from ctnet_ray import storage
 from ctnet_ray.config import (
-    METHODS,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -42,6 +41,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders

@@ -8,6 +8,7 @@ The same command goes on with a sweep that was killed.
 import shlex
 import sys
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
@@ -46,7 +47,9 @@ def main(
         output: Local folder for trials and answer.
     """
     what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
-    run_sweep(what, output, command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]]))
+    run_sweep(
+        what, storage.absolute(output), command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]])
+    )
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
         run_config=RunConfig(
             # Ray Train takes two groups of one name for the same work.
             name=f"{work}-{group}-{fits}",
-            storage_path=storage.join(storage.absolute(groups.models), "_ray"),
+            storage_path=storage.join(groups.models, "_ray"),
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )

@@ -5,26 +5,29 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol, TypeVar
 
-from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelKind, Reuse
 from ctnet_ray.schema import Role
+
+Source = Literal["none", "once", "continual"]
+Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to serve the target."""
 
-    name: MethodName
+    name: str
     summary: str
     """One line for people."""
-    model: ModelKind = "tower"
-    """What is built."""
+    paper: str | None = None
+    """Where it is described; None: here."""
+    model: str = "tower"
+    """What is built: a kind of `ctnet_ray.runs.plan.ModelKind`."""
     reads: Role = "target"
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Literal["none", "once", "continual"] = "none"
+    source: Source = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
     """What a source version becomes: a frozen tower, or the start of each step's training."""
@@ -39,8 +42,20 @@ class Method:
 
     @property
     def windowed(self) -> bool:
-        """Whether a step goes back over earlier days (transfer.window)."""
+        """Whether a step goes back over earlier days (transfer.window): fine-tuning."""
         return self.reuse != "frozen"
+
+    @property
+    def continual(self) -> bool:
+        """Whether a step trains on its own day alone, on the newest source version, frozen."""
+        return self.source == "continual" and self.trains and not self.windowed
+
+    @property
+    def family(self) -> Literal["fine-tuning", "joint training"] | None:
+        """What it is one way of many to do; None: it stands alone."""
+        if self.windowed:
+            return "fine-tuning"
+        return "joint training" if self.joint else None
 
 
 class Dated(Protocol):

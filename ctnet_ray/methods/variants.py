@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import FINETUNING, METHODS
 
 Settings = Mapping[str, Any]  #: values by dotted name (transfer.window), and the keys below
 START = "start"  #: hot: from the base model of the day before; scratch: from nothing, on the first day
 SOURCE = "source"  #: one: the source domain's series; several: that of several domains
 
-_WINDOW = re.compile(r"(finetune_all|finetune_embeddings)_([1-9][0-9]*|all_days)")
+_WINDOW = re.compile(rf"({'|'.join(FINETUNING)})_([1-9][0-9]*|all_days)")
 
 
 def _window(name: str) -> Settings | None:
@@ -27,9 +27,7 @@ def _window(name: str) -> Settings | None:
     return {"transfer.method": method, "transfer.window": 0 if days == "all_days" else int(days)}
 
 
-_WINDOWS = tuple(
-    f"{method}_{days}" for method in ("finetune_all", "finetune_embeddings") for days in (1, 3, 7, "all_days")
-)
+_WINDOWS = tuple(f"{name}_{days}" for name in FINETUNING for days in (1, 3, 7, "all_days"))
 _ABLATIONS: dict[str, Settings] = {
     f"ctnet_{name}": {"transfer.method": "ctnet", **settings}
     for name, settings in {
@@ -70,7 +68,7 @@ _CONTROLS: dict[str, Settings] = {
 _ALL = ("methods", "windows", "ablations")
 _VARIANTS = {**_ABLATIONS, **_RESIDUAL, **_SEVERAL, **_CONTROLS}
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "methods": tuple(name for name in METHODS if not name.startswith("finetune_")),
+    "methods": tuple(name for name in METHODS if name not in FINETUNING),
     "windows": _WINDOWS,
     "ablations": (*_ABLATIONS, *_RESIDUAL),
     "several_sources": tuple(_SEVERAL),

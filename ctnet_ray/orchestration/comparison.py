@@ -21,8 +21,8 @@ from ctnet_ray.config import (
     override,
 )
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
 from ctnet_ray.orchestration.planning import model_name, plan_job
 from ctnet_ray.runs.plan import RunPlan
@@ -80,7 +80,7 @@ def entries(comparison: Comparison) -> Iterator[Entry]:
 
 
 def _check_settings(what: ComparisonConfig, variants: dict[str, Settings]) -> None:
-    known = {*registry.names(), *variants}
+    known = {*METHODS, *variants}
     unknown = next((name for name in what.settings if name not in known), None)
     if unknown:
         raise CtnetError(f"comparison.settings: {unknown!r} is no method and no variant of this comparison")
@@ -98,7 +98,7 @@ def _check_settings(what: ComparisonConfig, variants: dict[str, Settings]) -> No
 
 def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: Settings) -> Entry:
     what = comparison.what
-    method = registry.method(variant["transfer.method"])
+    method = METHODS[variant["transfer.method"]]
     settings: dict[str, Any] = {
         **what.settings.get(method.name, {}),
         **variant,

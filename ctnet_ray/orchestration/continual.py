@@ -9,7 +9,7 @@ from rich.table import Table
 from ctnet_ray import report, storage
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.cluster.launch import run_plans, score
-from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig, from_plain
+from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
@@ -78,7 +78,7 @@ def evaluate_version(
     run = RunRecord.read(version.uri.rsplit("/", 1)[0])
     if run is None:
         raise CtnetError(f"{version.uri} has lost its run.json: restore it")
-    samples = SampleStore(storage.absolute(store or run.config["data"]["store"]))
+    samples = SampleStore(store or run.config["data"]["store"])
     scored = samples.manifest(domain or run.domain, day)
     if model.domains and scored.domain not in model.domains:
         raise CtnetError(
@@ -92,9 +92,9 @@ def evaluate_version(
     source = step.source if model.source or start is None else None
     plan = RunPlan(
         record=replace(run, domain=scored.domain),
-        folder=storage.join(storage.absolute(tracking.models), "_scores", uuid.uuid4().hex),
+        folder=storage.join(tracking.models, "_scores", uuid.uuid4().hex),
         model=model,
-        training=from_plain(TrainingConfig, run.config["training"]),
+        training=TrainingConfig(**run.config["training"]),
         steps=(StepPlan((), scored, scored, source),),
         start=start,
         start_optimizer=False,

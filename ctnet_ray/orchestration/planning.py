@@ -5,18 +5,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Protocol
+from typing import Protocol, cast
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import JobConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method, source_versions
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.ctnet import shared_sequences
 from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import ModelKind, ModelPlan, RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, VersionRef
 from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.samples.store import Manifest, SampleStore
@@ -58,10 +58,10 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
             is missing or does not fit; the model's name belongs to another configuration.
     """
     schema = schemas.load(config.data.schema)
-    method = registry.method(config.transfer.method)
+    method = METHODS[config.transfer.method]
     if method.source != "none" and not config.transfer.source_series:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
-    store = SampleStore(storage.absolute(config.data.store))
+    store = SampleStore(config.data.store)
     days = _days(store, config, config.data.domain)
     series = registered.series(config.transfer.source_series) if method.source != "none" else []
     refresh_days = config.transfer.refresh_days
@@ -86,7 +86,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     _check_name(registered, record)
     return RunPlan(
         record=record,
-        folder=storage.join(storage.absolute(config.tracking.models), record.run),
+        folder=storage.join(config.tracking.models, record.run),
         model=model,
         training=config.training,
         steps=steps,
@@ -166,7 +166,7 @@ def _model_plan(
     elif method.model == "residual" or method.reads == "source":
         source = _source_tower(versions)
         frozen = source if method.model == "residual" else None
-        plan = ModelPlan(method.model, "source", *source, frozen, config.transfer)
+        plan = ModelPlan(cast(ModelKind, method.model), "source", *source, frozen, config.transfer)
     else:
         plan = _two_tower_plan(config, schema, method, versions)
     # Built once on the spot, so that options which do not fit are said now.
@@ -181,14 +181,16 @@ def _joint_plan(config: JobConfig, schema: Schema, method: Method) -> ModelPlan:
         )
     domains = (*config.data.beside, config.data.domain)
     joint = schema.joint(domains, interests=method.interests)
-    return ModelPlan(method.model, "target", joint, config.model, None, config.transfer, domains=domains)
+    return ModelPlan(
+        cast(ModelKind, method.model), "target", joint, config.model, None, config.transfer, domains=domains
+    )
 
 
 def _two_tower_plan(
     config: JobConfig, schema: Schema, method: Method, versions: Sequence[ModelVersion]
 ) -> ModelPlan:
     """Plan the target's tower, alone or beside the source's."""
-    target = ModelPlan(method.model, "target", schema.for_tower("target"), config.model)
+    target = ModelPlan(cast(ModelKind, method.model), "target", schema.for_tower("target"), config.model)
     if method.model == "tower":
         if method.reuse != "frozen":
             _check_evictions(target.schema, versions)

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ctnet_ray.methods.table import FINETUNING
 from ctnet_ray.report.blocks import metric_name
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.figures import INK, line_style, panels
-from ctnet_ray.report.windows import FINETUNING, Window
+from ctnet_ray.report.windows import Window
 
 
 def by_window(found: Sequence[Window], others: Mapping[str, Mapping[str, Line]], baseline: str) -> Figure:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows
 from ctnet_ray.report.blocks import (
     Cell,
@@ -25,7 +26,6 @@ from ctnet_ray.report.settings import differing, settings
 from ctnet_ray.report.windows import windows
 
 _TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad"}
-_ACROSS = ("ctnet", "residual", "ctnet_residual")
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,8 @@ def _windows(data: DomainData) -> Section | None:
     found = windows(data.runs, data.lines, data.costs, data.domain)
     if not any("auc" in window.lines for window in found):
         return None
-    others = {label: lines for label in _ACROSS if (lines := data.by_metric(label))}
+    continual = (name for name, method in METHODS.items() if method.continual)
+    others = {name: lines for name in continual if (lines := data.by_metric(name))}
     figure = figures_windows.by_window(found, others, data.baseline)
     plot = Plot(
         f"windows_{data.domain}", f"Gain and rows a step against fine-tuning days on {data.domain}", figure

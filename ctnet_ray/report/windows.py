@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctnet_ray.methods.table import FINETUNING
 from ctnet_ray.report.costs import Cost
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.rows import Run
-
-FINETUNING = ("finetune_all", "finetune_embeddings")  #: methods with a window
 
 
 @dataclass(frozen=True)

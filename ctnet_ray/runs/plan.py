@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
-from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig, from_plain
+from pydantic import TypeAdapter
+
+from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.specs import SharedAttention
 
 from ctnet_ray.samples.store import Manifest
@@ -18,7 +21,6 @@ from ctnet_ray.runs.records import RunRecord, SampleRef, VersionRef
 ModelKind = Literal[
     "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
 ]
-Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ class ModelPlan:
             values["kind"],
             values["reads"],
             from_dict(values["schema"]),
-            from_plain(ModelConfig, values["config"]),
-            (from_dict(source[0]), from_plain(ModelConfig, source[1])) if source else None,
-            from_plain(TransferConfig, values["transfer"]),
-            from_plain(SharedAttention, values["shared"]),
+            ModelConfig(**values["config"]),
+            (from_dict(source[0]), ModelConfig(**source[1])) if source else None,
+            TransferConfig(**values["transfer"]),
+            TypeAdapter(SharedAttention).validate_python(values["shared"]),
             tuple(values["domains"]),
         )
 

@@ -93,7 +93,7 @@ class SampleStore:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root = storage.absolute(root)
 
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""

@@ -19,7 +19,8 @@ from ctnet_ray.cluster.groups import count_groups
 from ctnet_ray.cluster.launch import connect
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry, variants
+from ctnet_ray.methods import variants
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import START
 from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
@@ -181,7 +182,7 @@ def _unset(what: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) -
     swept = dict.fromkeys((*what.config.space, *(name for own in known for name in own)))
     unset = {name: _value(default, name) for name in swept}
     if _PLACEMENT in unset and not unset[_PLACEMENT]:
-        unset[_PLACEMENT] = list(registry.method(what.config.method).placement)
+        unset[_PLACEMENT] = list(METHODS[what.config.method].placement)
     return unset
 
 
@@ -207,10 +208,8 @@ def _parallel(what: Sweep) -> int:
 
 
 def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
-    models = storage.absolute(warm_up.tracking.models)
-    own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    layers = storage.join(models, "_frozen_layers") if what.config.cache_gib else ""
-    return TrialJob(own, what.config.method, what.config.metric, what.name, layers, ended)
+    layers = storage.join(warm_up.tracking.models, "_frozen_layers") if what.config.cache_gib else ""
+    return TrialJob(warm_up, what.config.method, what.config.metric, what.name, layers, ended)
 
 
 def read(output: str) -> dict[int, Trial]:

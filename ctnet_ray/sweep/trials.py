@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter
+
 from ctnet_ray import storage
-from ctnet_ray.config import from_plain
 
 Status = Literal["running", "finished", "stopped", "failed"]
 #: Why a trial failed whose settings may be innocent: the next launch tries it again.
@@ -55,4 +56,4 @@ class Trial:
             values = storage.read_json(storage.join(folder, "trials", f"trial_{number:03}.json"))
         except FileNotFoundError:
             return None
-        return from_plain(cls, values)
+        return TypeAdapter(cls).validate_python(values)

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
-    METHODS,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -14,6 +14,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries
 from ctnet_ray.orchestration.planning import model_name
 
@@ -32,7 +33,7 @@ def made_of(**changes: Any) -> list[Entry]:
         "first_day": FIRST,
         "first_scored_day": date(2022, 5, 2),
         "last_scored_day": date(2022, 5, 8),
-        "methods": METHODS,
+        "methods": tuple(METHODS),
         **changes,
     }
     target, source = TrainingConfig(epochs=3), TrainingConfig(epochs=1, batch_size=1024)
@@ -96,8 +97,8 @@ def test_each_seed_has_a_store_a_source_series_and_a_base_model_of_its_own() -> 
     found = made_of(seeds=(0, 7), transfer_day=TRANSFER)
     assert [entry.label for entry in found[:2]] == ["source", "source"]
     seventh = {entry.label: entry.config for entry in found if entry.config.training.seed == 7}
-    assert {config.data.store for config in seventh.values()} == {"data/7"}
-    assert {config.data.schema for config in seventh.values()} == {"data/7/schema.yaml"}
+    assert {config.data.store for config in seventh.values()} == {storage.absolute("data/7")}
+    assert {config.data.schema for config in seventh.values()} == {storage.absolute("data/7/schema.yaml")}
     assert seventh["ctnet"].transfer.source_series == "x.feed.source.s7"
     assert seventh["ctnet"].transfer.hot_start == "x.channel.base.s7"
 

@@ -4,6 +4,8 @@ import json
 import math
 from dataclasses import fields, is_dataclass, replace
 from datetime import date
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,10 +119,10 @@ def test_must_be_at_least_0(key: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": ModelConfig(hidden=())}, "model.hidden needs at least one layer"),
-        ({"model": ModelConfig(hidden=(8, 0))}, "model.hidden[1] must be above 0, not 0"),
+        ({"model": {"hidden": ()}}, "model.hidden needs at least one layer"),
+        ({"model": {"hidden": (8, 0)}}, "model.hidden[1] must be above 0, not 0"),
         (
-            {"data": replace(DATA, last_day=date(2022, 4, 30))},
+            {"data": {**vars(DATA), "last_day": date(2022, 4, 30)}},
             "data.last_day 2022-04-30 is before data.first_day 2022-05-01",
         ),
     ],
@@ -195,3 +197,67 @@ def test_comparison_that_cannot_be(changes: dict[str, Any], message: str) -> Non
 def test_tables_need_a_way_to_be_spread() -> None:
     with pytest.raises(CtnetError, match=r"compute\.sharding is empty: name one or more of table_wise"):
         ComputeConfig(sharding=())
+
+
+@pytest.mark.parametrize(
+    ("section", "places"),
+    [
+        (
+            partial(DataConfig, domain="feed", first_day="2022-05-01", last_day="2022-05-03"),
+            ("store", "schema"),
+        ),
+        (partial(replace, COMPARISON), ("store", "schema")),
+        (TrackingConfig, ("models",)),
+    ],
+    ids=["data", "comparison", "tracking"],
+)
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("samples", "{here}/samples"),
+        ("./samples", "{here}/samples"),
+        ("{here}/samples", "{here}/samples"),
+        ("worlds/x-{{seed}}/samples", "{here}/worlds/x-{{seed}}/samples"),
+        ("s3://bucket/samples", "s3://bucket/samples"),
+    ],
+)
+def test_a_path_means_the_same_in_every_folder_and_a_uri_is_left_alone(
+    section: Any,
+    places: tuple[str, ...],
+    typed: str,
+    read: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in places:
+        made = section(**{place: typed.format(here=tmp_path)}, **{o: "/x" for o in places if o != place})
+        assert getattr(made, place) == read.format(here=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("sqlite+pysqlite:///runs/mlflow.db", "sqlite+pysqlite:///{here}/runs/mlflow.db"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("http://server:5000", "http://server:5000"),
+        ("postgresql://user@server/mlflow", "postgresql://user@server/mlflow"),
+        ("databricks", "databricks"),
+    ],
+)
+def test_the_file_of_an_sqlite_uri_means_the_same_in_every_folder(
+    typed: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert TrackingConfig(mlflow_uri=typed).mlflow_uri == read.format(here=tmp_path)
+
+
+def test_places_that_are_left_alone_are_those_of_the_folder_that_the_command_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracking = TrackingConfig()
+    assert tracking.models == f"{tmp_path}/runs/models"
+    assert tracking.mlflow_uri == f"sqlite:///{tmp_path}/mlflow.db"

@@ -21,7 +21,7 @@ from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
+from ctnet_ray.methods import table
 from ctnet_ray.methods.method import source_versions
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
 from ctnet_ray.runs.records import (
@@ -140,7 +140,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Worl
 
 def method_plan(world: World, folder: Path, method: MethodName, **changes: Any) -> RunPlan:
     """Plan a method from the third day on, hot-started from the base version of the second."""
-    chosen, days = registry.method(method), world.channel[2:]
+    chosen, days = table.METHODS[method], world.channel[2:]
     sources = source_versions(chosen, [day.day for day in days], world.series)
     model = SOURCE if chosen.reads == "source" else {"tower": TARGET, "ctnet": CTNET}[chosen.model]
     start = versions(world.base)[1] if chosen.trains else None

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.schema import from_dict
 from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
@@ -69,7 +68,7 @@ def test_options_that_do_not_fit_are_said_in_one_line(
     assert "\n" not in str(info.value)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if registry.method(name).source != "none"])
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].source != "none"])
 def test_a_method_that_takes_source_versions_needs_their_series(job_world: World, name: str) -> None:
     with pytest.raises(CtnetError, match=rf"^transfer\.source_series is needed by method {name}"):
         job_world.plan(job_world.method(name, transfer__source_series=""))

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import chosen
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
