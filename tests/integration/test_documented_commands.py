@@ -36,7 +36,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/cluster.md", "export RAY_AUTH_MODE=token"): "parse",  # a cluster, as all on this page
     ("docs/cluster.md", ". .venv/bin/activate"): "parse",
     ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
-    ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "parse",  # README's, which runs
+    ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
     ("docs/design.md", "jobs/"): "none",  # folders
     ("docs/install.md", "make setup"): "parse",  # the network
@@ -123,6 +123,15 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
 
 
+def test_logs_of_one_s_own_become_samples(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_logs(fresh / "logs")
+    _run(monkeypatch, "docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y")
+    store = SampleStore(str(fresh / "samples"))
+    assert [day.day for day in store.days("feed")] == [25, 26, 27, 28, 29]
+    assert (fresh / "samples/schema.yaml").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_logs_of_one_s_own_are_prepared_compared_and_trained_on(
     fresh: Path, monkeypatch: pytest.MonkeyPatch
