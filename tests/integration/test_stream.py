@@ -52,4 +52,4 @@ def test_half_a_cpu_is_enough_to_read_with(world: World, cluster: None) -> None:
     reading = plan_reading(day, rank=0, world_size=1, batch_size=64)
     tables = stream_module.stream([reading], ["item"])
     assert sum(table.num_rows for table in tables) == reading.rows
-    ray.kill(trainer)
+    ray.kill(trainer)  # type: ignore[arg-type]
