@@ -182,7 +182,7 @@ def choose(root: str, world: World, unscored_days: int) -> tuple[list[Arm], pd.D
 
     def best(arms: list[Arm]) -> Arm:
         for arm in arms:
-            tried[arm] = _run(root, world, arm, world.alive // 2, unscored_days)["auc"].mean()
+            tried[arm] = float(np.mean(_run(root, world, arm, world.alive // 2, unscored_days)["auc"]))
         return max(arms, key=tried.__getitem__)
 
     folded = best([Arm(None, EVICTION_INTERVAL, rate) for rate in _RATES])
@@ -301,7 +301,8 @@ def _looked_up(manifest: Manifest) -> np.ndarray:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return means over scored days and seeds, and AUC differences to the folded table of the same size."""
     lines = []
-    for (size, ids), own in frame.groupby(["size", "ids"], dropna=False, sort=False):
+    for key, own in frame.groupby(["size", "ids"], dropna=False, sort=False):
+        size, ids = key  # type: ignore[misc]
         line = {
             "size": size,
             "ids": ids,
@@ -311,7 +312,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             "evictions": own["evictions"].mean(),
             "auc": own["auc"].mean(),
         }
-        base = frame[(frame["size"] == size) & (frame["ids"] == FOLDED)]
+        base = frame.loc[(frame["size"] == size) & (frame["ids"] == FOLDED)]
         for metric in ("auc", "logloss") if ids not in (FOLDED, LARGE) else ():
             found = estimate(_differences(own, base, metric))
             line |= {f"{metric} gain": found.mean, f"{metric} error": found.error, f"{metric} p": found.p}
@@ -322,9 +323,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def _differences(own: pd.DataFrame, base: pd.DataFrame, metric: str) -> dict[int, dict[date, float]]:
     both = own.merge(base, on=["seed", "day"], suffixes=("", "_base"))
     both["gain"] = both[metric] - both[f"{metric}_base"]
-    return {
-        int(seed): dict(zip(rows["day"], rows["gain"], strict=True)) for seed, rows in both.groupby("seed")
-    }
+    gains: dict[int, dict[date, float]] = {}
+    for seed, day, gain in zip(both["seed"], both["day"], both["gain"], strict=True):
+        gains.setdefault(int(seed), {})[day] = gain
+    return gains
 
 
 def step_cost(root: str, rows: int, repeats: int = 2) -> pd.DataFrame:

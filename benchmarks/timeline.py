@@ -60,10 +60,10 @@ class TimedContext(RayContext):
             storage.write_json(storage.join(plan.folder, _FILE), {"spans": self._spans})
 
 
-def train(config: dict[str, Launch]) -> None:
+def train(launch: Launch) -> None:
     """Be `worker.train`, with a context that notes the time."""
     with mock.patch.object(worker, "RayContext", TimedContext):
-        worker.train(config)
+        worker.train(launch)
 
 
 def read(folder: str) -> list[Span]:

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.board import Board, Snapshot, Work
-from ctnet_ray.cluster.capacity import READING_CPUS, live_nodes, workers_held
+from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, walk
 from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
@@ -22,6 +22,7 @@ from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan, StepLeft, rows_to_read, steps_left
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps
+from ctnet_ray.samples.stream import READING_CPUS
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 

@@ -62,15 +62,16 @@ def compute(
     console.log(f"computing the source tower's layers of {len(missing)} days ({rows:,} rows) for all trials")
     held = ray.cluster_resources().get("CPU", 1)
     actors = max(1, min(len(missing), int(held / resources.cpus_per_worker)))
-    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.range(len(missing), override_num_blocks=len(missing)).map(
+    written = ray.data.range(len(missing), override_num_blocks=len(missing)).map(
         _Writer,  # type: ignore[arg-type]
         fn_constructor_args=(model, missing, resources.gpu),
         num_cpus=resources.cpus_per_worker,
         num_gpus=1 if resources.gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=actors),
-    ).materialize()
+    )
+    written.context.enable_progress_bars = False  # of this dataset, not of the process
+    written.materialize()
 
 
 def make_room(root: str, wanted: Sequence[DayLayers], limit: int) -> int:

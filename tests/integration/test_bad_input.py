@@ -103,7 +103,7 @@ def half_a_manifest(world: World) -> None:
 def rewrite(world: World, change: Callable[[Any], Any]) -> None:
     store = SampleStore(world.store)
     (file,) = Path(store.uri("channel", BAD_DAY)).glob("*.parquet")
-    table = pq.read_table(file, partitioning=None)
+    table = pq.read_table(file, partitioning=None)  # type: ignore[arg-type]
     with store.write_day("channel", BAD_DAY) as writer:
         writer.write(change(table))
 

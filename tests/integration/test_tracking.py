@@ -142,7 +142,7 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
         "tab4/2022-05-03": "evaluation",
     }
     digest = _samples("tab4", date(2022, 5, 2)).digest
-    assert json.loads(inputs["tab4/2022-05-02"].dataset.profile)["digest"] == digest
+    assert json.loads(inputs["tab4/2022-05-02"].dataset.profile or "")["digest"] == digest
 
     versions = tracker.series("m.tgt")
     assert [(version.number, version.day) for version in versions] == [
@@ -445,7 +445,7 @@ def _picture(uri: str, run: str = "r") -> dict:
             {
                 "version": int(entry.version),
                 "tags": {key: value for key, value in entry.tags.items() if not key.startswith("mlflow.")},
-                "run": names.get(entry.run_id),
+                "run": names.get(entry.run_id or ""),
             }
             for entry in versions
         ],

@@ -229,7 +229,14 @@ def test_other_curves_measure_what_their_figures_draw(
 
     monkeypatch.setattr(measure, "run_job", walked)
     monkeypatch.setattr(measure, "MILLION", 100)
-    small = {"batch_size": 20, "features": 2, "table_rows": 30, "dim": 4, "days": 2, "day_rows": 60}
+    small: dict[str, Any] = {
+        "batch_size": 20,
+        "features": 2,
+        "table_rows": 30,
+        "dim": 4,
+        "days": 2,
+        "day_rows": 60,
+    }
     sizes = Sizes(
         row_millions=(2,),
         score=True,

@@ -70,7 +70,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor,
 def rows_of(job_world: World, domain: str, day: int) -> Counter:
     """Count a day's rows of two features, without the stream."""
     uri = SampleStore(str(job_world.root / "samples")).manifest(domain, DAYS[day]).uri
-    table = pq.read_table(uri, columns=["item", "tag"], partitioning=None)
+    table = pq.read_table(uri, columns=["item", "tag"], partitioning=None)  # type: ignore[arg-type]
     pairs = zip(table["item"].to_pylist(), table["tag"].to_pylist(), strict=True)
     # 60 and 9 rows: id n is in row (n mod rows - 1) + 1.
     return Counter((item % 59 + 1, tag % 8 + 1) for item, tag in pairs)

@@ -42,7 +42,8 @@ def ids(eviction: Eviction, rows: int = 5) -> ManagedIds:
 
 def update(made: ManagedIds, seen: Seen, batches: int = 1) -> list[int]:
     """Return the rows that were given to an id."""
-    return made.update(*torch.tensor(seen, dtype=torch.int64).reshape(-1, 3).unbind(1), batches).tolist()
+    ids_N, counts_N, batch_N = torch.tensor(seen, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    return made.update(ids_N, counts_N, batch_N, batches).tolist()
 
 
 def rows_of(made: ManagedIds, *wanted: int) -> list[int]:

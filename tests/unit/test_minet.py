@@ -76,7 +76,7 @@ def test_item_level_attention_by_hand() -> None:
 def test_no_click_is_no_interest() -> None:
     attention = ItemAttention(clicks=4, query=4, context=8, hidden=3, transfer=False)
     interest = attention(
-        torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=bool), torch.ones(2, 4), torch.ones(2, 8)
+        torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool), torch.ones(2, 4), torch.ones(2, 8)
     )
     assert not interest.any()
 

@@ -90,4 +90,4 @@ def test_plain_data_comes_back() -> None:
     assert ModelConfig(**plain["model"]) == JOB.model
     assert JobConfig(**JOB.to_dict()) == JOB
     with pytest.raises(CtnetError, match=r"^unknown setting 'model\.hiden'; 'hiden' is none of hidden, att"):
-        ModelConfig(**{"hiden": [3]})
+        ModelConfig(**{"hiden": [3]})  # type: ignore[arg-type]

@@ -308,7 +308,7 @@ def test_main_table_says_what_the_summary_says(page: _Parser, folder: Path) -> N
 def test_corrected_p_values_are_those_of_statsmodels(folder: Path) -> None:
     lines = [row for key, row in _summary(folder).items() if key[0] == "b" and key[2] == "gauc" and row["p"]]
     expected = multipletests([float(row["p"]) for row in lines], method="holm")[1]
-    assert [float(row["p_corrected"]) for row in lines] == pytest.approx(list(expected))
+    assert [float(row["p_corrected"]) for row in lines] == pytest.approx(list(expected))  # type: ignore[arg-type]
 
 
 def test_a_method_with_a_failed_seed_is_shown_with_the_others(page: _Parser, folder: Path) -> None:

@@ -174,7 +174,7 @@ def hand_made() -> pd.DataFrame:
     frame["day"] = [DAYS[0]] * 4 + [DAYS[1]] * 4
     frame = frame.assign(**dict.fromkeys(FAMILIES, "x"))
     scores = {"base": base, "good": good, "flat": [0.5] * 8, "source": base}
-    return frame.assign(**{f"{LOGIT}{name}": np.float32(values) for name, values in scores.items()})
+    return frame.assign(**{f"{LOGIT}{name}": np.array(values, np.float32) for name, values in scores.items()})
 
 
 def test_a_slice_counts_pairs_of_one_day_only() -> None:
@@ -212,7 +212,9 @@ def test_rankings_inside_groups() -> None:
 
 def test_distance_of_a_source_that_is_the_base() -> None:
     rows = hand_made()
-    found = domain_distance(rows, measure(rows, "base"), "base").set_index("measure")["value"]
+    found: dict[str, float] = (
+        domain_distance(rows, measure(rows, "base"), "base").set_index("measure")["value"].to_dict()
+    )
     assert found["correlation of logits inside groups"] == pytest.approx(1)
     assert found["auc of source"] == found["auc of base"]
     assert found["share of rows, item_seen_in x"] == 1
