@@ -1,5 +1,6 @@
 """From a specification to a network: the one place that finds every network by its name."""
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pkgutil import iter_modules
@@ -18,12 +19,9 @@ from ctnet_ray.runs.specs import ModelSpec
 for _module in iter_modules(joint.__path__, f"{joint.__name__}."):
     import_module(_module.name)
 
-NETWORKS: Mapping[str, Callable[[Any, Device], Model]] = {
-    "tower": TowerModel,
-    "ctnet": CTNet,
-    "residual": ResidualModel,
-    **JointModel.by_name,
-}
+NETWORKS: Mapping[str, Callable[[Any, Device], Model]] = ChainMap(
+    {"tower": TowerModel, "ctnet": CTNet, "residual": ResidualModel}, JointModel.by_name
+)
 
 
 def build_model(spec: ModelSpec, device: Device = "cpu") -> Model:

@@ -126,3 +126,15 @@ def test_networks_are_found_by_name() -> None:
     assert set(NETWORKS) == {"tower", "ctnet", "residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"}
     with pytest.raises(CtnetError, match=r"^no network 'star': there are ctnet, dasl, "):
         build_model(JointSpec("star", INTERESTS, CONFIG, JOINT, DOMAINS))
+
+
+def test_a_network_registers_itself_where_it_is_defined() -> None:
+    class Constant(JointModel, network="constant"):
+        def forward(self, read: Batch) -> torch.Tensor:
+            return torch.zeros(len(read.label_B))
+
+    try:
+        model = build_model(JointSpec("constant", INTERESTS, CONFIG, JOINT, DOMAINS))
+        assert isinstance(model, Constant)
+    finally:
+        del JointModel.by_name["constant"]
