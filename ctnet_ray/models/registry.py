@@ -22,7 +22,7 @@ NETWORKS: Mapping[str, Callable[[Any, Device], Model]] = {
     "tower": TowerModel,
     "ctnet": CTNet,
     "residual": ResidualModel,
-    **JointModel.networks,
+    **JointModel.by_name,
 }
 
 

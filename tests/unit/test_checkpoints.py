@@ -169,12 +169,12 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     fewer = {name: tensor for name, tensor in made.tensors().items() if "output" not in name}
     checkpoints.save(uri, fewer, {})
     with pytest.raises(
-        CtnetError, match=r"lacks model\.tower\.output\.bias \(and 7 more\): the model changed"
+        CtnetError, match=r"lacks model\.tower\.mlp\.output\.bias \(and 7 more\): the model changed"
     ):
         checkpoints.load(uri, made.tensors())
-    with pytest.raises(CtnetError, match=r"lacks optimizer\.tower\.output\."):
-        checkpoints.load(uri, made.tensors(), may_be_new=("model.tower.output.",))
-    new = ("model.tower.output.", "optimizer.tower.output.")
+    with pytest.raises(CtnetError, match=r"lacks optimizer\.tower\.mlp\.output\."):
+        checkpoints.load(uri, made.tensors(), may_be_new=("model.tower.mlp.output.",))
+    new = ("model.tower.mlp.output.", "optimizer.tower.mlp.output.")
     assert len(checkpoints.load(uri, made.tensors(), may_be_new=new)["new"]) == 8
 
 

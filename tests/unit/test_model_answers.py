@@ -30,7 +30,7 @@ SPECS: dict[str, ModelSpec] = {
     "ctnet, shared, no adapters": ctnet_plan(replace(SHARED, owner="source"), gate="none"),
     "ctnet, residual": ctnet_plan(residual=ResidualConfig()),
     "residual": ResidualSpec(SOURCE, ResidualConfig()),
-    **{name: JointSpec(name, INTERESTS, CONFIG, JOINT, DOMAINS) for name in JointModel.networks},
+    **{name: JointSpec(name, INTERESTS, CONFIG, JOINT, DOMAINS) for name in JointModel.by_name},
 }
 
 

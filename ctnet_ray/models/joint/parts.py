@@ -28,11 +28,11 @@ class JointModel(Model):
         device: As for `Embedder`.
     """
 
-    networks: ClassVar[dict[str, type["JointModel"]]] = {}  #: by name
+    by_name: ClassVar[dict[str, type["JointModel"]]] = {}
 
     def __init_subclass__(cls, network: str) -> None:
         super().__init_subclass__()
-        JointModel.networks[network] = cls
+        JointModel.by_name[network] = cls
 
     def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
         super().__init__()
