@@ -12,7 +12,6 @@ from ray.exceptions import AuthenticationError
 from ray.train import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctnet_ray import storage
 from ctnet_ray.cluster.board import Board, Snapshot, Work
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, walk
@@ -20,8 +19,8 @@ from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import RunPlan, StepLeft, rows_to_read, steps_left
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepLeft, rows_to_read, steps_left
+from ctnet_ray.runs.records import RunRecord, read_steps
 from ctnet_ray.samples.stream import READING_CPUS
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
@@ -122,37 +121,35 @@ def run_plans(
             console.log("nothing to do: all steps are done")
             return {}
         chosen = tuple(plans[index] for index in todo), tuple(works[index] for index in todo)
-        return _launch(*chosen, compute, models, keep_going, publisher.show)
+        board = _launch(*chosen, compute, models, keep_going, publisher.show)
+        return ray.get(board.failures.remote())
 
 
-def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float]:
-    """Walk a plan of one scoring step, publish nothing, and return its metrics.
+def score(plan: ScorePlan, compute: ComputeConfig, models: str) -> dict[str, float]:
+    """Score a version on a sample day and return its metrics. Nothing is recorded or published.
 
     Args:
-        plan: The plan; its folder is removed afterwards.
-        compute: Workers.
+        plan: The version and the day.
+        compute: Workers; the metrics are the same for any number of them.
         models: As for `run_plans`.
 
     Raises:
         CtnetError: Samples or version are not what they should be.
     """
-    try:
-        works = (_work(plan, steps_left(plan, ())),)
-        _launch((plan,), works, compute, models, False, lambda snapshot: None)
-        found = EvaluationRecord.read(plan.folder, plan.steps[0].day)
-    finally:
-        storage.remove(plan.folder)
-    return found.metrics if found else {}
+    work = Work(plan.name, plan.version.uri, plan.samples.rows)
+    board = _launch((plan,), (work,), compute, models, False, lambda snapshot: None)
+    return ray.get(board.metrics.remote(0))
 
 
 def _launch(
-    plans: tuple[RunPlan, ...],
+    plans: tuple[RunPlan | ScorePlan, ...],
     works: tuple[Work, ...],
     compute: ComputeConfig,
     models: str,
     keep_going: bool,
     listen: Callable[[Snapshot], None],
-) -> dict[str, str]:
+) -> Any:
+    """Do all that there is to do, and return the handle of the board, which knows what came of it."""
     connect(compute)
     nodes = live_nodes()
     if not os.environ.get("RAY_ADDRESS"):
@@ -170,7 +167,7 @@ def _launch(
             raise
     if not keep_going:
         _raise_first(board, None)
-    return ray.get(board.failures.remote())
+    return board
 
 
 def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:

@@ -15,7 +15,6 @@ from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.runs import specs
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
@@ -23,7 +22,7 @@ from ctnet_ray.runs.records import RunRecord, Version
 from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
-from ctnet_ray.training import checkpoints
+from ctnet_ray.training.versions import read_record
 
 
 class Registry(Protocol):
@@ -263,7 +262,7 @@ def _by_uri(versions: Sequence[Version]) -> list[Version]:
 
 
 def _spec_of(version: Version) -> ModelSpec:
-    return specs.from_dict(checkpoints.read_manifest(version.uri)["model"])
+    return read_record(version).spec
 
 
 def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method: Method) -> Version | None:

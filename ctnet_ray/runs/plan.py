@@ -52,6 +52,11 @@ class RunPlan:
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
 
     @property
+    def name(self) -> str:
+        """What people are told of."""
+        return self.record.run
+
+    @property
     def trains(self) -> bool:
         """Whether any step trains; a run that does not keeps no weights of its own."""
         return any(step.train for step in self.steps)
@@ -59,6 +64,19 @@ class RunPlan:
     def version(self, day: date) -> Version:
         """Return what the step of a day leaves."""
         return Version(self.record.run, day, version_folder(self.folder, day))
+
+
+@dataclass(frozen=True)
+class ScorePlan:
+    """One version to score on one sample day; nothing is written."""
+
+    version: Version
+    samples: Manifest
+
+    @property
+    def name(self) -> str:
+        """What people are told of."""
+        return f"{self.version.id} on {self.samples.domain} {self.samples.day}"
 
 
 @dataclass(frozen=True)

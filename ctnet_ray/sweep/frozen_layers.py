@@ -41,7 +41,7 @@ def size(model: ModelSpec, wanted: Iterable[DayLayers]) -> int:
     if model.source is None:
         return 0
     values = sum(model.source.layers.values())
-    return sum(2 * values * own.day.rows for own in {own.folder: own for own in wanted}.values())
+    return sum(2 * values * own.samples.rows for own in {own.folder: own for own in wanted}.values())
 
 
 def compute(
@@ -58,7 +58,7 @@ def compute(
     missing = [own for own in wanted if storage.read_folder(own.folder) is None]
     if not missing:
         return
-    rows = sum(own.day.rows for own in missing)
+    rows = sum(own.samples.rows for own in missing)
     console.log(f"computing the source tower's layers of {len(missing)} days ({rows:,} rows) for all trials")
     held = ray.cluster_resources().get("CPU", 1)
     actors = max(1, min(len(missing), int(held / resources.cpus_per_worker)))

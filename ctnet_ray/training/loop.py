@@ -7,7 +7,7 @@ A version that is on disk is never made again, so a run that was killed goes on 
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import chain, pairwise
 
@@ -17,10 +17,16 @@ import torch.distributed as dist
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.errors import DivergedError
 from ctnet_ray.runs import specs
-from ctnet_ray.runs.plan import RunPlan, StepPlan, beside_epochs, sample_ref, steps_left
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
 from ctnet_ray.runs.records import EvaluationRecord, StepRecord, Version, read_steps
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.batch_loader import BatchLoader, run_readings, scoring_activity, training_activity
+from ctnet_ray.training import checkpoints, versions
+from ctnet_ray.training.batch_loader import (
+    BatchLoader,
+    run_readings,
+    scoring_activity,
+    scoring_reading,
+    training_activity,
+)
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
@@ -86,6 +92,20 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         yield step
 
 
+def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
+    """Score a version on a sample day. Collective; nothing is written.
+
+    Returns:
+        As `score_day`.
+
+    Raises:
+        CtnetError: Samples or version are not what they should be.
+    """
+    state = versions.open_sharded(plan.version, context.device, context.sharding)
+    loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context)
+    return score_day(state, loader, plan.samples.day, plan.name)
+
+
 def _goes_on_from(plan: RunPlan, step: StepPlan, done: Mapping[date, StepRecord]) -> StepRecord | None:
     """Return the step's own record where it is done, else that of the step before it; None at the start."""
     days = [planned.day for planned in plan.steps if planned.day <= step.day]
@@ -96,39 +116,29 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     """Bring the state to a step's version, or to the start of the run, unless it is there already."""
     if record is None:
         if plan.start and progress.version is None:
-            targets = state.tensors_of(state.network, optimizer=plan.start_optimizer)
-            new = state.tensors_of(*state.network.beyond_base())
-            progress.loaded = checkpoints.load(plan.start.uri, targets, may_be_new=tuple(new))
+            progress.loaded = versions.start_from(state, plan.start, optimizer=plan.start_optimizer)
             progress.version = plan.start
         return
     version = plan.version(record.day)
     if progress.version == version:
         return
     if plan.trains:
-        checkpoints.load(version.uri, state.tensors())
+        versions.resume(state, version)
     progress.version, progress.rows_seen = version, record.rows_seen
 
 
 def _refresh(state: TrainingState, source: Version | None, progress: _Progress) -> None:
-    """Load the frozen tower, unless it holds this source version already, or its layers are given."""
+    """Load the frozen tower, unless it holds this source version already."""
     if source is None or source == progress.source:
         return
+    versions.load_source(state, source)
     progress.source = source
-    tensors = state.source_tensors()
-    if tensors:
-        checkpoints.load(source.uri, tensors)
 
 
 def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
     """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
-    part = state.network if plan.reuse == "all" else state.network.reused_tables()
-    if not plan.start_optimizer:
-        state.reset_optimizer()
-    targets = state.tensors_of(part, optimizer=plan.start_optimizer)
-    # Tables of features that the source has not stay the target's own.
-    may_be_new = tuple(targets) if plan.reuse == "embeddings" else ()
-    progress.loaded = checkpoints.load(step.source.uri, targets, may_be_new=may_be_new)
+    progress.loaded = versions.reuse(state, step.source, plan.reuse, optimizer=plan.start_optimizer)
     progress.source = step.source
     if plan.reuse == "all":
         # Nothing is left of the version before: this one's only parent is the source's.
@@ -190,7 +200,9 @@ def _save(
     )
     version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}
-    checkpoints.save(version.uri, tensors, {"step": record.to_dict(), "model": specs.to_dict(plan.model)})
+    # A version says all that opening it needs to know.
+    manifest = {"run": asdict(plan.record), "step": record.to_dict(), "model": specs.to_dict(plan.model)}
+    checkpoints.save(version.uri, tensors, manifest)
     progress.version, progress.loaded = version, {}
     return record
 

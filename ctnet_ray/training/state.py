@@ -7,7 +7,7 @@ replicated, its gradient averaged by DDP, and updated by AdamW. The frozen sourc
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,6 @@ from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
 from ctnet_ray.models.base import TOWER, Model, derived_seed
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.registry import build_model
-from ctnet_ray.models.tower import TowerModel
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.checkpoints import local_shards
@@ -62,6 +61,7 @@ class TrainingState:
         sharding: Sequence[Sharding] = SHARDING,
     ) -> None:
         cpu_backward.install()
+        self.spec = spec
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
@@ -103,16 +103,14 @@ class TrainingState:
 
     def parameters(self) -> dict[str, Any]:
         """Return the model's tensors by name, without a copy."""
-        return {f"{MODEL}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return parameters_of(self.model)
 
     def tensors(self) -> dict[str, Any]:
         """Return all that a version holds, by name, without a copy.
 
         The frozen source tower is left out: the version's record names the source version that it is.
         """
-        frozen = self._parameters_of(self.network.frozen())
-        parameters = {name: value for name, value in self.parameters().items() if name not in frozen}
-        return {**parameters, **self.optimizer_tensors()}
+        return {**own_tensors(self.network, self.parameters()), **self.optimizer_tensors()}
 
     def tensors_of(self, *parts: nn.Module, optimizer: bool = True) -> dict[str, Any]:
         """Return what a version holds of parts of the network, by name, without a copy.
@@ -125,26 +123,12 @@ class TrainingState:
         prefixes = tuple(f"{kind}{self.network.prefix(part)}" for kind in kinds for part in parts)
         return {name: value for name, value in self.tensors().items() if name.startswith(prefixes)}
 
-    def source_tensors(self) -> dict[str, Any]:
-        """Return what a source version fills, by its names there, without a copy; none: no tower takes it."""
-        slot = self.network.source_slot()
-        prefix = f"{MODEL}{self.network.prefix(slot)}" if slot else ""
-        tensors = self._parameters_of(slot)
-        return {f"{MODEL}{TOWER}.{name.removeprefix(prefix)}": tensor for name, tensor in tensors.items()}
-
-    def _parameters_of(self, part: nn.Module | None) -> dict[str, Any]:
-        if part is None:
-            return {}
-        prefix = f"{MODEL}{self.network.prefix(part)}"
-        return {name: tensor for name, tensor in self.parameters().items() if name.startswith(prefix)}
-
     def counts(self) -> dict[str, float]:
         """Return the number of scalars that are trained, and of all that the model holds."""
         # Mappings of ids are no parameters.
         parameters = {n: value for n, value in self.parameters().items() if value.dtype.is_floating_point}
         sizes = {name: tensor.size().numel() for name, tensor in parameters.items()}
-        frozen = self._parameters_of(self.network.frozen())
-        trained = sum(size for name, size in sizes.items() if name not in frozen)
+        trained = sum(sizes[name] for name in own_tensors(self.network, parameters))
         return {"parameters_trained": float(trained), "parameters_held": float(sum(sizes.values()))}
 
     def optimizer_tensors(self) -> dict[str, Any]:
@@ -205,20 +189,45 @@ class TrainingState:
         return self._logits(batch).float()
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        rounds = self.config.bf16 if self.device.type == "cuda" else self.config.cpu_bf16
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=rounds):
+        with rounded(self.config, self.device):
             return self.model(batch)
-
-    @torch.no_grad()
-    def layers(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return what a model of one tower computes, by layer, [B, width] each."""
-        assert isinstance(self.network, TowerModel)  # noqa: S101
-        return self.network.run(batch).layers()
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         logit_B = self._logits(batch).float()
         loss_B = nn.functional.binary_cross_entropy_with_logits(logit_B, batch.label_B, reduction="none")
         return loss_B * batch.weight_B
+
+
+def parameters_of(model: nn.Module) -> dict[str, Any]:
+    """Return a model's tensors by their names in a version, without a copy."""
+    return {f"{MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def own_tensors(network: Model, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a network's tensors that a version of it holds: all but the frozen source tower's."""
+    frozen = _within(network, network.frozen(), parameters)
+    return {name: tensor for name, tensor in parameters.items() if name not in frozen}
+
+
+def source_tensors(network: Model, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a network's tensors that a source version fills, by their names there; may be none."""
+    slot = network.source_slot()
+    prefix = f"{MODEL}{network.prefix(slot)}" if slot else ""
+    tensors = _within(network, slot, parameters)
+    return {f"{MODEL}{TOWER}.{name.removeprefix(prefix)}": tensor for name, tensor in tensors.items()}
+
+
+def _within(network: Model, part: nn.Module | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if part is None:
+        return {}
+    prefix = f"{MODEL}{network.prefix(part)}"
+    return {name: tensor for name, tensor in parameters.items() if name.startswith(prefix)}
+
+
+def rounded(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Round to bfloat16 what a model computes within, where the configuration says so."""
+    rounds = config.bf16 if device.type == "cuda" else config.cpu_bf16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=rounds)
 
 
 def _by_rate(model: Model, parameters: Sequence[nn.Parameter]) -> dict[float, list[nn.Parameter]]:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -342,6 +342,7 @@ def register(
     for day in days:
         step = StepRecord(record.run, day, None, None, (), 1, {}, {})
         with storage.new_folder(version_folder(folder, day)) as (_, publish):
-            publish({"step": step.to_dict(), "model": specs.to_dict(spec), "files": []})
+            manifest = {"run": asdict(record), "step": step.to_dict(), "model": specs.to_dict(spec)}
+            publish({**manifest, "files": []})
     world.tracker().publish(folder)
     return folder

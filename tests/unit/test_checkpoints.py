@@ -25,7 +25,7 @@ from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
-from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.state import TrainingState, source_tensors
 from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -190,24 +190,22 @@ def test_another_shape_is_named(tmp_path: Path, other: CTNetSpec) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_one_prefix_is_loaded_for_another(tmp_path: Path) -> None:
+def test_a_source_version_fills_the_source_tower(tmp_path: Path) -> None:
     uri = str(tmp_path / "version")
     first, second = trained(), state(1)
     checkpoints.save(uri, first.tensors(), {})
     before = locals_of(second.tensors())
-    report = checkpoints.load(
-        uri, second.parameters(), saved_prefix="model.tower.", target_prefix="model.source_tower."
-    )
-    assert all(name.startswith("model.source_tower.") for name in report["loaded"])
+    report = checkpoints.load(uri, source_tensors(second.network, second.parameters()))
+    assert all(name.startswith("model.tower.") for name in report["loaded"])
     assert "model.adapters.layers.hidden_1.value.bias" in report["dropped"]
     loaded, saved = locals_of(second.parameters()), locals_of(first.parameters())
     for name in report["loaded"]:
-        assert torch.equal(loaded[name], saved[name.replace("source_tower", "tower")]), name
+        assert torch.equal(loaded[name.replace("tower", "source_tower")], saved[name]), name
     after = locals_of(second.tensors())
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "flip"])
 def test_a_damaged_version_is_named(tmp_path: Path, damage: str) -> None:
     uri = str(tmp_path / "version")
     made = state(0)
@@ -215,6 +213,10 @@ def test_a_damaged_version_is_named(tmp_path: Path, damage: str) -> None:
     (path,) = Path(uri).glob("*.safetensors")
     if damage == "remove":
         path.unlink()
+    elif damage == "flip":
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1  # inside a tensor
+        path.write_bytes(content)
     else:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CtnetError, match=r"version .* is damaged: .*safetensors") as info:

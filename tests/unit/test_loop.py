@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from ctnet_ray import storage
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
@@ -42,6 +43,7 @@ from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.versions import load_source, open_version, start_from
 from tests.unit.loop_world import Kill, Killed, Killing
 from tests.unit.workers import as_worker
 
@@ -199,20 +201,18 @@ def test_the_source_is_refreshed_as_the_method_says(world: World, tmp_path: Path
 def test_source_direct_scores_as_the_source_itself(world: World, tmp_path: Path) -> None:
     planned = method_plan(world, tmp_path / "run", "source_direct")
     loop.run(planned, LocalContext())
-    state = TrainingState(SOURCE, TRAINING, torch.device("cpu"))
-    checkpoints.load(world.series[2].uri, state.parameters())
-    expected = scored(state, SOURCE, planned.steps[0])
+    expected = scored(open_version(world.series[2]).score, SOURCE, planned.steps[0])
     assert results(planned)[1][0].metrics == expected
 
 
-def scored(state: TrainingState, model: ModelSpec, step: StepPlan) -> dict[str, float]:
+def scored(score: Callable[[Batch], torch.Tensor], model: ModelSpec, step: StepPlan) -> dict[str, float]:
     """Score a step's evaluation day in one batch, without the loop."""
     assert step.evaluate
     encoder = Encoder(model.inputs, step.evaluate.domain)
     reading = plan_reading(step.evaluate, rank=0, world_size=1, batch_size=1)
     blocks = [encoder.encode(read_unit(unit, encoder.folding.columns)) for unit in reading.units]
     batch = encoder.batch([(block, 0, block.rows) for block in blocks], 8192, 1.0)
-    scores, kept = state.score(batch), batch.weight_B > 0
+    scores, kept = score(batch), batch.weight_B > 0
     columns = [tensor[kept].numpy() for tensor in (batch.label_B, scores, batch.group_B)]
     return evaluate(Scores(*columns))
 
@@ -322,12 +322,13 @@ def test_a_hot_start_scores_as_the_base_model_before_it_trains(world: World, tmp
     base, ctnet = (TrainingState(m, TRAINING, torch.device("cpu")) for m in (TARGET, CTNET))
     start = versions(world.base)[1]
     checkpoints.load(start.uri, base.parameters())
-    loop._position(planned, ctnet, None, loop._Progress(None, 0, {}))
-    loop._refresh(ctnet, step.source, loop._Progress(None, 0, {}))
-    assert scored(ctnet, CTNET, step) == scored(base, TARGET, step)
+    start_from(ctnet, start, optimizer=True)
+    assert step.source
+    load_source(ctnet, step.source)
+    assert scored(ctnet.score, CTNET, step) == scored(base.score, TARGET, step)
     recorded = EvaluationRecord.read(world.base.folder, DAYS[1])
     assert recorded
-    assert scored(ctnet, CTNET, step) == recorded.metrics
+    assert scored(ctnet.score, CTNET, step) == recorded.metrics
 
 
 def test_a_base_model_that_goes_on_from_a_version_is_the_run_that_never_stopped(
@@ -345,7 +346,8 @@ def test_a_hot_start_may_leave_the_optimizers_behind(
     planned = method_plan(world, tmp_path / "run", "base", start_optimizer=False)
     state = TrainingState(TARGET, TRAINING, torch.device("cpu"))
     fresh = {n: t.clone() for n, t in state.optimizer_tensors().items() if not hasattr(t, "local_shards")}
-    loop._position(planned, state, None, loop._Progress(None, 0, {}))
+    assert planned.start
+    start_from(state, planned.start, optimizer=False)
     assert all(torch.equal(fresh[name], state.optimizer_tensors()[name]) for name in fresh)
     (shard,) = checkpoints.local_shards(
         next(t for n, t in state.optimizer_tensors().items() if n.endswith("momentum1"))
@@ -479,11 +481,10 @@ def test_two_workers_count_every_row_once_and_keep_step(
     tiny = [EvaluationRecord.read(str(world.root / "tiny"), day) for day in DAYS[:2]]
     assert [evaluation.metrics["rows"] for evaluation in tiny if evaluation] == [3, 1]
     # One worker reads the version that two wrote, and scores as they did.
-    state = TrainingState(CTNET, TRAINING, torch.device("cpu"))
-    checkpoints.load(version_folder(str(folder), DAYS[4]), state.tensors())
-    loop._refresh(state, world.series[4], loop._Progress(None, 0, {}))
+    opened = open_version(version_folder(str(folder), DAYS[4]))
+    assert opened.record.step.source == world.series[4]
     last = method_plan(world, folder, "ctnet").steps[-1]
-    found = scored(state, CTNET, last)
+    found = scored(opened.score, CTNET, last)
     assert found["logloss"] == pytest.approx(evaluations[-1].metrics["logloss"], abs=1e-6)
 
 

@@ -11,11 +11,11 @@ from ctnet_ray.models.ctnet import CTNet
 from ctnet_ray.models.embedding import Vectors, concatenate
 from ctnet_ray.models.tower import TowerOutput
 from ctnet_ray.runs.layers import shared_sequences
-from ctnet_ray.runs.records import read_steps, version_folder
+from ctnet_ray.runs.plan import ScorePlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.schema import ROLES
-from ctnet_ray.training import checkpoints, loop
-from ctnet_ray.training.batch_loader import BatchLoader, scoring_reading
+from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
 from tests.unit.ctnet_world import SOURCE, TARGET, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, results, version, walk
@@ -128,15 +128,9 @@ def test_hot_start_refresh_and_resumption(job_world: World, tmp_path: Path, owne
     assert all("tower.embedder.attention." in name for name in dropped)
     assert all("adapters." in name for name in steps[0].loaded["new"])
     # What stands on disk, with the source version that it names, scores as the run did.
-    again = loop.TrainingState(planned.model, planned.training, torch.device("cpu"))
-    last = steps[-1]
-    checkpoints.load(version_folder(planned.folder, last.day), again.tensors())
-    loop._refresh(again, last.source, loop._Progress(None, 0, {}))
     scored = planned.steps[-1].evaluate
     assert scored
-    context = LocalContext()
-    loader = BatchLoader("again", planned.model, [scoring_reading(scored, context)], context)
-    found = loop.score_day(again, loader, scored.day, "again")
+    found = loop.score_version(ScorePlan(planned.version(steps[-1].day), scored), LocalContext())
     assert found == results(planned)[1][-1].metrics
     assert not [name for name in version(planned, 4) if "source_tower" in name]
     check_killed(job_world.plan(config, folder=tmp_path / "killed" / "run"), planned)
