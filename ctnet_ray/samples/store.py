@@ -125,7 +125,7 @@ class SampleStore:
         values, folder = found
         schema_digest = values.pop("schema_digest", None)
         try:
-            manifest = Manifest(**values, uri=folder)
+            manifest = Manifest(**{**values, "uri": folder})
         except ValidationError as error:
             raise CtnetError(f"{uri}: the manifest {first_problem(error)}: write the day again") from error
         if (manifest.domain, manifest.day) != (domain, day):
