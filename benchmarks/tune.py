@@ -105,8 +105,8 @@ def main(
             if not chosen:
                 continue
             own = {"variants": variants(chosen), "methods": tuple(variants(chosen)), "settings": settings}
-            runs = list(entries(replace(warm_up, what=replace(warm_up.what, **own))))
-            results = _results(_run_all(pool, runs, folder, warm_up.what.first_scored_day), chosen)
+            runs = list(entries(replace(warm_up, config=replace(warm_up.config, **own))))
+            results = _results(_run_all(pool, runs, folder, warm_up.config.first_scored_day), chosen)
             settings |= {name: best(results, name).settings for name in chosen}
             _show(results, chosen)
     text = yaml.safe_dump({"settings": settings}, sort_keys=False)

@@ -169,8 +169,11 @@ def _gain(answer: Answer) -> Section | None:
         gain, days = gain_over(winner, default, metric)
         if gain is None:
             continue
-        own, other = by_day(winner, metric), by_day(default, metric)
-        means = [number(fmean(values[day] for day in own.keys() & other.keys())) for values in (own, other)]
+        of_winner, of_default = by_day(winner, metric), by_day(default, metric)
+        means = [
+            number(fmean(values[day] for day in of_winner.keys() & of_default.keys()))
+            for values in (of_winner, of_default)
+        ]
         rows.append([METRICS[metric].title, *means, with_error(gain), str(days)])
     if not rows:
         return None

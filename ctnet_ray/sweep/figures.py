@@ -57,21 +57,22 @@ def gain_against_cost(
         The figure; None where no trial has both an improvement and a cost.
     """
     compared = any(standing.gain for standing in standings)
-    own = default.costs.get("parameters_trained") if default else None
+    default_parameters = default.costs.get("parameters_trained") if default else None
     axis_names = {
-        "parameters": "parameters trained" + (" beyond the default's" if own is not None else ""),
+        "parameters": "parameters trained"
+        + (" beyond the default's" if default_parameters is not None else ""),
         "seconds": "seconds of training a day",
     }
     drawn = [
         (standing, place)
         for standing in standings
-        if standing.relative is not None and (place := _costs(standing.trial, own or 0.0))
+        if standing.relative is not None and (place := _costs(standing.trial, default_parameters or 0.0))
     ]
-    kept = [name for name in axis_names if any(name in place for _, place in drawn)]
-    if not kept:
+    known = [name for name in axis_names if any(name in place for _, place in drawn)]
+    if not known:
         return None
-    figure, (row,) = panels(1, len(kept), 11, 4.4, sharey=True)
-    for axes, name in zip(row, kept, strict=True):
+    figure, (row,) = panels(1, len(known), 11, 4.4, sharey=True)
+    for axes, name in zip(row, known, strict=True):
         for standing, place in drawn:
             if name in place:
                 _point(axes, place[name], standing, compared, _style(standing.trial, default, winner))
@@ -122,14 +123,14 @@ def metric_by_day(
     return figure
 
 
-def _costs(trial: Trial, own: float) -> dict[str, float]:
+def _costs(trial: Trial, default_parameters: float) -> dict[str, float]:
     """Return what a trial has cost, by axis."""
-    found = {}
+    costs = {}
     if "parameters_trained" in trial.costs:
-        found["parameters"] = trial.costs["parameters_trained"] - own
+        costs["parameters"] = trial.costs["parameters_trained"] - default_parameters
     if "seconds" in trial.costs and trial.days:
-        found["seconds"] = trial.costs["seconds"] / len(trial.days)
-    return found
+        costs["seconds"] = trial.costs["seconds"] / len(trial.days)
+    return costs
 
 
 def _point(axes: Axes, cost: float, standing: Standing, compared: bool, style: dict[str, Any]) -> None:

@@ -119,11 +119,11 @@ class Shown:
         chosen = f"tags.`{projection.KIND}` = '{kind}' and tags.`{SWEEP}` = '{self._name}'"
         if TRIAL in tags:
             chosen += f" and tags.`{TRIAL}` = '{tags[TRIAL]}'"
-        found = self._client.search_runs([self._experiment], chosen, max_results=1)
-        if found:
-            return found[0].info.run_id
-        own = {projection.KIND: kind, SWEEP: self._name, **tags}
-        return self._client.create_run(self._experiment, run_name=name, tags=own).info.run_id
+        runs = self._client.search_runs([self._experiment], chosen, max_results=1)
+        if runs:
+            return runs[0].info.run_id
+        run_tags = {projection.KIND: kind, SWEEP: self._name, **tags}
+        return self._client.create_run(self._experiment, run_name=name, tags=run_tags).info.run_id
 
     def _log_params(self, run: str, values: Mapping[str, Any]) -> None:
         """Log parameters that are not there yet: one can't change in MLflow."""

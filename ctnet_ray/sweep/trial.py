@@ -60,10 +60,10 @@ def plans_of(job: TrialJob, number: int, settings: Settings) -> list[RunPlan]:
         CtnetError: The settings do not fit.
     """
     label = f"{job.name}_trial_{number:03}"
-    what = replace(
-        job.comparison.what, methods=(label,), variants={label: {"transfer.method": job.method, **settings}}
+    compared = replace(
+        job.comparison.config, methods=(label,), variants={label: {"transfer.method": job.method, **settings}}
     )
-    comparison = replace(job.comparison, what=what)
+    comparison = replace(job.comparison, config=compared)
     registered = RunFolders(job.comparison.tracking.models)
     own = [entry for entry in entries(comparison) if entry.label == label]
     plans = [plan_job(entry.config, registered, entry.role) for entry in own]
@@ -136,7 +136,7 @@ def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[st
     plans = plans_of(job, number, settings)
     _compute_layers(plans)
     walks = [_evaluations(plan) for plan in plans]
-    first, last = job.comparison.what.first_scored_day, job.comparison.what.last_scored_day
+    first, last = job.comparison.config.first_scored_day, job.comparison.config.last_scored_day
     trial = Trial(number, settings)
     for evaluations in zip(*walks, strict=True):
         day = evaluations[0].samples.day

@@ -38,7 +38,7 @@ def made(world: World, sweep_config: SweepConfig = SETTINGS, **compute: Any) -> 
 def write_sweep(path: Path, sweep: Sweep, output: Path) -> Path:
     """Write the configuration of a sweep for `tuning.sweep`."""
     sections = asdict(sweep.comparison)
-    sections |= {"comparison": sections.pop("what"), "sweep": asdict(sweep.config), "output": str(output)}
+    sections |= {"comparison": sections.pop("config"), "sweep": asdict(sweep.config), "output": str(output)}
     path.write_text(yaml.safe_dump(_plain(sections), sort_keys=False))
     return path
 

@@ -29,18 +29,18 @@ def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -
     runs = list(entries(comparison))
     assert len({entry.config.digest for entry in runs}) == len(runs)
     assert {entry.config.data.domain for entry in runs} == {
-        comparison.what.source,
-        *comparison.what.targets,
+        comparison.config.source,
+        *comparison.config.targets,
     }
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_has_its_trials(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Sweep] = []
-    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda what, output, command: given.append(what))
+    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda sweep, output, command: given.append(sweep))
     auto_cli(tuning.sweep.main, args=["--config", str(path)])
-    [what] = given
-    runs = entries(warm_up_of(what.comparison))
+    [sweep] = given
+    runs = entries(warm_up_of(sweep.comparison))
     target = next(entry for entry in runs if entry.role == "target")
-    drawn_from = space.distributions(what.config.space, target.config)
-    assert len(space.listed(what.config, drawn_from)) == what.config.trials - 1 - len(what.config.presets)
+    drawn_from = space.distributions(sweep.config.space, target.config)
+    assert len(space.listed(sweep.config, drawn_from)) == sweep.config.trials - 1 - len(sweep.config.presets)

@@ -149,13 +149,13 @@ def test_the_best_trial_finished() -> None:
 
 
 def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
-    what = warm_up_of(comparison(job_world)).what
+    what = warm_up_of(comparison(job_world)).config
     assert (what.first_scored_day, what.last_scored_day) == (DAYS[3], DAYS[4])
     own = comparison(job_world)
     with pytest.raises(CtnetError, match=r"set comparison\.transfer_day"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=None)))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=None)))
     with pytest.raises(CtnetError, match="leaves no warm-up day before first_scored_day 2022-05-06"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=DAYS[4])))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=DAYS[4])))
 
 
 @dataclass
@@ -186,9 +186,7 @@ def test_a_keeper_tells_finished_from_stopped_from_failed(job_world: World, tmp_
     assert keeper.trials[2].reason == "the loss is not finite"
     assert sweep.read(str(tmp_path)) == keeper.trials
     assert [own.status for own in told.trials if own.status != "running"] == ["finished", "stopped", "failed"]
-    assert (
-        "trial_002 failed: the loss is not finite; 3 of 3 trials, about 0:00:00 left" in console.export_text()
-    )
+    assert "trial_002 failed: the loss is not finite; 3 of 3 trials, about 0 s left" in console.export_text()
 
 
 def test_only_a_trial_whose_worker_died_is_tried_again(tmp_path: Path) -> None:
