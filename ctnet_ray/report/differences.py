@@ -101,11 +101,11 @@ def summarise(rows: Iterable[Row], baseline: str = "base") -> list[Line]:
     """Compare methods with a baseline on the same domain.
 
     Args:
-        rows: Scored days; at most one a method, domain, seed and day.
-        baseline: Method that the others are compared with.
+        rows: Scored days; at most one a label, domain, seed and day.
+        baseline: Label that the others are compared with.
 
     Returns:
-        A line for each domain, method and metric, the baseline first, in the order of the rows.
+        A line for each domain, label and metric, the baseline first, in the order of the rows.
     """
     values = _by_run(rows)
     order = list(dict.fromkeys((domain, label) for domain, label, _ in values))
@@ -138,13 +138,13 @@ def pairs(rows: Iterable[Row], domain: str, metric: str) -> list[Pair]:
 def daily(
     rows: Iterable[Row], domain: str, metric: str, baseline: str = "base"
 ) -> dict[str, tuple[list[Point], list[Point]]]:
-    """Return each method's level and its gain over the baseline by day: mean over seeds ± standard error.
+    """Return each label's level and its gain over the baseline by day: mean over seeds ± standard error.
 
     Args:
         rows: Scored days.
         domain: Domain to look at.
         metric: Metric to look at.
-        baseline: Method that the gain is over.
+        baseline: Label that the gain is over.
     """
     values = _by_run(rows)
     curves: dict[str, tuple[list[Point], list[Point]]] = {}

@@ -73,6 +73,7 @@ def sum_up(
     metric: str,
     default: Trial | None,
     winner: Trial,
+    *,
     command: str = "",
     wall_seconds: float = 0.0,
     unset: Mapping[str, Any] | None = None,

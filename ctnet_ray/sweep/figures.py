@@ -1,16 +1,14 @@
 """The pictures of a sweep's answer, in the style of the comparison's (`report.figures`)."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.report.figures import INK, line_style, panels, visible_range
+from ctnet_ray.report.figures import INK, finish_days, line_style, panels
 from ctnet_ray.report.inference import Days
 from ctnet_ray.sweep.naming import short_names
 from ctnet_ray.sweep.standing import Standing, improvements, medians, usable
@@ -161,22 +159,8 @@ def _curve(axes: Axes, days: Days, trial: Trial, style: dict[str, Any]) -> Any:
 
 
 def _finish(axes: Axes, title: str, curves: Mapping[int, Days]) -> None:
-    axes.set_title(title)
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid()
-    limits = visible_range([list(days.values()) for days in curves.values()])
-    if limits is None:
-        return
-    axes.set_ylim(*limits)
-    outside = [
-        f"{number}: {fmean(days.values()):.3f}, outside"
-        for number, days in curves.items()
-        if days and not any(limits[0] <= value <= limits[1] for value in days.values())
-    ]
-    axes.text(0.01, 0.02, "\n".join(outside), transform=axes.transAxes, fontsize=7.5, va="bottom")
+    values = {number: list(days.values()) for number, days in curves.items()}
+    finish_days(axes, title, values, list(values.values()))
 
 
 def _style(trial: Trial, default: Trial | None, winner: Trial) -> dict[str, Any]:

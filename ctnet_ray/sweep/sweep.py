@@ -100,9 +100,11 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
             raise CtnetError(f"no trial ended well, the first failed with: {reason}")
         config = _winner_config(sweep, winner)
         took = time.monotonic() - started
-        arguments = trials, sweep.config.metric, trials[0], winner
-        write_answer(*arguments, config, Path(output), command, took, unset)
-        open_console().print(table(sum_up(*arguments, unset=unset)))
+        answer = sum_up(
+            trials, sweep.config.metric, trials[0], winner, command=command, wall_seconds=took, unset=unset
+        )
+        write_answer(answer, config, Path(output))
+        open_console().print(table(answer))
         shown.finish(output, {"trials": float(len(trials)), "wall_seconds": took})
     if winner.number == 0:
         open_console().print("the default won: there is nothing to compare with it on the scored days")

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from ctnet_ray.config import MethodName
+from ctnet_ray.config import MethodName, TransferConfig, override
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import source_versions
 from ctnet_ray.methods.table import METHODS
@@ -34,6 +34,11 @@ def test_every_name_of_the_configuration_is_a_method() -> None:
     assert get_args(MethodName) == tuple(METHODS)
     assert [method.name for method in METHODS.values()] == list(METHODS)
     assert all(method.summary for method in METHODS.values())
+
+
+def test_a_wrong_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(CtnetError, match=r"setting method: 'magic': .*'base', 'source_direct', .*'dasl'"):
+        override(TransferConfig(), {"method": "magic"})
 
 
 @pytest.mark.parametrize("method", ["ctnet", "source_direct"])

@@ -13,6 +13,7 @@ from scipy.special import expit, logit
 from scipy.stats import entropy
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.training.metrics import Scores, evaluate
 
 
@@ -93,6 +94,10 @@ def test_extreme_logits_stay_finite() -> None:
     result = evaluate(scores([1, 0], [3e38, -3e38]))
     assert (result["logloss"], result["calibration"], result["auc"]) == (0.0, 1.0, 1.0)
     assert evaluate(scores([1, 0], [-3e38, 3e38]))["logloss"] == 1024.0  # a row's loss is capped there
+
+
+def test_every_metric_of_the_table_is_computed() -> None:
+    assert set(METRICS) <= set(evaluate(scores([1, 0], [1, 2])))
 
 
 def test_no_rows() -> None:

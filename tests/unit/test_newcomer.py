@@ -21,6 +21,7 @@ from ctnet_ray.orchestration.comparison import Comparison, entries
 from ctnet_ray.report import Report, read_runs, write
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 from ctnet_ray.sweep.answer import write_answer
+from ctnet_ray.sweep.answer_page import sum_up
 from ctnet_ray.sweep.config import MetricName, SweepConfig
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.training.metrics import Scores, evaluate
@@ -110,7 +111,7 @@ def _answer(root: Path) -> None:
     assert "perplexity" in get_args(MetricName)
     assert SweepConfig(presets=("ctnet_last",), metric="perplexity").mode == "min"
     trials = [Trial(place, {}, "finished", metrics={"2022-05-02": _scored(place)}) for place in range(2)]
-    write_answer(trials, "perplexity", trials[0], trials[1], {}, root / "answer", "", 1.0)
+    write_answer(sum_up(trials, "perplexity", trials[0], trials[1]), {}, root / "answer")
 
 
 if __name__ == "__main__":

@@ -86,7 +86,8 @@ def config() -> JobConfig:
 
 
 def written(folder: Path, trials: list[Trial], metric: str, default: Trial | None, winner: Trial) -> Path:
-    write_answer(trials, metric, default, winner, config().to_dict(), folder, COMMAND, 345.0)
+    answer = sum_up(trials, metric, default, winner, command=COMMAND, wall_seconds=345.0)
+    write_answer(answer, config().to_dict(), folder)
     return folder
 
 
