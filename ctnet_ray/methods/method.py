@@ -8,7 +8,7 @@ from typing import Literal, Protocol, TypeVar
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import Role
 
-Source = Literal["none", "once", "continual"]
+SourceVersions = Literal["none", "once", "continual"]
 Reuse = Literal["frozen", "all", "embeddings"]
 
 
@@ -27,7 +27,7 @@ class Method:
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Source = "none"
+    source: SourceVersions = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
     """What a source version becomes: a frozen tower, or the start of each step's training."""
