@@ -14,11 +14,7 @@ _CONTRASTS = "Liu et al., arXiv 2208.05728, section 4.3"
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "base",
-            "the target's own tower, trained on the target's days",
-            starts_from_base=True,
-        ),
+        Method("base", "the target's own tower, trained on the target's days", starts_from_base=True),
         Method(
             "source_direct",
             "the newest source model on the target's samples, untrained",
