@@ -170,7 +170,8 @@ def job_times(spans: Sequence[timeline.Span], plan: RunPlan, started: float, sto
     train = [span for span in spans if span.activity.startswith("train")]
     score = [span for span in spans if span.activity.startswith("score")]
     report = [span for span in spans if span.activity == "report"]
-    first_rows = plan.steps[0].day.rows - min(plan.training.batch_size, plan.steps[0].day.rows)
+    day_rows = plan.steps[0].train[0].rows
+    first_rows = day_rows - min(plan.training.batch_size, day_rows)
     saved = score or report
     return JobTimes(
         start=train[0].start - started,

@@ -217,9 +217,9 @@ def _run(root: str, world: World, arm: Arm, rows: int, unscored_days: int) -> pd
     found = []
     # What a version maps is read before it is removed.
     for step in loop.walk(plan, LocalContext()):
-        scored = EvaluationRecord.read(plan.folder, step.day.day)
-        if step.evaluate and scored and step.day.day >= world.days[unscored_days].day:
-            version = version_folder(plan.folder, step.day.day)
+        scored = EvaluationRecord.read(plan.folder, step.day)
+        if step.evaluate and scored and step.day >= world.days[unscored_days].day:
+            version = version_folder(plan.folder, step.day)
             shared, unknown = shares(_looked_up(step.evaluate), schema.table("item"), version)
             found.append(
                 {
@@ -243,7 +243,8 @@ def _run(root: str, world: World, arm: Arm, rows: int, unscored_days: int) -> pd
 def _plan(folder: str, world: World, schema: Schema, arm: Arm) -> RunPlan:
     record = RunRecord("run", "run", "base", arm.name, world.config.source, 0, {}, "0" * 12, {}, "benchmark")
     steps = tuple(
-        StepPlan((day,), day, following) for day, following in zip(world.days, world.days[1:], strict=False)
+        StepPlan((day,), day.day, following)
+        for day, following in zip(world.days, world.days[1:], strict=False)
     )
     training = replace(_TRAINING, seed=world.config.seed, embedding_learning_rate=arm.rate)
     model = ModelPlan("tower", "source", schema.for_tower("source"), _MODEL)

@@ -97,7 +97,7 @@ def make_plan(
     record = RunRecord(run, run, "base", "base", DOMAIN, 0, {}, "0" * 12, schema.to_dict(), "benchmark")
     scored = [*days[1:], days[-1]]
     steps = tuple(
-        StepPlan((day,), day, following if evaluate else None)
+        StepPlan((day,), day.day, following if evaluate else None)
         for day, following in zip(days, scored, strict=True)
     )
     return RunPlan(record, storage.join(root, run), model, TrainingConfig(batch_size=batch_size), steps)

@@ -28,8 +28,8 @@ from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.training import checkpoints
+from ctnet_ray.training.batch_loader import EVALUATION_BATCH_SIZE
 from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.loop import EVALUATION_BATCH_SIZE
 from ctnet_ray.training.state import MODEL, TrainingState
 
 SOURCE = "source"  #: the source series' own model on the target's samples

@@ -86,7 +86,7 @@ def _warm_up(
     """Return the mean next-day AUC and logloss of one run."""
     days = {day: store.manifest(domain, day) for day in store.days(domain) if day <= last_day}
     steps = tuple(
-        StepPlan((manifest,), manifest, days[day + timedelta(days=1)])
+        StepPlan((manifest,), day, days[day + timedelta(days=1)])
         for day, manifest in days.items()
         if day < last_day
     )
@@ -94,7 +94,7 @@ def _warm_up(
         record = RunRecord("grid", "grid", "base", "base", domain, config.seed, {}, "", {}, "")
         model = ModelPlan("tower", tower, schema, ModelConfig())
         loop.run(RunPlan(record, folder, model, config, steps), LocalContext())
-        scored = [EvaluationRecord.read(folder, step.day.day) for step in steps]
+        scored = [EvaluationRecord.read(folder, step.day) for step in steps]
     metrics = [evaluation.metrics for evaluation in scored if evaluation]
     auc = float(np.mean([entry["auc"] for entry in metrics if "auc" in entry]))
     return auc, float(np.mean([entry["logloss"] for entry in metrics]))

@@ -1,8 +1,7 @@
 """Everything that can be set, as frozen dataclasses.
 
 Commands read them from a YAML file and dotted overrides (`--training.batch_size 512`) with jsonargparse;
-unknown keys are errors. `to_dict` serves MLflow parameters, the records beside the weights and the digest
-that names a run.
+unknown keys are errors. `to_dict` serves MLflow parameters and the records beside the weights.
 """
 
 import re
@@ -22,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -57,6 +56,7 @@ def _absolute_database(uri: str) -> str:
 
 # A relative path means another file in a worker, whose folder is its own.
 Location = Annotated[str, AfterValidator(storage.absolute)]
+OptionalName = Annotated[str | None, MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ def _reason(section: type[Section], error: ErrorDetails) -> str:
     bounds = getattr(get_type_hints(section, include_extras=True).get(str(field_name)), "__metadata__", ())
     if error["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
         return f"{name} must be {_limits(bounds)}, not {value}"
+    if error["type"] == "missing":
+        return f"setting {name}: missing"
     if error["type"] == "unexpected_keyword_argument":
         known = ", ".join(entry.name for entry in fields(section))
         return f"unknown setting {name!r}; {field_name!r} is none of {known}"
@@ -158,10 +160,10 @@ class ModelConfig(Section, section="model"):
 class AdapterConfig(Section, section="transfer.adapters"):
     """CTNet's adapters, from the source tower's layers to the target tower's."""
 
-    placement: tuple[str, ...] = ()
+    placement: tuple[str, ...] | None = None
     """Layers with an adapter: hidden (all hidden layers), first, last, deep (the deeper half), hidden_1,
     hidden_2, ..., features (each feature's embedding by itself), embedding (all of them at once), logit.
-    Empty: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
+    null: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
     gate: Gate = "glu"
     """glu: (W h + b) * sigmoid(V h + c); glu_target: its gate also sees the target's layer,
     sigmoid(V h + U h_t + c); linear: W h + b; none: no adapter at all (an ablation)."""
@@ -169,9 +171,9 @@ class AdapterConfig(Section, section="transfer.adapters"):
     """Whether each unit of a layer has a gate of its own, or one gate (scalar) serves the layer."""
     bias: bool = True
     """Whether W and V have their biases b and c."""
-    rank: Annotated[int, Ge(0)] = 0
+    rank: Annotated[int | None, Gt(0)] = None
     """Width of a bottleneck in W and V: each is a product of two maps, where that has fewer parameters;
-    0: full maps."""
+    null: full maps."""
     source_layers: dict[str, str] = field(default_factory=dict)
     """Source layer that serves a layer of the target's, where it is not its namesake, as hidden_3: hidden_4
     (towers of different depth)."""
@@ -224,18 +226,18 @@ class TrainingConfig(Section, section="training"):
     """Row-wise Adagrad's initial accumulator of squared gradients."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled weight decay of dense parameters (AdamW)."""
-    clip_norm: Annotated[float, Ge(0)] = 10.0
-    """Largest norm of the dense gradient; 0 leaves it alone."""
+    clip_norm: Annotated[float | None, Gt(0)] = 10.0
+    """Largest norm of the dense gradient; null: it is left alone."""
     bf16: bool = True
     """bfloat16 autocast on GPUs."""
     cpu_bf16: bool = False
     """bfloat16 autocast on CPUs; faster on those with instructions for it (AVX512-BF16, AMX), else slower."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of initial parameters and of the order of rows."""
-    beside_batch_size: Annotated[int, Ge(0)] = 0
-    """Rows of a step on samples of data.beside, over all workers; 0: batch_size."""
-    beside_epochs: Annotated[int, Ge(0)] = 0
-    """Passes over each day of data.beside; 0: epochs."""
+    beside_batch_size: Annotated[int | None, Gt(0)] = None
+    """Rows of a step on samples of data.beside, over all workers; null: batch_size."""
+    beside_epochs: Annotated[int | None, Gt(0)] = None
+    """Passes over each day of data.beside; null: epochs."""
     beside_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the loss on samples of data.beside."""
 
@@ -246,25 +248,25 @@ class TransferConfig(Section, section="transfer"):
 
     method: MethodName = "base"
     """How the target is served."""
-    source_series: str = ""
+    source_series: OptionalName = None
     """Registered model whose versions are the source series (every method but base)."""
-    hot_start: str = ""
-    """Registered model NAME or NAME/VERSION to start from; empty: from scratch. A bare NAME means its
+    hot_start: OptionalName = None
+    """Registered model NAME or NAME/VERSION to start from; null: from scratch. A bare NAME means its
     newest version whose day is before first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether a hot start also takes over the optimiser's state."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
-    refresh_days: Annotated[int, Ge(0)] = 1
-    """Steps after which a frozen source takes the newest version of its series: 1: at each; 0: never after
-    the first."""
+    refresh_days: Annotated[int | None, Gt(0)] = 1
+    """Steps after which a frozen source takes the newest version of its series: 1: at each; null: never
+    after the first."""
     share_attention: tuple[str, ...] = ()
     """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
     attention that both towers have."""
     shared_attention: Literal["source", "target"] = "source"
     """CTNet: tower whose attention, and embeddings under it, serve both."""
-    window: Annotated[int, Ge(0)] = 1
-    """Fine-tuning: days up to the step's own that each step trains on; 0: all that the store has."""
+    window: Annotated[int | None, Gt(0)] = 1
+    """Fine-tuning: days up to the step's own that each step trains on; null: all that the store has."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """What the target adds to the frozen source tower."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -281,14 +283,14 @@ class ComputeConfig(Section, section="compute"):
 
     workers: Annotated[int, Gt(0)] = 1
     """Number of training workers."""
-    min_workers: int = 0
-    """Workers with which a run starts and goes on where the cluster holds no more; 0: exactly workers."""
+    min_workers: int | None = None
+    """Workers with which a run starts and goes on where the cluster holds no more; null: exactly workers."""
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPUs of each worker; also its number of torch threads, rounded up."""
     gpu: bool = False
     """One GPU a worker."""
-    parallel_runs: Annotated[int, Ge(0)] = 0
-    """Worker groups that walk runs side by side; 0: as many as the cluster's CPUs and GPUs hold."""
+    parallel_runs: Annotated[int | None, Gt(0)] = None
+    """Worker groups that walk runs side by side; null: as many as the cluster's CPUs and GPUs hold."""
     max_failures: Annotated[int, Ge(0)] = 2
     """Worker failures after which the run gives up; each is followed by a resumption from the last step."""
     sharding: tuple[Sharding, ...] = SHARDING
@@ -297,16 +299,16 @@ class ComputeConfig(Section, section="compute"):
     def __post_init__(self) -> None:
         if not self.sharding:
             raise CtnetError(f"compute.sharding is empty: name one or more of {', '.join(SHARDING)}")
-        if self.min_workers and not 0 <= self.min_workers <= self.workers:
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise CtnetError(
-                f"compute.min_workers must be between 0 and compute.workers ({self.workers}), "
+                f"compute.min_workers must be between 1 and compute.workers ({self.workers}), "
                 f"not {self.min_workers}"
             )
 
     @property
     def elastic(self) -> bool:
         """Whether the number of workers may change while a run goes on."""
-        return 0 < self.min_workers < self.workers
+        return self.fewest_workers < self.workers
 
     @property
     def fewest_workers(self) -> int:
@@ -324,10 +326,10 @@ class TrackingConfig(Section, section="tracking"):
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
     """MLflow experiment; also the prefix of registered models."""
-    label: str = ""
-    """What tables and MLflow call the run beside its domain and seed; empty: its method."""
-    name: str = ""
-    """Registered model; empty: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    label: OptionalName = None
+    """What tables and MLflow call the run beside its domain and seed; null: its method."""
+    name: OptionalName = None
+    """Registered model; null: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)
@@ -351,19 +353,6 @@ class JobConfig(Section, section=""):
         """Return the configuration as plain data: strings, numbers, lists, mappings."""
         return to_jsonable_python(self)
 
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that name the work: what decides the result, and nothing else.
-
-        The last day, the resources other than the number of workers, and where results go are left out,
-        so that a run goes on when a day is added or the cluster changes. The number is the one that was
-        asked for: what a step had, where `compute.min_workers` lets it have fewer, is in its record.
-        """
-        values = self.to_dict()
-        values["data"].pop("last_day")
-        kept = {key: values[key] for key in ("data", "model", "training", "transfer")}
-        return storage.digest({**kept, "workers": self.compute.workers})[:12]
-
 
 @dataclass(frozen=True)
 class ComparisonConfig(Section, section="comparison"):
@@ -384,7 +373,7 @@ class ComparisonConfig(Section, section="comparison"):
     last_scored_day: date
     """Last day that the tables count (YYYY-MM-DD); training ends the day before."""
     transfer_day: date | None = None
-    """First day that transfer methods train on, hot-started from the base model of the day before; none:
+    """First day that transfer methods train on, hot-started from the base model of the day before; null:
     they start from scratch on first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether that hot start also takes over the base model's optimiser state."""

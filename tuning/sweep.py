@@ -18,8 +18,7 @@ from ctnet_ray.config import (
 )
 from ctnet_ray.orchestration.comparison import Comparison
 from ctnet_ray.sweep.config import SweepConfig
-from ctnet_ray.sweep.sweep import Sweep
-from ctnet_ray.sweep.sweep import sweep as run_sweep
+from ctnet_ray.sweep.sweep import Sweep, run_sweep
 from jobs.command import run
 
 

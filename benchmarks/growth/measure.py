@@ -19,7 +19,7 @@ from benchmarks.towers import models
 from ctnet_ray.config import ComputeConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import ModelPlan, RunPlan
-from ctnet_ray.runs.records import VersionRef, version_folder
+from ctnet_ray.runs.records import Version, version_folder
 from ctnet_ray.schema import Schema
 
 Found = dict[str, Any]
@@ -142,7 +142,7 @@ def _ratio(at: Mapping[str, Any], root: str) -> Found:
     source_days = [samples.repeat_day(store, day, at["ratio"]) for day in once]
     source = samples.make_plan(root, "source", schema, source_days, at["batch_size"], evaluate=False)
     found = {"source_seconds": _step_seconds(source)}
-    versions = [VersionRef("source", day.day, version_folder(source.folder, day.day)) for day in source_days]
+    versions = [Version("source", day.day, version_folder(source.folder, day.day)) for day in source_days]
     base = samples.make_plan(root, "target", schema, target_days, at["batch_size"], evaluate=False)
     base = replace(base, record=replace(base.record, domain=_TARGET))
     steps = zip(base.steps, versions, source_days, strict=True)

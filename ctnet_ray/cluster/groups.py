@@ -114,7 +114,7 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
         # import TorchRec and the models for it.
         partial(train, launch),
         scaling_config=ScalingConfig(
-            num_workers=(compute.min_workers, compute.workers) if compute.elastic else compute.workers,
+            num_workers=(compute.fewest_workers, compute.workers) if compute.elastic else compute.workers,
             elastic_resize_monitor_interval_s=math.inf,  # see the module's docstring
             use_gpu=compute.gpu,
             resources_per_worker={"CPU": compute.cpus_per_worker},

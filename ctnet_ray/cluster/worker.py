@@ -17,11 +17,12 @@ from ray.exceptions import RayError
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.config import ComputeConfig, Sharding
 from ctnet_ray.errors import CtnetError, DivergedError
-from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
 from ctnet_ray.training import loop
+from ctnet_ray.training.context import Moment
 
 PROGRESS_SECONDS = 0.5  #: how often a worker says where it stands
 
@@ -73,10 +74,10 @@ class RayContext:
             self._said = now
             self._board.progress.remote(self._group, activity, rows, total)
 
-    def step_done(self, folder: str) -> None:
-        """Tell the board. Ray Train is not told: its report waits a second for the next poll."""
-        del folder
-        if self.rank == 0:
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        """Tell the board when a step is done. Ray Train is not told: its report waits a second for a poll."""
+        del plan, step
+        if moment == "done" and self.rank == 0:
             self._board.step_done.remote(self._group)
 
     def take(self) -> int | None:

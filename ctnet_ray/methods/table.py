@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from ctnet_ray.methods.method import Method
 
 _CTNET = "Liu et al., arXiv 2208.05728, section 3"
+_ADAPTERS = ("adapters", "share_attention", "shared_attention")
 _CONTRASTS = "Liu et al., arXiv 2208.05728, section 4.3"
 
 #: By name, in the order of tables.
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
-        Method(
-            "base",
-            "the target's own tower, trained on the target's days",
-            starts_from_base=True,
-        ),
+        Method("base", "the target's own tower, trained on the target's days", starts_from_base=True),
         Method(
             "source_direct",
             "the newest source model on the target's samples, untrained",
@@ -60,6 +57,7 @@ METHODS: Mapping[str, Method] = {
             "Tang et al., RecSys 2020",
             model="ple",
             joint=True,
+            options=("joint.shared_experts", "joint.domain_experts"),
         ),
         Method(
             "minet",
@@ -75,6 +73,7 @@ METHODS: Mapping[str, Method] = {
             "Li and Tuzhilin, WSDM 2020",
             model="ddtcdr",
             joint=True,
+            options=("joint.transfer_share",),
         ),
         Method(
             "dasl",
@@ -92,6 +91,7 @@ METHODS: Mapping[str, Method] = {
             source="once",
             starts_from_base=True,
             placement=("hidden",),
+            options=_ADAPTERS,
         ),
         Method(
             "ctnet",
@@ -101,6 +101,7 @@ METHODS: Mapping[str, Method] = {
             source="continual",
             starts_from_base=True,
             placement=("hidden",),
+            options=_ADAPTERS,
         ),
         # Fine-tuning made continual: each target day is seen once. Equations: `ctnet_ray.models.source`.
         Method(
@@ -108,6 +109,7 @@ METHODS: Mapping[str, Method] = {
             "the source tower, refreshed daily, with residual embeddings of the target's own",
             model="residual",
             source="continual",
+            options=("residual",),
         ),
         # Equations: `ctnet_ray.models.source` and `ctnet_ray.models.ctnet`.
         Method(
@@ -117,6 +119,7 @@ METHODS: Mapping[str, Method] = {
             source="continual",
             starts_from_base=True,
             placement=("hidden", "logit"),
+            options=(*_ADAPTERS, "residual"),
         ),
     )
 }

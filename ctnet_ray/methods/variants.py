@@ -24,7 +24,7 @@ def _window(name: str) -> Settings | None:
     if match is None:
         return None
     method, days = match.groups()
-    return {"transfer.method": method, "transfer.window": 0 if days == "all_days" else int(days)}
+    return {"transfer.method": method, "transfer.window": None if days == "all_days" else int(days)}
 
 
 _WINDOWS = tuple(f"{name}_{days}" for name in FINETUNING for days in (1, 3, 7, "all_days"))
@@ -76,36 +76,36 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def chosen(wanted: tuple[str, ...], own: Mapping[str, Settings]) -> dict[str, Settings]:
+def chosen(asked: tuple[str, ...], variants: Mapping[str, Settings]) -> dict[str, Settings]:
     """Return the settings of the methods and variants that a comparison names, base first.
 
     Args:
-        wanted: Names of methods; of variants, finetune_all_30 and the like among them; of groups (methods,
+        asked: Names of methods; of variants, finetune_all_30 and the like among them; of groups (methods,
             windows, ablations, several_sources, controls); or `all`: methods, windows, ablations and the
             comparison's own variants.
-        own: Variants of the comparison itself, by name.
+        variants: Variants of the comparison itself, by name.
 
     Raises:
         CtnetError: A name is not known, or a variant does not say its method.
     """
-    groups = {**_GROUPS, "all": (*(name for key in _ALL for name in _GROUPS[key]), *own)}
-    names = dict.fromkeys(label for name in ("base", *wanted) for label in groups.get(name, (name,)))
-    found = {name: _settings(name, own) for name in names}
-    unknown = next((name for name, settings in found.items() if settings is None), None)
+    groups = {**_GROUPS, "all": (*(name for key in _ALL for name in _GROUPS[key]), *variants)}
+    names = dict.fromkeys(label for name in ("base", *asked) for label in groups.get(name, (name,)))
+    settings_of = {name: _settings(name, variants) for name in names}
+    unknown = next((name for name, settings in settings_of.items() if settings is None), None)
     if unknown is not None:
         raise CtnetError(
             f"comparison.methods: {unknown!r} is no method, variant or group; there are "
-            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *own))}"
+            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *variants))}"
         )
-    for name, settings in found.items():
+    for name, settings in settings_of.items():
         if not settings or settings.get("transfer.method") not in METHODS:
             raise CtnetError(f"comparison.variants.{name}: transfer.method must say which method it varies")
-    return {name: settings for name, settings in found.items() if settings}
+    return {name: settings for name, settings in settings_of.items() if settings}
 
 
-def _settings(name: str, own: Mapping[str, Settings]) -> Settings | None:
-    if name in own:
-        return own[name]
+def _settings(name: str, variants: Mapping[str, Settings]) -> Settings | None:
+    if name in variants:
+        return variants[name]
     if name in METHODS:
         return {"transfer.method": name}
     return _VARIANTS.get(name) or _window(name)

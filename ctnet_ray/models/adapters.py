@@ -222,7 +222,7 @@ def placed_layers(config: AdapterConfig, layers: tuple[str, ...]) -> tuple[str, 
         "last": hidden[-1:],
         "deep": hidden[len(hidden) // 2 :],
     }
-    wanted = {layer for name in config.placement for layer in groups.get(name, [name])}
+    wanted = {layer for name in config.placement or () for layer in groups.get(name, [name])}
     unknown = sorted(wanted - set(layers))
     if unknown:
         raise CtnetError(
@@ -281,7 +281,7 @@ def _adapter(config: AdapterConfig, linear: Callable[..., nn.Module], inputs: in
 
 def _map(config: AdapterConfig, linear: Callable[..., nn.Module], inputs: int, outputs: int) -> nn.Module:
     """Make one linear map, of low rank where that has fewer parameters."""
-    if not config.rank or config.rank * (inputs + outputs) >= inputs * outputs:
+    if config.rank is None or config.rank * (inputs + outputs) >= inputs * outputs:
         return linear(inputs, outputs, bias=config.bias)
     return nn.Sequential(
         linear(inputs, config.rank, bias=False), linear(config.rank, outputs, bias=config.bias)

@@ -11,9 +11,10 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.runs.records import RunRecord, StepRecord, VersionRef
+from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -44,24 +45,29 @@ def train_series(config: JobConfig, role: Role) -> None:
 
 def _days_table(plan: RunPlan) -> Table:
     rows = report.read_rows([plan.folder])
-    table = Table("scored day", *report.METRICS, title=plan.record.run)
+    table = Table("scored day", *METRICS, title=plan.record.run)
     for row in rows:
         table.add_row(
-            str(row.day), *(f"{row.metrics[key]:.4f}" if key in row.metrics else "" for key in report.METRICS)
+            str(row.day), *(f"{row.metrics[key]:.4f}" if key in row.metrics else "" for key in METRICS)
         )
     return table
 
 
 def evaluate_version(
-    name: str, day: date, domain: str, store: str, compute: ComputeConfig, tracking: TrackingConfig
+    name: str,
+    day: date,
+    domain: str | None,
+    store: str | None,
+    compute: ComputeConfig,
+    tracking: TrackingConfig,
 ) -> dict[str, float]:
     """Score a registered version on one day and print its metrics.
 
     Args:
         name: NAME or NAME/VERSION.
         day: The day.
-        domain: Domain of the samples; empty: the version's own.
-        store: Sample store; empty: the version's own.
+        domain: Domain of the samples; None: the version's own.
+        store: Sample store; None: the version's own.
         compute: Workers.
         tracking: Where the version is registered.
 
@@ -71,7 +77,7 @@ def evaluate_version(
     Raises:
         CtnetError: There is no such version or day, or they don't fit each other.
     """
-    tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
+    tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
     version = tracker.resolve(name)
     manifest = checkpoints.read_manifest(version.uri)
     step, model = StepRecord.from_dict(manifest["step"]), ModelPlan.from_dict(manifest["model"])
@@ -87,7 +93,7 @@ def evaluate_version(
         )
     samples.check_files(scored)
     Encoder(model.towers, scored.domain).check(scored)
-    start = VersionRef(step.run, step.day, version.uri) if manifest["files"] else None
+    start = Version(step.run, step.day, version.uri) if manifest["files"] else None
     # A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
     source = step.source if model.source or start is None else None
     plan = RunPlan(
@@ -95,12 +101,12 @@ def evaluate_version(
         folder=storage.join(tracking.models, "_scores", uuid.uuid4().hex),
         model=model,
         training=TrainingConfig(**run.config["training"]),
-        steps=(StepPlan((), scored, scored, source),),
+        steps=(StepPlan((), day, scored, source),),
         start=start,
         start_optimizer=False,
     )
     metrics = score(plan, compute, tracking.models)
-    table = Table("metric", "value", title=f"{version.name}/{version.version} on {scored.domain} {day}")
+    table = Table("metric", "value", title=f"{version.name}/{version.number} on {scored.domain} {day}")
     for key, value in metrics.items():
         table.add_row(key, f"{value:.6g}")
     open_console().print(table)

@@ -19,7 +19,7 @@ def featured(runs: Sequence[Run], lines: Sequence[Line], domain: str, baseline: 
     """
     here = [run for run in runs if run.record.domain == domain and run.steps]
     methods = {run.label: run.record.method for run in here}
-    gains = {line.method: line.gain for line in lines if line.domain == domain and line.metric == "auc"}
+    gains = {line.label: line.gain for line in lines if line.domain == domain and line.metric == "auc"}
     if len(methods) <= _FEW:
         chosen = list(methods)
     else:
@@ -27,8 +27,8 @@ def featured(runs: Sequence[Run], lines: Sequence[Line], domain: str, baseline: 
         alone = families.pop(None)
         chosen = [_best(methods, gains, family, baseline) for family in families.values()]
         chosen += [_plain(methods, name, baseline) for name in alone if name != "base"]
-    kept = [label for label in chosen if label and label != baseline]
-    return [baseline] * (baseline in methods) + kept
+    others = [label for label in chosen if label and label != baseline]
+    return [baseline] * (baseline in methods) + others
 
 
 def _families() -> dict[str | None, list[str]]:

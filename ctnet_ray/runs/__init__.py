@@ -1,1 +1,1 @@
-"""What a continual run is, as plain data: its plan, before anything runs, and what it writes down of itself."""
+"""A continual run as plain data: its plan, before anything runs, and what it writes down of itself."""

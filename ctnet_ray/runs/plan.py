@@ -3,8 +3,9 @@
 A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (`ctnet_ray.training.loop`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter
@@ -12,11 +13,10 @@ from pydantic import TypeAdapter
 from ctnet_ray.config import ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Reuse
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.runs.specs import SharedAttention
-
 from ctnet_ray.samples.store import Manifest
-from ctnet_ray.schema import Schema, Role, from_dict
-from ctnet_ray.runs.records import RunRecord, SampleRef, VersionRef
+from ctnet_ray.schema import Role, Schema, from_dict
 
 ModelKind = Literal[
     "tower", "ctnet", "residual", "ctnet_residual", "mlp_pp", "ple", "minet", "ddtcdr", "dasl"
@@ -99,11 +99,11 @@ class StepPlan:
 
     train: tuple[Manifest, ...]
     """Sample days to train on, in order; none: the step only scores."""
-    day: Manifest
+    day: date
     """The step's day."""
     evaluate: Manifest | None
     """Sample day to score afterwards."""
-    source: VersionRef | None = None
+    source: Version | None = None
     """Source version that is to be loaded before the step."""
     beside: tuple[Manifest, ...] = ()
     """Sample days of other domains, whose batches are taken in between those of `train`."""
@@ -120,7 +120,7 @@ class RunPlan:
     model: ModelPlan
     training: TrainingConfig
     steps: tuple[StepPlan, ...]
-    start: VersionRef | None = None
+    start: Version | None = None
     """Version to start from; None: from scratch."""
     start_optimizer: bool = True
     """Whether the optimiser's state is taken over with it, and with what each step reuses."""
@@ -128,12 +128,54 @@ class RunPlan:
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings."""
     frozen_layers: str = ""
-    """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`), where the model is given them."""
+    """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`), where the model gets them."""
 
     @property
     def trains(self) -> bool:
         """Whether any step trains; a run that does not keeps no weights of its own."""
         return any(step.train for step in self.steps)
+
+    def version(self, day: date) -> Version:
+        """Return what the step of a day leaves."""
+        return Version(self.record.run, day, version_folder(self.folder, day))
+
+
+@dataclass(frozen=True)
+class StepLeft:
+    """A step that lacks its version or its evaluation."""
+
+    step: StepPlan
+    record: StepRecord | None
+    """What it did, where it lacks only its evaluation."""
+
+
+def steps_left(plan: RunPlan, done: Iterable[StepRecord]) -> list[StepLeft]:
+    """Return what of a plan is not on disk; nothing: it is done.
+
+    Args:
+        plan: The run.
+        done: The records of its whole versions (`read_steps`).
+    """
+    records = {record.day: record for record in done}
+    return [
+        StepLeft(step, records.get(step.day))
+        for step in plan.steps
+        if step.day not in records or (step.evaluate and EvaluationRecord.read(plan.folder, step.day) is None)
+    ]
+
+
+def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
+    """Return the rows that steps read: those trained on once an epoch, those scored once."""
+    trained = [entry.step for entry in left if not entry.record]
+    rows = sum(day.rows for step in trained for day in step.train)
+    beside_rows = sum(day.rows for step in trained for day in step.beside)
+    scored_rows = sum(entry.step.evaluate.rows for entry in left if entry.step.evaluate)
+    return training.epochs * rows + beside_epochs(training) * beside_rows + scored_rows
+
+
+def beside_epochs(training: TrainingConfig) -> int:
+    """Return the passes over each day of other domains."""
+    return training.beside_epochs or training.epochs
 
 
 def sample_ref(manifest: Manifest) -> SampleRef:

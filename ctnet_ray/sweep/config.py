@@ -1,15 +1,19 @@
 """What a sweep is told, beside the comparison that it belongs to."""
 
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
-from ctnet_ray.config import MethodName, Section
+from ctnet_ray.config import MethodName, OptionalName, Section
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import DECIDING, METRICS
 
-Metric = Literal["gauc", "auc", "logloss"]
+if TYPE_CHECKING:
+    MetricName: TypeAlias = str
+else:
+    MetricName = Literal[tuple(DECIDING)]  # listed by --help, and checked wherever a configuration is read
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class SweepConfig(Section, section="sweep"):
     (tree-structured Parzen estimator)."""
     trials: Annotated[int, Gt(0)] = 32
     """Number of trials, the first one and presets among them; a grid may have fewer, and never has more."""
-    metric: Metric = "gauc"
+    metric: MetricName = "gauc"
     """What decides: its mean over the next days of the warm-up."""
     stop: Literal["asha", "median", "none"] = "asha"
     """Which trials are stopped early, by their mean up to the day: asha: all but the best third at each
@@ -38,14 +42,14 @@ class SweepConfig(Section, section="sweep"):
     """Scored days that every trial gets."""
     seed: int = 0
     """Seed of the search. Trials train with comparison.seeds."""
-    parallel_trials: Annotated[int, Ge(0)] = 0
-    """Trials that run side by side; 0: as many as the cluster's CPUs and GPUs hold."""
+    parallel_trials: Annotated[int | None, Gt(0)] = None
+    """Trials that run side by side; null: as many as the cluster's CPUs and GPUs hold."""
     gpu_share: Annotated[float, Gt(0)] = 1.0
     """GPUs of a trial where compute.gpu is set; 0.25: four trials share one."""
     cache_gib: Annotated[float, Ge(0)] = 20.0
     """Space for the frozen source tower's layers, in GiB; 0: each trial runs the tower itself."""
-    name: str = ""
-    """Name of the sweep in runs, MLflow and folders; empty: from its configuration."""
+    name: OptionalName = None
+    """Name of the sweep in runs, MLflow and folders; null: from its configuration."""
 
     def __post_init__(self) -> None:
         if not self.space and not self.presets:
@@ -54,4 +58,4 @@ class SweepConfig(Section, section="sweep"):
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the metric is better lower or higher."""
-        return "min" if self.metric == "logloss" else "max"
+        return "max" if METRICS[self.metric].sign > 0 else "min"

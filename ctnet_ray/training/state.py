@@ -165,7 +165,7 @@ class TrainingState:
         # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
         # over all rows of the step, wherever they lie.
         (loss * (weight * dist.get_world_size() / batch.total_weight)).backward()
-        if self.config.clip_norm:
+        if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
         self.optimizer.step()
         return loss.detach()

@@ -294,7 +294,7 @@ def test_cluster_that_does_not_let_us_in(monkeypatch: pytest.MonkeyPatch, failur
         ("--data.first_day=yesterday", "first_day"),
         ("--config=none.yaml", "none.yaml"),
         ("--method=magic", "magic"),
-        ("--compute.min_workers=3", "compute.min_workers must be between 0 and compute.workers (1), not 3"),
+        ("--compute.min_workers=3", "compute.min_workers must be between 1 and compute.workers (1), not 3"),
     ],
 )
 def test_command_says_in_one_line_what_is_wrong(

@@ -56,7 +56,7 @@ def test_a_sweep_is_submitted_like_a_job(world: World, head: Head, tmp_path: Pat
     own = world.copied_to(tmp_path)
     folder = tmp_path / "working"
     folder.mkdir()
-    config = replace(SETTINGS, space={"transfer.refresh_days": [0]}, presets=())
+    config = replace(SETTINGS, space={"transfer.refresh_days": [None]}, presets=())
     write_sweep(folder / "sweep.yaml", made(own, config), tmp_path / "out")
     job = [sys.executable, "-m", "tuning.sweep", "--config", "sweep.yaml"]
 

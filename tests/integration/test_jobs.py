@@ -35,7 +35,7 @@ def test_run_registers_a_version_a_day_and_a_metric_a_scored_day(
 ) -> None:
     plan = trained.plans[method]
     versions = world.tracker().versions(plan.record.model)
-    assert [(version.version, version.day) for version in versions] == list(enumerate(days, 1))
+    assert [(version.number, version.day) for version in versions] == list(enumerate(days, 1))
     assert [version.tags["parent"] for version in versions[1:]] == [version.id for version in versions[:-1]]
     client = _client(world)
     assert int(client.get_model_version_by_alias(plan.record.model, "newest").version) == len(days)

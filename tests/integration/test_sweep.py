@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.showing import Shown
-from ctnet_ray.sweep.sweep import read, sweep
+from ctnet_ray.sweep.sweep import read, run_sweep
 from ctnet_ray.sweep.trials import DIED, Trial
 from tests.integration.commands import start
 from tests.integration.conftest import DAYS, Trained, World
@@ -81,10 +81,10 @@ def test_a_sweep_that_is_done_does_nothing_again(
     world: World, swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()}
-    sweep(made(world), str(swept))
+    run_sweep(made(world), str(swept))
     assert {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()} == before
     with pytest.raises(CtnetError, match="holds another sweep: set another output"):
-        sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
+        run_sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
 
 
 def test_a_trial_that_was_tried_again_shows_no_failure(world: World, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
     config = SweepConfig(
         space=space, search="grid", metric="logloss", name="fails", cache_gib=0, parallel_trials=2
     )
-    sweep(made(world, config), str(tmp_path))
+    run_sweep(made(world, config), str(tmp_path))
     trials = read(str(tmp_path))
     assert [trial.status for trial in trials.values()] == ["finished", "failed", "finished"]
     assert "lower training.dense_learning_rate" in trials[1].reason
@@ -120,7 +120,7 @@ def test_optuna_draws_trials_and_asha_stops_some(world: World, trained: Trained,
     config = SweepConfig(
         space=space, search="optuna", trials=6, metric="auc", grace_days=1, name="drawn", parallel_trials=2
     )
-    sweep(made(world, config), str(tmp_path))
+    run_sweep(made(world, config), str(tmp_path))
     trials = read(str(tmp_path))
     assert len(trials) == 6
     assert all(set(trial.settings) == set(space) for trial in list(trials.values())[1:])
@@ -143,6 +143,6 @@ def test_what_can_not_be_swept_is_said_in_one_line(
     world: World, trained: Trained, tmp_path: Path, config: dict, compute: dict, message: str
 ) -> None:
     with pytest.raises(CtnetError) as info:
-        sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
+        run_sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
     assert message in str(info.value)
     assert "\n" not in str(info.value)

@@ -53,7 +53,7 @@ def test_from_scratch_every_method_starts_on_the_first_day() -> None:
     assert list(found) == ["source", *METHODS]
     assert {entry.config.data.first_day for entry in found.values()} == {FIRST}
     assert {entry.config.data.last_day for entry in found.values()} == {date(2022, 5, 7)}
-    assert {entry.config.transfer.hot_start for entry in found.values()} == {""}
+    assert {entry.config.transfer.hot_start for entry in found.values()} == {None}
 
 
 def test_with_a_transfer_day_methods_start_as_they_can() -> None:
@@ -61,9 +61,9 @@ def test_with_a_transfer_day_methods_start_as_they_can() -> None:
     for name in METHODS:
         config = found[name].config
         stateless = name in {"source_direct", "finetune_all"}
-        assert config.transfer.hot_start == ("x.channel.base" if name in HOT else ""), name
+        assert config.transfer.hot_start == ("x.channel.base" if name in HOT else None), name
         assert config.data.first_day == (TRANSFER if name in HOT or stateless else FIRST), name
-        series = "" if name == "base" or name in JOINT else "x.feed.source"
+        series = None if name == "base" or name in JOINT else "x.feed.source"
         assert config.transfer.source_series == series, name
         assert found[name].builds_on_others == bool(series), name
         assert config.data.beside == (("feed",) if name in JOINT else ()), name
@@ -72,13 +72,13 @@ def test_with_a_transfer_day_methods_start_as_they_can() -> None:
 def test_variants_say_how_they_start() -> None:
     found = by_label(methods=EVERYTHING, transfer_day=TRANSFER, more_sources={"channel": ("search",)})
     for name in ("ctnet_scratch", "ctnet_residual_scratch"):
-        assert (found[name].config.transfer.hot_start, found[name].config.data.first_day) == ("", FIRST)
+        assert (found[name].config.transfer.hot_start, found[name].config.data.first_day) == (None, FIRST)
     reset = found["base_optimizer_reset"]
     assert reset.config.transfer.hot_start == "x.channel.base"
     assert reset.config.transfer.hot_start_optimizer == "reset"
     assert reset.builds_on_others
     assert found["finetune_all_7"].config.transfer.window == 7
-    assert found["finetune_all_all_days"].config.transfer.window == 0
+    assert found["finetune_all_all_days"].config.transfer.window is None
 
 
 def test_no_two_runs_share_a_registered_model() -> None:

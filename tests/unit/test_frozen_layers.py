@@ -19,7 +19,7 @@ from tests.unit.loop_world import BASE, World, results, version, walk
 PLACEMENTS = {
     "hidden": {},
     "everywhere": {"transfer__adapters__placement": ("features", "embedding", "hidden", "logit")},
-    "one_time": {"transfer__refresh_days": 0},
+    "one_time": {"transfer__refresh_days": None},
     "glu_target": {"transfer__adapters__gate": "glu_target"},
     "no_adapters": {"transfer__adapters__gate": "none"},
 }

@@ -208,7 +208,7 @@ def test_a_ratio_trains_source_target_and_both(tmp_path: Path, monkeypatch: pyte
     # The source's day has twice the target's rows; joint training reads both.
     assert rows == [[120.0] * 3, [60.0] * 3, [180.0] * 3]
     sources = [step.source for step in read_steps(plans[1].folder)]
-    assert [source.day for source in sources if source] == [step.day.day for step in plans[0].steps]
+    assert [source.day for source in sources if source] == [step.day for step in plans[0].steps]
 
 
 @pytest.mark.usefixtures("process_group")

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from ctnet_ray.config import MethodName
+from ctnet_ray.config import MethodName, TransferConfig, override
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import source_versions
 from ctnet_ray.methods.table import METHODS
@@ -36,6 +36,11 @@ def test_every_name_of_the_configuration_is_a_method() -> None:
     assert all(method.summary for method in METHODS.values())
 
 
+def test_a_wrong_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(CtnetError, match=r"setting method: 'magic': .*'base', 'source_direct', .*'dasl'"):
+        override(TransferConfig(), {"method": "magic"})
+
+
 @pytest.mark.parametrize("method", ["ctnet", "source_direct"])
 def test_each_step_takes_the_newest_version_that_is_not_after_it(method: str) -> None:
     series = versions(6, 2, 3)  # in no order; 4 and 5 are missing
@@ -52,9 +57,9 @@ def test_one_time_takes_the_first_steps_version() -> None:
 
 @pytest.mark.parametrize(
     ("refresh_days", "expected"),
-    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (0, [2] * 6)],
+    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (None, [2] * 6)],
 )
-def test_a_source_is_refreshed_every_few_steps(refresh_days: int, expected: list[int]) -> None:
+def test_a_source_is_refreshed_every_few_steps(refresh_days: int | None, expected: list[int]) -> None:
     days = [day(number) for number in (2, 3, 4, 5, 6, 7)]
     found = source_versions(METHODS["ctnet"], days, versions(2, 3, 5, 6), refresh_days)
     assert [version.day.day for version in found if version] == expected

@@ -1,14 +1,17 @@
 """What planning says about methods' options, before anything runs."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.runs.plan import ModelPlan
 from ctnet_ray.schema import from_dict
-from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
+from tests.unit.loop_world import BASE, DAYS, SCHEMA, SERIES, World
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
 
@@ -71,7 +74,7 @@ def test_options_that_do_not_fit_are_said_in_one_line(
 @pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].source != "none"])
 def test_a_method_that_takes_source_versions_needs_their_series(job_world: World, name: str) -> None:
     with pytest.raises(CtnetError, match=rf"^transfer\.source_series is needed by method {name}"):
-        job_world.plan(job_world.method(name, transfer__source_series=""))
+        job_world.plan(job_world.method(name, transfer__source_series=None))
 
 
 def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:
@@ -117,3 +120,25 @@ def test_a_version_of_another_release_is_said_to_be_one(job_world: World) -> Non
 
 def test_the_worlds_schema_is_valid() -> None:
     assert from_dict(SCHEMA).for_tower("source", several_domains=True).table("domain").rows == 3
+
+
+@pytest.mark.parametrize("window", [0, 1, 3])
+def test_planning_looks_at_each_sample_day_once(
+    job_world: World, monkeypatch: pytest.MonkeyPatch, window: int
+) -> None:
+    """Whatever the window, its work is linear in the days that there are."""
+    asked: dict[str, Counter[str]] = {name: Counter() for name in ("exists", "list_folders", "read_folder")}
+    for name, uris in asked.items():
+        original = getattr(storage, name)
+
+        def counted(uri: str, uris: Counter[str] = uris, original: Callable[[str], Any] = original) -> Any:
+            uris[uri] += "samples" in uri
+            return original(uri)
+
+        monkeypatch.setattr(storage, name, counted)
+    config = job_world.method("finetune_embeddings", first=0, transfer__window=window, tracking__label="few")
+    job_world.plan(config)
+    for uris in asked.values():
+        assert max(uris.values()) == 1
+    assert asked["exists"].total() == asked["read_folder"].total() == len(DAYS)
+    assert asked["list_folders"].total() == 1

@@ -12,6 +12,7 @@ from ctnet_ray.runs.records import read_steps, version_folder
 from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.schema import ROLES
 from ctnet_ray.training import checkpoints, loop
+from ctnet_ray.training.batch_loader import BatchLoader, scoring_reading
 from ctnet_ray.training.context import LocalContext
 from tests.unit.ctnet_world import SOURCE, TARGET, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, results, version, walk
@@ -123,8 +124,11 @@ def test_hot_start_refresh_and_resumption(job_world: World, tmp_path: Path, owne
     last = steps[-1]
     checkpoints.load(version_folder(planned.folder, last.day), again.tensors())
     loop._refresh(again, last.source, loop._Progress(None, 0, {}))
-    reader = loop._Reader(planned, [planned.steps[-1]], {last.day: last}, LocalContext())
-    found = loop._evaluate(planned, again, reader, planned.steps[-1].evaluate)  # type: ignore[arg-type]
+    scored = planned.steps[-1].evaluate
+    assert scored
+    context = LocalContext()
+    loader = BatchLoader("again", planned.model, [scoring_reading(scored, context)], context)
+    found = loop.score_day(again, loader, scored.day, "again")
     assert found == results(planned)[1][-1].metrics
     assert not [name for name in version(planned, 4) if "source_tower" in name]
     check_killed(job_world.plan(config, folder=tmp_path / "killed" / "run"), planned)

@@ -18,7 +18,7 @@ from benchmarks.slice_rows import FAMILIES, LOGIT, History, Runs, scored_rows
 from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, VersionRef, version_folder
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, Version, version_folder
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import loop
@@ -74,9 +74,9 @@ def run_method(world: World, label: str, domain: str, plan: ModelPlan) -> None:
     steps = tuple(
         StepPlan(
             () if label == "source_direct" else (store.manifest(domain, day),),
-            store.manifest(domain, day),
+            day,
             store.manifest(domain, following),
-            None if label in ("base", "source") else VersionRef("s", day, version_folder(str(source), day)),
+            None if label in ("base", "source") else Version("s", day, version_folder(str(source), day)),
         )
         for day, following in pairwise(DAYS)
     )

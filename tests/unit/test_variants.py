@@ -35,10 +35,10 @@ def test_methods_are_all_but_fine_tuning_which_has_windows() -> None:
     [
         ("finetune_all_30", "finetune_all", 30),
         ("finetune_embeddings_120", "finetune_embeddings", 120),
-        ("finetune_all_all_days", "finetune_all", 0),
+        ("finetune_all_all_days", "finetune_all", None),
     ],
 )
-def test_any_window_is_a_variant(name: str, method: str, window: int) -> None:
+def test_any_window_is_a_variant(name: str, method: str, window: int | None) -> None:
     assert chosen((name,), {})[name] == {"transfer.method": method, "transfer.window": window}
 
 
