@@ -14,7 +14,14 @@ from ctnet_ray.sweep.sweep import Sweep
 from tests.integration.conftest import DAYS, FIRST, ONE, World
 
 SPACE = {"transfer.adapters.placement": [["hidden"], ["last"]], "transfer.adapters.gate": ["glu", "linear"]}
-SETTINGS = SweepConfig(space=SPACE, search="grid", metric="auc", stop="none", presets=("ctnet_no_adapters",))
+SETTINGS = SweepConfig(
+    space=SPACE,
+    search="grid",
+    metric="auc",
+    stop="none",
+    presets=("ctnet_no_adapters",),
+    parallel_trials=2,  # each more is an actor more that imports
+)
 
 
 def made(world: World, sweep_config: SweepConfig = SETTINGS, **compute: Any) -> Sweep:

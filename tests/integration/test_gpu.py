@@ -41,7 +41,7 @@ def test_a_source_and_ctnet_train_on_a_gpu_with_nccl(world: World, cluster: None
 
 def test_trials_of_a_sweep_share_a_gpu(world: World, cluster: None, tmp_path: Path) -> None:
     own = world.copied_to(tmp_path)
-    settings = replace(SETTINGS, gpu_share=0.5, presets=())
+    settings = replace(SETTINGS, gpu_share=0.5, presets=(), parallel_trials=0)
     run_sweep(made(own, settings, gpu=True), str(tmp_path / "out"))
     trials = read(str(tmp_path / "out"))
     assert len(trials) == 5
