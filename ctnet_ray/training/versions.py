@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import Sharding, TrainingConfig, from_plain
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.config import Sharding, TrainingConfig
+from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.models.base import Model
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.models.tower import TowerModel
@@ -40,7 +41,7 @@ class VersionRecord:
     @property
     def training(self) -> TrainingConfig:
         """How its run was trained."""
-        return from_plain(TrainingConfig, self.run.config.get("training", {}))
+        return TrainingConfig(**self.run.config.get("training", {}))
 
 
 def read_record(version: Version | str) -> VersionRecord:
@@ -57,8 +58,9 @@ def read_record(version: Version | str) -> VersionRecord:
     try:
         run, step = RunRecord(**manifest["run"]), StepRecord.from_dict(manifest["step"])
         spec = specs.from_dict(manifest["model"])
-    except (KeyError, TypeError) as error:
-        raise CtnetError(f"version {uri}: another release wrote it ({error}): train it again") from error
+    except (KeyError, ValidationError) as error:
+        fault = f"it lacks {error}" if isinstance(error, KeyError) else f"its run {first_problem(error)}"
+        raise CtnetError(f"version {uri}: another release wrote it ({fault}): train it again") from error
     named = Version(step.run, step.day, uri) if isinstance(version, str) else version
     return VersionRecord(named, run, step, spec, bool(manifest["files"]))
 

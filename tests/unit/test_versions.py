@@ -23,13 +23,13 @@ from tests.unit.loop_world import BASE, DAYS, World, make_world, walk
 from tests.unit.test_managed_loop import MANAGED
 
 METHODS: dict[str, dict[str, Any]] = {
-    "base": {"transfer__source_series": "", "tracking__name": "base_again"},
+    "base": {"transfer__source_series": None, "tracking__name": "base_again"},
     "ctnet": {"transfer__hot_start": BASE},
     "ctnet_residual": {"transfer__hot_start": BASE, "transfer__share_attention": ("all",)},
     "residual": {},
     "source_direct": {},
     "finetune_embeddings": {},
-    "mlp_pp": {"data__beside": ("feed",), "transfer__source_series": ""},
+    "mlp_pp": {"data__beside": ("feed",), "transfer__source_series": None},
 }
 
 
@@ -151,5 +151,5 @@ def test_a_manifest_of_another_release_is_said_in_one_line(job_world: World, tmp
     plan = run(job_world, "base", tmp_path / "run")
     manifest = Path(plan.version(DAYS[4]).uri, "_manifest.json")
     manifest.write_text(manifest.read_text().replace('"run": {', '"ran": {'))
-    with pytest.raises(CtnetError, match=r"another release wrote it \('run'\): train it again"):
+    with pytest.raises(CtnetError, match=r"another release wrote it \(it lacks 'run'\): train it again"):
         open_version(plan.version(DAYS[4]))
