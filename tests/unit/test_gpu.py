@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
 ]
-JOINT = {"data__beside": ("feed",), "transfer__source_series": ""}
+JOINT = {"data__beside": ("feed",), "transfer__source_series": None}
 METHODS: dict[str, dict[str, Any]] = {
     "base": {"tracking__name": "base_again"},
     "finetune_all": {"transfer__window": 1},
