@@ -22,6 +22,8 @@ import ray
 import yaml
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
@@ -47,6 +49,8 @@ from jobs import train_target
 FIRST = date(2022, 4, 25)
 DAYS = [FIRST + timedelta(days=index) for index in range(6)]
 TRANSFER_DAYS = DAYS[2:5]
+#: Files with a test that needs the trained runs.
+NEED_TRAINED = ("test_jobs.py", "test_object_store.py", "test_resume.py", "test_sweep.py")
 ONE = ComputeConfig(cpus_per_worker=0.5, parallel_runs=2)
 WORLD = WorldConfig(
     days=len(DAYS),
@@ -161,12 +165,20 @@ class Trained:
         return found.metrics
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist which tests are in one process."""
-    for item in items:
-        needs = "trained" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("trained" if needs else "other"))
+class Halves(LoadScopeScheduling):
+    """Gives all that needs the trained runs to one process, and all else to the other.
+
+    `--dist loadgroup` would, but pytest-xdist 3.8 can't mark groups with pytest 9.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "trained" if nodeid.partition("::")[0].endswith(NEED_TRAINED) else "other"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:
+    """Return how pytest-xdist shares out the tests."""
+    return Halves(config, log)
 
 
 @pytest.fixture(scope="session")
