@@ -69,7 +69,7 @@ class Model(nn.Module):
 
     def label(self, tables: Tables) -> str:
         """Return what metrics call some tables: what of their name tells them from others."""
-        return ".".join(part for part in self.prefix(tables).split(".") if part not in _DULL)
+        return ".".join(part for part in self.prefix(tables).split(".") if part and part not in _DULL)
 
 
 def derived_seed(*of: Any) -> int:
