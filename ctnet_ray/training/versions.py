@@ -17,6 +17,7 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import Sharding, TrainingConfig
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.models.base import Model
+from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.models.tower import TowerModel
 from ctnet_ray.runs import specs
@@ -102,7 +103,11 @@ def open_version(version: Version | str, device: torch.device | str = "cpu") -> 
         CtnetError: There is no such version, a file of it was changed, or its source version is not there.
     """
     record = read_record(version)
-    model = build_model(record.spec, device).to(device).eval()
+    model = build_model(record.spec, "meta")
+    # Random embeddings, which the version's replace, would take longer than all the rest.
+    for tables in [module for module in model.modules() if isinstance(module, Tables)]:
+        tables.to_empty(device=device)
+    model.to(device).eval()
     _load(record, model, parameters_of(model), alone=True)
     return OpenVersion(record, model, torch.device(device))
 
