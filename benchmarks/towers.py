@@ -80,7 +80,7 @@ def _compare(schema: Schema, rows: int, repeats: int, training: TrainingConfig) 
         (day,) = samples.write_days(root, schema, 1, _HELD * batch_size)
         plan = samples.make_plan(root, "towers", schema, [day], batch_size, evaluate=False)
         states, held = {}, {}
-        for name, model in models(plan.model).items():
+        for name, model in models(samples.tower(schema)).items():
             own: RunPlan = replace(plan, model=model)
             states[name] = TrainingState(model, training, torch.device("cpu"))
             held[name] = batches_in_memory(day, own, _HELD)

@@ -151,7 +151,7 @@ def _ratio(at: Mapping[str, Any], root: str) -> Found:
         *((replace(step, source=version), replace(step, beside=(day,))) for step, version, day in steps),
         strict=True,
     )
-    ctnet = replace(base, model=models(base.model)["ctnet"], steps=refreshed)
+    ctnet = replace(base, model=models(samples.tower(schema))["ctnet"], steps=refreshed)
     found["target_seconds"] = _step_seconds(ctnet)
     domains = (samples.DOMAIN, _TARGET)
     config = ModelConfig(hidden=samples.HIDDEN)

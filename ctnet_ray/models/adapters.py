@@ -230,7 +230,7 @@ class Concatenation(Adapters):
 
     def forward(self, layer: str, z: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return h."""
-        below = self._below.get(layer)
+        below = self._below.get(layer, "")
         if below in self.joins:
             z = z + self.joins[below](self.layers[below](source[self._reads[below]]))
         return torch.relu(z) if is_hidden(layer) else self._added(layer, z, source)

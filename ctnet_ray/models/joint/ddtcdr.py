@@ -62,4 +62,6 @@ class Ddtcdr(JointModel, network="ddtcdr"):
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the domain's own tables."""
-        return [(self.embedders[self.domains.index(domain)].embeddings, "target")]
+        embedder = self.embedders[self.domains.index(domain)]
+        assert isinstance(embedder, Embedder)  # noqa: S101  (for the type checker)
+        return [(embedder.embeddings, "target")]

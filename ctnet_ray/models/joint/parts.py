@@ -28,7 +28,7 @@ class JointModel(Model):
         device: As for `Embedder`.
     """
 
-    by_name: ClassVar[dict[str, type["JointModel"]]] = {}
+    by_name: ClassVar[dict[str, Callable[[Any, Device], Model]]] = {}
 
     def __init_subclass__(cls, network: str) -> None:
         super().__init_subclass__()
