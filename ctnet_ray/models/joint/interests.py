@@ -51,7 +51,7 @@ def clicks_in(schema: Schema, domain: str) -> Clicks:
             )
     return Clicks(
         tuple(feature.name for feature in columns),
-        tuple(feature.attends_to for feature in columns),
+        tuple(feature.attends_to for feature in columns if feature.attends_to),
         sum(schema.table(feature.table).dim for feature in columns),
     )
 
