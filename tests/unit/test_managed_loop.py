@@ -31,7 +31,7 @@ from tests.unit.loop_world import (
 
 ITEM = "model.tower.embedder.embeddings.managed.item."
 IDS = f"{ITEM}_mch_sorted_raw_ids"
-JOINT = {"data__beside": ("feed",), "transfer__source_series": ""}
+JOINT = {"data__beside": ("feed",), "transfer__source_series": None}
 KILLS: tuple[Kill, ...] = (("positioned", 2), ("batch", 5), ("saved", 1), ("scored", 1))
 METHODS: dict[str, dict[str, Any]] = {
     "base": {"tracking__name": "base_again"},
