@@ -104,12 +104,12 @@ def _lists(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
     values = _fold(
         (ids.fill_null(MISSING) if ids.null_count else ids).to_numpy(zero_copy_only=False), key.rows
     )
-    assert key.feature.max_length, "a sequence has one"  # noqa: S101
-    read = np.minimum(lengths, key.feature.max_length)
-    offsets = np.concatenate([[0], np.cumsum(read)])
-    if read.sum() < len(values):
-        ends = np.repeat(np.cumsum(lengths), read)
-        within = np.repeat(offsets[1:], read) - np.arange(read.sum())
+    longest = key.feature.max_length
+    kept = lengths if longest is None else np.minimum(lengths, longest)
+    offsets = np.concatenate([[0], np.cumsum(kept)])
+    if kept.sum() < len(values):
+        ends = np.repeat(np.cumsum(lengths), kept)
+        within = np.repeat(offsets[1:], kept) - np.arange(kept.sum())
         values = values[ends - within]
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 

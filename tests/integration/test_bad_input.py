@@ -173,9 +173,9 @@ def test_model_or_version_that_is_not_there(own: World, monkeypatch: pytest.Monk
     with said_before_ray(own, monkeypatch, "known has no version '7': it has 1 to 1"):
         train_series(own.config(transfer=TransferConfig(hot_start="known/7")), "target")
     with said_before_ray(own, monkeypatch, "no registered model 'nothing' .*it has known"):
-        evaluate_version("nothing/1", DAYS[1], "", "", ComputeConfig(), own.tracking)
+        evaluate_version("nothing/1", DAYS[1], None, None, ComputeConfig(), own.tracking)
     with said_before_ray(own, monkeypatch, "no samples of channel on 2022-05-09"):
-        evaluate_version("known/1", date(2022, 5, 9), "", "", ComputeConfig(), own.tracking)
+        evaluate_version("known/1", date(2022, 5, 9), None, None, ComputeConfig(), own.tracking)
     with said_before_ray(own, monkeypatch, "the source series has no version for 2022-04-25: it has no vers"):
         train_series(own.config(transfer=own.ctnet()), "target")
 
