@@ -228,7 +228,8 @@ def linear(stacked: Any, index: int) -> nn.Linear:
 
 def test_stacked_maps_start_in_the_range_of_torchs_linear() -> None:
     torch.manual_seed(0)
-    stacked = FeatureAdapters(AdapterConfig(init="random"), {f"f{i}": 16 for i in range(30)}).adapters[0]
+    adapters = FeatureAdapters(AdapterConfig(init="random"), {f"f{i}": 16 for i in range(30)})
+    stacked: Any = adapters.adapters[0]
     reference = torch.stack([nn.Linear(16, 16).weight for _ in range(30)])
     assert stacked.value.weight_FIO.abs().max() <= 0.25  # 1 / sqrt(16)
     assert stacked.value.weight_FIO.std().item() == pytest.approx(reference.std().item(), rel=0.02)
@@ -262,9 +263,7 @@ def test_fusion_decides_where_the_source_comes_in(fusion: str, before: set, afte
 
 
 def test_only_concatenation_has_joins() -> None:
-    assert set(built(fusion="concatenation", placement=("hidden", "embedding", "logit")).joins) == {
-        "hidden_1",
-        "hidden_2",
-    }
+    joining: Any = built(fusion="concatenation", placement=("hidden", "embedding", "logit"))
+    assert set(joining.joins) == {"hidden_1", "hidden_2"}
     plain = built(placement=("hidden", "embedding", "logit"))
     assert "joins" not in dict(plain.named_children())

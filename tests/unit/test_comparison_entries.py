@@ -139,7 +139,7 @@ def test_settings_of_a_label_win_over_the_variants_and_those_over_the_methods() 
         },
     )
 
-    def of(label: str) -> tuple[float, ...]:
+    def of(label: str) -> tuple[float | None, ...]:
         training = found[label].config.training
         return (training.epochs, training.clip_norm, training.weight_decay)
 

@@ -157,7 +157,7 @@ def test_tables_need_a_way_to_be_spread() -> None:
     ("section", "places"),
     [
         (
-            partial(DataConfig, domain="feed", first_day="2022-05-01", last_day="2022-05-03"),
+            partial(DataConfig, domain="feed", first_day=date(2022, 5, 1), last_day=date(2022, 5, 3)),
             ("store", "schema"),
         ),
         (partial(replace, COMPARISON), ("store", "schema")),

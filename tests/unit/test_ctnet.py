@@ -1,13 +1,13 @@
 """CTNet beside its base model, built and trained as the loop builds and trains it."""
 
 from itertools import product
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
 
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.models.adapters import Adapter
 from tests.unit.ctnet_world import EVERYWHERE, TARGET, batch, copy_into, ctnet_plan, state, values
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -51,13 +51,13 @@ def test_random_start_is_not_the_base_model() -> None:
 
 def test_logits_are_those_of_the_equation() -> None:
     plan = ctnet_plan(init="random", placement=("hidden_2",), fusion="before_activation")
-    model = state(plan).model.module
+    model: Any = state(plan).model.module
     read = batch(plan)
     source, target = (
         model.source_tower(read.inputs["source"]),
         model.tower(read.inputs["target"]),
     )
-    adapter: Adapter = model.adapters.layers["hidden_2"]
+    adapter = model.adapters.layers["hidden_2"]
     second = model.tower.mlp.hidden[1](target.hidden[0]) + adapter(source.hidden[1])
     expected = model.tower.mlp.output(second.relu())[:, 0]
     torch.testing.assert_close(model(read), expected)
@@ -65,7 +65,7 @@ def test_logits_are_those_of_the_equation() -> None:
 
 def test_logits_of_all_adapters_at_once_are_those_of_the_equations() -> None:
     plan = ctnet_plan(init="random", placement=EVERYWHERE)
-    model = state(plan).model.module
+    model: Any = state(plan).model.module
     read, adapt = batch(plan), model.adapters
     source = model.source_tower(read.inputs["source"])
     own = model.tower.embedder(read.inputs["target"])
@@ -83,7 +83,7 @@ def test_logits_of_all_adapters_at_once_are_those_of_the_equations() -> None:
 
 def test_concatenation_is_a_linear_layer_on_both_side_by_side() -> None:
     plan = ctnet_plan(init="random", fusion="concatenation")
-    model = state(plan).model.module
+    model: Any = state(plan).model.module
     read, adapt = batch(plan), model.adapters
     source = model.source_tower(read.inputs["source"])
     layer = model.tower(read.inputs["target"]).hidden[0]
@@ -99,7 +99,7 @@ def test_concatenation_is_a_linear_layer_on_both_side_by_side() -> None:
 
 def test_concatenation_before_the_logit_adds_to_its_own_adapter() -> None:
     plan = ctnet_plan(init="random", fusion="concatenation", placement=("last", "logit"))
-    model = state(plan).model.module
+    model: Any = state(plan).model.module
     read, adapt = batch(plan), model.adapters
     source, target = model.source_tower(read.inputs["source"]), model.tower(read.inputs["target"])
     joined = adapt.joins["hidden_2"](adapt.layers["hidden_2"](source.hidden[1]))

@@ -1,5 +1,7 @@
 """DASL against its equations."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -22,14 +24,14 @@ from tests.unit.joint_world import (
 
 
 @pytest.fixture
-def model() -> Dasl:
+def model() -> Any:
     torch.manual_seed(0)
     model = build(Dasl, INTERESTS)
     shuffled(model)
     return model
 
 
-def test_widths_and_features(model: Dasl) -> None:
+def test_widths_and_features(model: Any) -> None:
     assert (model.profile, model.query) == (("price", "user"), ("item", "tag"))
     # A click in the feed is item and tag, 8; one in search an item, 4; u is as wide as the first, 8.
     assert [(gru.input_size, gru.hidden_size) for gru in model.grus] == [(16, 8), (12, 8)]
@@ -52,7 +54,7 @@ def test_dual_attention_by_hand() -> None:
     assert attention(states, mask, query).item() == pytest.approx((alpha[0] * 0.3 - alpha[1] * 0.4).item())
 
 
-def test_attention_weights_sum_to_one_over_both_sequences(model: Dasl) -> None:
+def test_attention_weights_sum_to_one_over_both_sequences(model: Any) -> None:
     mask = torch.rand(9, 7, generator=torch.Generator().manual_seed(0)) > 0.4
     mask[0] = False
     found = model.attentions[0].weights(torch.randn(9, 7, 8), mask, torch.randn(9, 8))
@@ -60,7 +62,7 @@ def test_attention_weights_sum_to_one_over_both_sequences(model: Dasl) -> None:
     assert bool((found > 0).eq(mask).all())
 
 
-def by_loop(model: Dasl, row: Row, domain: int) -> torch.Tensor:
+def by_loop(model: Any, row: Row, domain: int) -> torch.Tensor:
     """One example, step by step."""
     tables = {
         name: table.weight
@@ -92,14 +94,14 @@ def by_loop(model: Dasl, row: Row, domain: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("domain", [0, 1])
-def test_logits_are_those_of_a_loop(model: Dasl, domain: int) -> None:
+def test_logits_are_those_of_a_loop(model: Any, domain: int) -> None:
     made = rows(11)
     expected = torch.stack([by_loop(model, row, domain) for row in made])
     torch.testing.assert_close(model(batch_of(made, INTERESTS, DOMAINS[domain])), expected)
 
 
 @pytest.mark.parametrize("domain", [0, 1])
-def test_a_batch_teaches_both_sequences_and_its_own_network(model: Dasl, domain: int) -> None:
+def test_a_batch_teaches_both_sequences_and_its_own_network(model: Any, domain: int) -> None:
     loss(model, batch_of(rows(11), INTERESTS, DOMAINS[domain])).backward()
     learning = [
         model.attentions[domain],
@@ -117,7 +119,7 @@ def test_a_batch_teaches_both_sequences_and_its_own_network(model: Dasl, domain:
 @pytest.mark.usefixtures("process_group")
 def test_the_map_moves_and_stays_orthogonal() -> None:
     trainer = Trainer(Dasl, INTERESTS)
-    map_ = trainer.model.module.map
+    map_: Any = trainer.model.module.map
     start = map_.matrix().detach().clone()
     torch.testing.assert_close(start.T @ start, torch.eye(8))
     for _ in range(30):

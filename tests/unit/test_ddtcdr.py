@@ -1,6 +1,7 @@
 """DDTCDR against its equations."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_there_and_back_is_where_it_was() -> None:
 @pytest.mark.usefixtures("process_group")
 def test_the_map_moves_and_stays_orthogonal() -> None:
     trainer = Trainer(Ddtcdr, PLAIN)
-    map_ = trainer.model.module.map
+    map_: Any = trainer.model.module.map
     start = map_.matrix().detach().clone()
     torch.testing.assert_close(start.T @ start, torch.eye(20))
     for _ in range(30):

@@ -61,6 +61,7 @@ def test_a_run_that_reads_states_is_the_run_that_computes_them(
     (computed, scored), (read, read_scored) = (results(walk(one)) for one in (plan, given))
     for (step, _), (own, _) in zip(computed, read, strict=True):
         assert own.source == step.source
+        assert step.parent
         assert own.parent == replace(step.parent, uri="")
         assert own.metrics["train_loss"] == pytest.approx(step.metrics["train_loss"], abs=1e-4)
     for evaluation, own in zip(scored, read_scored, strict=True):

@@ -5,7 +5,7 @@ Started as a script, this file is one of two workers.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -91,7 +91,7 @@ def plan(
     folder: Path,
     days: list[Manifest],
     model: ModelSpec,
-    sources: list[Version | None] | None = None,
+    sources: Sequence[Version | None] = (),
     **changes: Any,
 ) -> RunPlan:
     """Plan a run that trains on all days but the last and scores the day after each."""

@@ -1,6 +1,7 @@
 """MiNet against its equations."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from tests.unit.joint_world import (
 
 
 @pytest.fixture
-def model() -> MiNet:
+def model() -> Any:
     torch.manual_seed(0)
     model = build(MiNet, INTERESTS)
     shuffled(model)
@@ -56,7 +57,7 @@ def test_weights_are_a_softmax_of_what_is_there() -> None:
 
 
 def test_item_level_attention_by_hand() -> None:
-    attention = ItemAttention(clicks=1, query=1, context=2, hidden=1, transfer=True)
+    attention: Any = ItemAttention(clicks=1, query=1, context=2, hidden=1, transfer=True)
     attention.transfer.weight.data.fill_(2.0)  # M
     attention.clicked.weight.data = torch.tensor([[1.0, 0.5]])  # W, its columns of r and M r * q
     attention.context.weight.data = torch.tensor([[-1.0, 0.25]])  # W, its columns of q and p_u
@@ -92,7 +93,7 @@ def test_interest_weights_are_exponentials_and_no_softmax() -> None:
     assert bool((InterestWeight(2, 5)(100 * torch.randn(50, 2)) > 0).all())
 
 
-def by_loop(model: MiNet, row: Row) -> torch.Tensor:
+def by_loop(model: Any, row: Row) -> torch.Tensor:
     """The target network for one example, click by click."""
     tables = {
         name: table.weight
@@ -104,7 +105,7 @@ def by_loop(model: MiNet, row: Row) -> torch.Tensor:
     profile = torch.cat([embedded["price"][0], embedded["user"][0]])
     context = torch.cat([item, profile])
 
-    def interest(attention: ItemAttention, clicks: list[torch.Tensor], width: int) -> torch.Tensor:
+    def interest(attention: Any, clicks: list[torch.Tensor], width: int) -> torch.Tensor:
         scores = []
         for click in clicks:
             alike = attention.transfer(click) * embedded["item"][0]
@@ -128,20 +129,20 @@ def by_loop(model: MiNet, row: Row) -> torch.Tensor:
     return model.target_mlp(state[None])[0]
 
 
-def test_target_logits_are_those_of_a_loop(model: MiNet) -> None:
+def test_target_logits_are_those_of_a_loop(model: Any) -> None:
     made = rows(11)
     expected = torch.stack([by_loop(model, row) for row in made])
     torch.testing.assert_close(model(batch_of(made, INTERESTS, "search")), expected)
 
 
-def test_features_are_where_the_paper_has_them(model: MiNet) -> None:
+def test_features_are_where_the_paper_has_them(model: Any) -> None:
     assert (model.item, model.profile, model.further) == (("item", "tag"), ("price", "user"), ("clicks",))
     assert model.source.columns == ("items_in_feed", "tags_in_feed")
     assert tuple(model.source_attention.transfer.weight.shape) == (4, 8)
     assert isinstance(model.target_attention.transfer, torch.nn.Identity)
 
 
-def test_the_source_network_reads_item_profile_and_further_features(model: MiNet) -> None:
+def test_the_source_network_reads_item_profile_and_further_features(model: Any) -> None:
     batch = batch_of(rows(7), INTERESTS, "feed")
     vectors = model.embedder(batch.inputs["target"])
     expected = model.source_mlp(

@@ -1,5 +1,7 @@
 """MLP++ against its equation."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,13 +20,13 @@ from tests.unit.joint_world import (
 
 
 @pytest.fixture
-def model() -> MlpPP:
+def model() -> Any:
     torch.manual_seed(0)
     return build(MlpPP, PLAIN)
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_each_domain_has_its_own_network_on_the_same_vectors(model: MlpPP, index: int) -> None:
+def test_each_domain_has_its_own_network_on_the_same_vectors(model: Any, index: int) -> None:
     batch = batch_of(rows(7), PLAIN, DOMAINS[index])
     state = torch.cat(list(model.embedder(batch.inputs["target"]).values()), dim=1)
     mlp = model.mlps[index]
@@ -34,7 +36,7 @@ def test_each_domain_has_its_own_network_on_the_same_vectors(model: MlpPP, index
     assert [layer.out_features for layer in mlp.hidden] == list(CONFIG.hidden)
 
 
-def test_a_source_batch_moves_the_embeddings_and_not_the_target_network(model: MlpPP) -> None:
+def test_a_source_batch_moves_the_embeddings_and_not_the_target_network(model: Any) -> None:
     loss(model, batch_of(rows(7), PLAIN, "feed")).backward()
     source, target = model.mlps
     assert all(p.grad is not None and p.grad.any() for p in source.parameters())
@@ -42,7 +44,7 @@ def test_a_source_batch_moves_the_embeddings_and_not_the_target_network(model: M
     assert all(p.grad is not None and p.grad.any() for p in model.embedder.embeddings.parameters())
 
 
-def test_a_batch_of_another_domain_is_refused(model: MlpPP) -> None:
+def test_a_batch_of_another_domain_is_refused(model: Any) -> None:
     with pytest.raises(AssertionError, match=r"a batch of 'cart' for a model of \('feed', 'search'\)"):
         model(batch_of(rows(1), PLAIN, "cart"))
 

@@ -74,7 +74,8 @@ def names(model: Model, parts: Mapping | tuple) -> set[str]:
 
 
 def test_parts_are_found_by_their_names() -> None:
-    base, both = build_model(TARGET), build_model(SPECS["ctnet, residual"])
+    base = build_model(TARGET)
+    both: Any = build_model(SPECS["ctnet, residual"])
     assert both.prefix(both) == ""
     assert both.frozen() is both.source_slot() is both.source_tower
     assert names(both, both.beyond_base()) == {"adapters.", "residual."}

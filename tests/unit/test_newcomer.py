@@ -78,7 +78,7 @@ def _add_row(table: Path, row: str) -> None:
 
 def _compare(root: Path) -> None:
     """Write the tables of a comparison of every method, each scoring one day as well as its place says."""
-    days = [date(2022, 5, day) for day in (1, 2, 3)]
+    days = date(2022, 5, 1), date(2022, 5, 2), date(2022, 5, 3)
     config = ComparisonConfig("data", "schema.yaml", "feed", ("channel",), *days)
     settings = ModelConfig(), TrainingConfig(), TrainingConfig(), ComputeConfig(), TrackingConfig()
     labels = {}

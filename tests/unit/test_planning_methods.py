@@ -78,7 +78,7 @@ def test_a_method_that_takes_source_versions_needs_their_series(job_world: World
 
 
 def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:
-    def placement(method: str, **settings: Any) -> tuple[str, ...]:
+    def placement(method: str, **settings: Any) -> tuple[str, ...] | None:
         return job_world.plan(job_world.method(method, **settings)).model.adapters.placement
 
     assert placement("ctnet") == ("hidden",)

@@ -1,6 +1,7 @@
 """PLE against its equations."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from tests.unit.joint_world import (
 EXPERTS = JointConfig(shared_experts=3, domain_experts=2)
 
 
-def ple(*hidden: int, joint: JointConfig = EXPERTS) -> Ple:
+def ple(*hidden: int, joint: JointConfig = EXPERTS) -> Any:
     torch.manual_seed(0)
     model = build(Ple, PLAIN, replace(CONFIG, hidden=hidden), joint)
     shuffled(model)
@@ -56,7 +57,7 @@ def test_gates_sum_to_one() -> None:
 
 
 def test_a_layer_by_hand() -> None:
-    layer = Extraction(1, 1, JointConfig(shared_experts=1, domain_experts=1), last=False)
+    layer: Any = Extraction(1, 1, JointConfig(shared_experts=1, domain_experts=1), last=False)
     for experts, weight in zip((*layer.experts, layer.shared_experts), (1.0, 2.0, 3.0), strict=True):
         experts.map.weight.data.fill_(weight)
         experts.map.bias.data.zero_()
@@ -72,7 +73,7 @@ def test_a_layer_by_hand() -> None:
     assert layer.extract(1, one, one).item() == pytest.approx(second.item())
 
 
-def by_loop(model: Ple, embedding: torch.Tensor, domain: int) -> torch.Tensor:
+def by_loop(model: Any, embedding: torch.Tensor, domain: int) -> torch.Tensor:
     """One example, all domains and layers, expert by expert."""
 
     def outputs(experts: Experts, state: torch.Tensor) -> list[torch.Tensor]:

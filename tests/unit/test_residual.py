@@ -1,6 +1,7 @@
 """A residual source: what it computes at zero, what it learns, and what never changes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,13 +43,13 @@ def test_zero_residual_under_ctnet_is_ctnet() -> None:
 def test_logits_are_those_of_the_equations() -> None:
     """At e + d; each hidden layer h becomes h (1 + s) + b; the logit gets a bias."""
     plan = residual_plan()
-    model = build_model(plan)
+    model: Any = build_model(plan)
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.residual.parameters():
             parameter.normal_(std=0.3)
     read = batch(plan).inputs["source"]
-    moved = build_model(SOURCE).tower
+    moved: Any = build_model(SOURCE).tower
     moved.load_state_dict(model.source_tower.state_dict())
     own = dict(model.residual.embeddings.named_parameters())
     with torch.no_grad():

@@ -1,6 +1,7 @@
 """Attention that both towers share: computed once, owned by one of them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import ScorePlan
 from ctnet_ray.runs.records import read_steps
 from ctnet_ray.runs.specs import SharedAttention
-from ctnet_ray.schema import ROLES
+from ctnet_ray.schema import ROLES, Role
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
 from tests.unit.ctnet_world import SOURCE, TARGET, batch, copy_into, ctnet_plan, state, values
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("process_group")
 
 BOTH = ("clicks", "tags")
 OWNERS = {owner: ctnet_plan(shared=SharedAttention(BOTH, owner), init="random") for owner in ROLES}
-OTHER = {"source": "target", "target": "source"}
+OTHER: dict[Role, Role] = {"source": "target", "target": "source"}
 PREFIX = {"source": "model.source_tower.", "target": "model.tower."}
 
 
@@ -38,7 +39,7 @@ def logit_of(model: CTNet, target: Vectors, source: TowerOutput) -> torch.Tensor
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_the_other_tower_neither_reads_nor_attends(owner: str) -> None:
+def test_the_other_tower_neither_reads_nor_attends(owner: Role) -> None:
     plan, other = OWNERS[owner], OTHER[owner]
     read = batch(plan)
     assert set(read.inputs[owner].keys()) >= set(BOTH)
@@ -50,11 +51,12 @@ def test_the_other_tower_neither_reads_nor_attends(owner: str) -> None:
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_both_towers_use_the_owners_vector(owner: str) -> None:
+def test_both_towers_use_the_owners_vector(owner: Role) -> None:
     """Against two whole towers, the vectors of one put into the other by hand."""
     shared, whole = state(OWNERS[owner]), state(ctnet_plan(init="random"), seed=5)
     copy_into(whole, values(shared))
-    model, read = whole.model.module, batch(ctnet_plan())
+    model: Any = whole.model.module
+    read = batch(ctnet_plan())
     source = model.source_tower.embedder(read.inputs["source"])
     target = model.tower.embedder(read.inputs["target"])
     given = source if owner == "source" else target
@@ -68,7 +70,8 @@ def test_both_towers_use_the_owners_vector(owner: str) -> None:
 def test_no_gradient_comes_back_from_the_source_tower() -> None:
     """The owner's gradient is the one of its own path: the source's states are constants."""
     plan = OWNERS["target"]
-    model, read = state(plan).model.module, batch(plan)
+    model: Any = state(plan).model.module
+    read = batch(plan)
     names = [name for name, _ in model.tower.named_parameters() if "attention" in name]
     parameters = [dict(model.tower.named_parameters())[name] for name in names]
     found = torch.autograd.grad(model(read).sum(), parameters)
@@ -84,7 +87,7 @@ def test_no_gradient_comes_back_from_the_source_tower() -> None:
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_shared_parameters_are_held_once(owner: str) -> None:
+def test_shared_parameters_are_held_once(owner: Role) -> None:
     whole, shared = state(ctnet_plan()).counts(), state(OWNERS[owner]).counts()
     unit = (4 * 4 + 1) * 3 + 1 + (3 + 1)  # linear, PReLU, linear
     assert whole["parameters_held"] - shared["parameters_held"] == 2 * unit
@@ -93,7 +96,7 @@ def test_shared_parameters_are_held_once(owner: str) -> None:
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_a_residual_reads_what_its_source_reads(owner: str) -> None:
+def test_a_residual_reads_what_its_source_reads(owner: Role) -> None:
     plan = ctnet_plan(SharedAttention(BOTH, owner), ResidualConfig(), init="random")
     trained = state(plan)
     before = values(trained)
