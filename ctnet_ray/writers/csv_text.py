@@ -137,7 +137,8 @@ def csv_header(path: Path, dialect: Dialect) -> list[str]:
     except (pa.ArrowException, OSError, EOFError) as error:
         raise unreadable(path, error) from error
     if any(_UNDECODABLE in name for name in names):
-        raise CtnetError(f"{path}: the header is no text in {dialect.encoding}: csv.encoding names another")
+        encoding = dialect.encoding.removesuffix("-sig")
+        raise CtnetError(f"{path}: the header is no text in {encoding}: csv.encoding names another")
     check_names(path, names)
     return names
 

@@ -1,6 +1,7 @@
 """Finding and reading the files of a log: CSV or Parquet, also below folders such as `dt=2022-04-25`."""
 
 import glob
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import pyarrow.parquet as pq
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, check_names, csv_blocks, csv_header, unreadable
-from ctnet_ray.writers.values import plain, plain_type
 
 _ROWS_PER_BATCH = 65_536
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  #: what Hive and Spark name the folder of missing values
@@ -47,11 +47,11 @@ def columns_of(path: Path, dialect: Dialect) -> dict[str, pa.DataType]:
         return {}
     if _is_parquet(path):
         try:
-            schema = pq.read_schema(path)
+            schema = _metadata(path).schema.to_arrow_schema()
         except (pa.ArrowException, OSError) as error:
             raise unreadable(path, error) from error
         check_names(path, schema.names)
-        columns = {field.name: plain_type(field.type) for field in schema}
+        columns = {field.name: field.type for field in schema}
     else:
         columns = dict.fromkeys(csv_header(path, dialect), pa.string())
     return {**dict.fromkeys(_partition(path), pa.string()), **columns} if columns else {}
@@ -75,8 +75,7 @@ def read_blocks(
         progress: Called after each block with the number of bytes read so far.
 
     Yields:
-        Rows, with their `LINE` and columns of plain types (`values.plain_type`); columns that a folder names
-        are texts.
+        Rows, with their `LINE`; columns that a folder names are texts.
 
     Raises:
         CtnetError: The file can't be read.
@@ -111,15 +110,41 @@ def _partition(path: Path) -> Mapping[str, str | None]:
 def _parquet_blocks(path: Path, account: FileAccount, progress: Callable[[int], Any]) -> Iterator[pa.Table]:
     size = path.stat().st_size
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, metadata=_metadata(path)) as file:
             rows = file.metadata.num_rows
             for batch in file.iter_batches(_ROWS_PER_BATCH):
                 first = account.read + 1
                 account.read += batch.num_rows
-                block = plain(pa.Table.from_batches([batch]))
+                block = _with_texts(pa.Table.from_batches([batch]))
                 yield block.append_column(LINE, pa.array(range(first, account.read + 1), pa.int64()))
                 progress(size * account.read // rows)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(path, error) from error
     if account.read != rows:
         raise CtnetError(f"{path} names {rows:,} rows and holds {account.read:,}: repair or remove the file")
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    """Return a Parquet file's metadata without the Arrow types that its writer had in memory.
+
+    Parquet's own types are few: there is one text and one list. Arrow's are many, not all have kernels, and
+    Arrow 25 fails to make fixed-size lists and views of lists again where one is missing.
+    """
+    with path.open("rb") as file:
+        file.seek(-8, io.SEEK_END)
+        size = file.read(4)
+        file.seek(-8 - int.from_bytes(size, "little"), io.SEEK_END)
+        footer = file.read(int.from_bytes(size, "little"))
+    footer = footer.replace(b"ARROW:schema", b"ARROW:ignore")
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer + size + b"PAR1"))
+
+
+def _with_texts(table: pa.Table) -> pa.Table:
+    """Return the table with text for bytes that are UTF-8, as some writers leave open which they are."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type):
+            try:
+                table = table.set_column(place, field.name, table[place].cast(pa.string()))
+            except pa.ArrowInvalid:
+                continue
+    return table

@@ -25,7 +25,6 @@ from ctnet_ray.schema import LABEL
 from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, DayAccount, Report
 from ctnet_ray.writers.history import Clicks, Windows, column_in, look_back, no_clicks
 from ctnet_ray.writers.merging import Impression, merge_rows
-from ctnet_ray.writers.values import is_list
 
 # Columns that are added to those of the log; none of a log is called so.
 DAY = "__day__"  #: date32
@@ -171,7 +170,7 @@ def _whole_days(
     ahead: dict[date, pa.Table] = {}
     for day in days:
         today = ahead.pop(day) if day in ahead else load(day)
-        if impression:
+        if impression and today.num_rows:
             following = day + timedelta(days=1)
             tomorrow = load(following) if following in days else None
             merged, rest = merge_rows(today, tomorrow, impression, time=TIME, label=CLICKED)
@@ -265,7 +264,7 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return values that are equal where those of the column are, of a type that can be a key."""
     if not pa.types.is_nested(column.type):
         return column
-    if is_list(column.type) and not pa.types.is_nested(column.type.value_type):
+    if pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
         lists = column.combine_chunks()
         # Each element is marked, so that no element, a missing and an empty one differ.
         texts = pc.binary_join_element_wise("\x1f", lists.flatten().cast(pa.string()), "")

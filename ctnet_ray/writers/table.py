@@ -29,7 +29,6 @@ from ctnet_ray.writers.logs import (
 )
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
-    is_list,
     is_present,
     parse_label,
     parse_number,
@@ -122,7 +121,7 @@ def _uses(mapping: TableMapping) -> Iterator[tuple[str, str, str]]:
 
 
 def _fits(column: pa.DataType, kind: str) -> bool:
-    if is_list(column):
+    if pa.types.is_list(column):
         return kind == "lists or texts" and not pa.types.is_nested(column.value_type)
     if pa.types.is_null(column) or pa.types.is_string(column) or pa.types.is_binary(column):
         return True
@@ -154,7 +153,7 @@ def _blocks(
         account = report.open(path)
         for block in read_blocks(path, mapping.csv, account, block_bytes=block_bytes, progress=advance):
             for column in columns.keys() - set(block.column_names):
-                block = block.append_column(column, pa.nulls(block.num_rows, pa.string()))
+                block = block.append_column(column, pa.nulls(block.num_rows))
             # Without a search for duplicates the other columns are not needed.
             rows = block if mapping.drop_duplicates else block.select([*columns, LINE])
             rows = _valid(rows, mapping, account)
@@ -215,6 +214,6 @@ def _feature(column: pa.ChunkedArray, feature: FeatureColumn) -> pa.Array | pa.C
         return pc.fill_null(parse_number(column), float("nan")).cast(pa.float32())
     if feature.kind == "categorical":
         return hash_ids(column)
-    if not feature.separator and not is_list(column.type) and not pa.types.is_null(column.type):
+    if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):
         raise CtnetError(f"features.{feature.name}.separator: missing, for column {feature.column!r} is text")
     return parse_sequence(column, feature.separator)

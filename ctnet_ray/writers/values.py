@@ -28,50 +28,6 @@ _COMPARE: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
 )
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that holds the same values, of the few types that the writers know.
-
-    Dictionaries become their values, texts of every layout `string`, lists of every layout `list`.
-    """
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.binary()
-    if is_list(kind):
-        return pa.list_(plain_type(kind.value_type))
-    return kind
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Return whether the values are lists, in any layout."""
-    return any(
-        check(kind)
-        for check in (
-            pa.types.is_list,
-            pa.types.is_large_list,
-            pa.types.is_fixed_size_list,
-            pa.types.is_list_view,
-            pa.types.is_large_list_view,
-        )
-    )
-
-
-def plain(table: pa.Table) -> pa.Table:
-    """Return the table with columns of plain types; bytes that are UTF-8 are text."""
-    table = table.cast(pa.schema([(field.name, plain_type(field.type)) for field in table.schema]))
-    for place, field in enumerate(table.schema):
-        if pa.types.is_binary(field.type):
-            try:
-                table = table.set_column(place, field.name, table[place].cast(pa.string()))
-            except pa.ArrowInvalid:
-                continue
-    return table
-
-
 def is_present(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return whether each value is there: neither null nor NaN nor the empty text."""
     if pa.types.is_string(column.type):
@@ -138,7 +94,7 @@ def parse_sequence(column: pa.ChunkedArray, separator: str) -> pa.ListArray:
 
     Where the separator is a comma, texts in brackets are lists as Python and JSON write them.
     """
-    if not is_list(column.type):
+    if not pa.types.is_list(column.type):
         texts = column.cast(pa.string()).combine_chunks()
         texts = pc.if_else(pc.equal(texts, ""), None, texts)
         column = pc.split_pattern(texts, separator)

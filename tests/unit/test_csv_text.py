@@ -71,6 +71,10 @@ def test_a_line_that_is_not_utf8_is_dropped_or_read_in_its_encoding(tmp_path):
     assert account.dropped == {"undecodable: is csv.encoding right?": 1}
     table, account = read(tmp_path / "log.csv", content, Dialect(encoding="latin-1"))
     assert cells(table) == [("1", "é", "3"), ("4", "5", "6")]
+    with pytest.raises(
+        CtnetError, match=r"log\.csv: the header is no text in utf-8: csv\.encoding names another"
+    ):
+        read(tmp_path / "log.csv", (HEADER + "1,2,3\n").encode("utf-16"))
     ragged = (HEADER + "1,é\n4,5,6\n").encode("latin-1")
     assert read(tmp_path / "log.csv", ragged)[1].dropped == {"wrong number of columns": 1}
 
