@@ -145,23 +145,22 @@ def _print_report(report: Report, out: str, json: bool) -> None:
         print()
         return
     console = Console()
-    console.print(
-        *(
-            _lines_table(file.path, file.read, file.dropped, file.written, file.examples)
-            for file in report.files
-        )
-    )
+    for file in report.files:
+        # By itself, for a table folds a long title, and a bracket in a path is no markup.
+        console.print(file.path, soft_wrap=True, markup=False, highlight=False)
+        console.print(_lines_table(file.read, file.dropped, file.written, file.examples))
     if len(report.files) > 1:
+        console.print("all files")
         written = sum(file.written for file in report.files)
-        console.print(_lines_table("all files", report.read, report.dropped, written, {}))
+        console.print(_lines_table(report.read, report.dropped, written, {}))
     console.print(_days_table(report), _domains_table(report))
     console.print(f"schema: {schema}", soft_wrap=True)
 
 
 def _lines_table(
-    title: str, read: int, dropped: Counter[str], written: int, examples: Mapping[str, Sequence[int]]
+    read: int, dropped: Counter[str], written: int, examples: Mapping[str, Sequence[int]]
 ) -> Table:
-    table = Table("lines", "count", *["first dropped"] * bool(examples), title=title, title_justify="left")
+    table = Table("lines", "count", "first dropped")
     table.add_row("read", f"{read:,}")
     for reason, count in dropped.most_common():
         table.add_row(f"dropped: {reason}", f"{count:,}", ", ".join(map(str, examples.get(reason, ()))))

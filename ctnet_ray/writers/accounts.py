@@ -165,6 +165,12 @@ class Report:
         Raises:
             CtnetError: The lines of a file don't add up; that is a defect of this program.
         """
+        rows, written = sum(day.rows for day in self.days), sum(file.written for file in self.files)
+        if rows != written:
+            raise CtnetError(
+                f"{rows:,} rows were written of {written:,} lines: don't use these samples, and report this "
+                "as a defect"
+            )
         for file in self.files:
             dropped = sum(file.dropped.values())
             if file.read != file.written + dropped:

@@ -271,13 +271,9 @@ class _Lines:
         line_N = self._numbers(breaks_N)
         table = table.append_column(LINE, pa.array(line_N))
         valid_N = np.ones(len(line_N), bool)
-        delimiters = len(table.column_names) - 2
         for reason, bad_N in (
             (_NO_TEXT, _undecodable(table)),
-            (
-                _SWALLOWED,
-                _swallowed(table, breaks_N, delimiters, self._dialect.unit),
-            ),
+            (_SWALLOWED, _swallowed(table, breaks_N, self._dialect.unit)),
             (EMPTY_LINE, _empty(table)),
         ):
             bad_N = bad_N[valid_N[bad_N]]
@@ -370,19 +366,20 @@ def _undecodable(table: pa.Table) -> np.ndarray:
     return np.flatnonzero(rows)
 
 
-def _swallowed(table: pa.Table, breaks_N: np.ndarray, delimiters: int, delimiter: str) -> np.ndarray:
-    """Return the rows of several lines each of which is a whole row by itself, were it not for a quote."""
+def _swallowed(table: pa.Table, breaks_N: np.ndarray, delimiter: str) -> np.ndarray:
+    """Return the rows of several lines most of which, but for a quote, are whole rows by themselves.
+
+    Of a row whose cells do hold line ends one line at most has all its delimiters.
+    """
     rows = np.flatnonzero(breaks_N)
-    if not len(rows) or not delimiters:
+    if not len(rows) or table.num_columns == 2:
         return rows[:0]
-    texts = [column.take(pa.array(rows)).cast(pa.string()) for column in table.drop_columns([LINE]).columns]
-    cells = [pc.fill_null(text.cast(pa.binary()), b"") for text in texts]
-    records = pc.binary_join_element_wise(*cells, delimiter.encode()).to_pylist()
-    whole = [
-        all(line.count(delimiter.encode()) == delimiters for line in record.split(b"\n"))
-        for record in records
-    ]
-    return rows[np.array(whole)]
+    columns = table.drop_columns([LINE]).take(pa.array(rows)).columns
+    cells = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
+    records = pc.binary_join_element_wise(*cells, delimiter).cast(pa.binary()).to_pylist()
+    separator, delimiters = delimiter.encode(), len(columns) - 1
+    lines = [[line.count(separator) == delimiters for line in record.split(b"\n")] for record in records]
+    return rows[[sum(whole) > max(1, len(whole) // 2) for whole in lines]]
 
 
 def _empty(table: pa.Table) -> np.ndarray:

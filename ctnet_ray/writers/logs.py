@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import LABEL
 from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, DayAccount, Report
@@ -63,7 +64,7 @@ class Histories:
     by_domain: tuple[str, ...] = ()
     """Those of the names that have a column for each domain besides (`history.column_in`)."""
     domains: Collection[str] = ()
-    """These domains; looked at once all blocks are read, so that who reads them may fill it."""
+    """All domains; looked at once all blocks are read, so that who reads them may fill it."""
 
     def start(self) -> dict[str, Clicks]:
         """Return the clicks before the first day, of each domain and, by the key "", of all.
@@ -114,6 +115,8 @@ def convert(
             words = report.reasons(report.dropped)
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(max_dropped)
+        for domain in histories.domains:
+            store.uri(domain, date.min)  # refuses a domain that can be no folder before anything is written
         clicks = histories.start()
         seen: dict[tuple[str, str], np.ndarray] = {}
         task = progress.add_task("writing days", total=len(days))
@@ -255,9 +258,30 @@ def _read_streams(path: Path) -> pa.Table:
             parts.append(pa.ipc.open_stream(source).read_all())
     path.unlink()
     try:
-        return pa.concat_tables(parts, promote_options="permissive")
+        return pa.concat_tables(_alike(parts), promote_options="permissive")
     except pa.ArrowException as error:
         raise CtnetError(f"the files of {path.stem} differ in a column's type: {error}") from error
+
+
+def _alike(parts: list[pa.Table]) -> list[pa.Table]:
+    """Return the tables with texts in columns that are numbers in one and of another type in others."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    mixed = [
+        name
+        for name, types in kinds.items()
+        if len(types - {pa.null()}) > 1 and not any(map(pa.types.is_nested, types))
+    ]
+    for name in mixed:
+        parts = [
+            part.set_column(part.column_names.index(name), name, id_texts(part[name]))
+            if name in part.column_names
+            else part
+            for part in parts
+        ]
+    return parts
 
 
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -94,10 +94,10 @@ def _check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: Tabl
     """Refuse a file that lacks a column of the mapping, or has one that can't be what the mapping says."""
     optional = {feature.column for feature in mapping.features if feature.optional}
     for column, key in mapping.columns().items():
-        if column not in columns and column not in optional:
-            hint = f" ({key.removesuffix('.column')}.optional: true, if older files lack it)"
-            hint = hint if key.startswith("features.") else ""
-            raise CtnetError(f"{mapping.name}: {key}: {path} has no column {column!r}{hint}")
+        of_feature = key.startswith("features.")
+        if column not in columns and not (of_feature and column in optional):
+            way_out = f" ({key.removesuffix('.column')}.optional: true, if older files lack it)" * of_feature
+            raise CtnetError(f"{mapping.name}: {key}: {path} has no column {column!r}{way_out}")
     for key, column, kind in _uses(mapping):
         if column in columns and not _fits(columns[column], kind):
             raise CtnetError(
@@ -130,7 +130,7 @@ def _fits(column: pa.DataType, kind: str) -> bool:
         return number or pa.types.is_timestamp(column) or pa.types.is_date(column)
     if kind in ("labels", "numbers"):
         return number or pa.types.is_boolean(column)
-    return kind == "ids" and not pa.types.is_nested(column)
+    return not pa.types.is_nested(column)
 
 
 def _blocks(
@@ -152,7 +152,7 @@ def _blocks(
 
         account = report.open(path)
         for block in read_blocks(path, mapping.csv, account, block_bytes=block_bytes, progress=advance):
-            for column in columns.keys() - set(block.column_names):
+            for column in (column for column in columns if column not in block.column_names):
                 block = block.append_column(column, pa.nulls(block.num_rows))
             # Without a search for duplicates the other columns are not needed.
             rows = block if mapping.drop_duplicates else block.select([*columns, LINE])

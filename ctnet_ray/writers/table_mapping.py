@@ -359,6 +359,7 @@ def _character(value: Any, where: str) -> str:
 
 def _encoding(value: Any, where: str) -> str:
     try:
+        "".encode(value)  # refuses codecs that are for no text
         name = codecs.lookup(value).name
     except (LookupError, TypeError) as error:
         raise CtnetError(f"{where}: no such encoding {value!r}; one is called latin-1") from error

@@ -40,6 +40,7 @@ def cells(table: pa.Table) -> list[tuple]:
         ("1,2,3,4\n4,5,6\n", [3], {"wrong number of columns": 1}, [2]),
         ('1,"2\n2",3\n4,5,6\n', [2, 4], {}, {}),
         ('1,"2\n2"\n4,5,6\n', [4], {"wrong number of columns": 2}, [2]),
+        ('1,2,"3\n4,5,6\n\n7,8,9', [], {"a quote opens and swallows lines: csv.quote: none?": 4}, [2]),
         ('1,2," 3\n4,5,6\n7,8,9\n', [], {"a quote opens and swallows lines: csv.quote: none?": 3}, [2]),
         (
             '1,2,"3\n4,5,6\n7,8,"9\n0,1,2\n',
@@ -179,6 +180,28 @@ def test_rows_come_back_as_they_were_written(tmp_path, rows, dialect, end, last_
         assert all(row in expected for row in got)
     else:
         assert got == [row for row in expected if any(row)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    tails=st.lists(
+        st.sampled_from([",b,c", ",b,c", ',"b\n\nb",c', ",b", ",b,c,d", ',"b\nb"', None]), max_size=80
+    ),
+    block_bytes=st.integers(24, 200),
+)
+def test_each_row_knows_its_line_in_whatever_blocks_it_is_read(tmp_path, tails, block_bytes):
+    lines, rows, ragged = ["a,b,c"], [], []
+    for tail in tails:
+        number = len(lines) + 1
+        lines += ("" if tail is None else f"{number}{tail}").split("\n")
+        if tail is not None:
+            (rows if tail.count(",") == 2 else ragged).append(number)
+    table, account = read(tmp_path / "log.csv", "\n".join(lines).encode(), block_bytes=block_bytes)
+
+    assert table[LINE].to_pylist() == rows
+    assert table.num_rows == 0 or list(map(int, table["a"].to_pylist())) == rows
+    assert account.examples.get("wrong number of columns", []) == ragged[:5]
+    assert account.dropped["empty line"] == tails.count(None) - (tails[-1:] == [None])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -198,6 +198,27 @@ def test_a_column_that_older_files_lack(tmp_path):
     assert {row["never"] for row in rows["shop"]} == {0}
 
 
+def test_one_log_as_csv_and_as_parquet_of_several_types_is_one(tmp_path):
+    big = 2**60 + 1
+    log(tmp_path / "a.csv", ["1,7,i,1,0", f"2,{big},j,0,1", "3,,k,0,0"])
+    columns = {"at": [1, 2], "what": ["i", "j"], "clicked": [1, 0], "scene": [0, 1]}
+    pq.write_table(pa.table({**columns, "who": [7, big]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({**columns, "who": [7.0, None]}).slice(0, 1), tmp_path / "c.parquet")
+
+    rows, report = convert(tmp_path, "a.csv", "*.parquet", max_dropped=0.2)
+
+    assert report.dropped == {"exact duplicate": 3, "no user": 1}
+    assert {row["user"] for row in rows["shop"]} == set(ids(7, big))
+
+
+def test_a_domain_that_can_be_no_folder_is_refused_before_anything_is_written(tmp_path):
+    log(tmp_path / "a.csv", ["1,u,i,1,feed", "2,u,i,0,home/feed"])
+
+    with pytest.raises(CtnetError, match="domain 'home/feed': letters"):
+        convert(tmp_path, "a.csv", domain={"column": "scene"})
+    assert not (tmp_path / "out").exists()
+
+
 def test_columns_twice_in_parquet(tmp_path):
     table = pa.table([[1], [1]], ["at", "at"])
     pq.write_table(table, tmp_path / "a.parquet")
