@@ -287,7 +287,8 @@ class _Lines:
     def finish(self, path: Path, text: _Text) -> None:
         """Take what comes after the last row, and check the count of the lines."""
         self._numbers(np.zeros(0, np.int64))
-        if text.ends_empty:
+        # Within a quote that is never closed it is part of the cell.
+        if text.ends_empty and self.last < text.lines:
             self._drop(EMPTY_LINE, 1, np.array([self.last + 1]))
         self._account.read = text.lines - self._header - self._within
         if self._account.read != self._kept + self._dropped:
@@ -300,7 +301,10 @@ class _Lines:
         """Return the line that each row begins in; count the skipped rows between and behind them."""
         rows = len(breaks_N)
         number = np.array([number for number, _ in self._skipped], np.int64)
-        skipped = np.array([breaks for _, breaks in self._skipped], np.int64)
+        # Arrow is a block ahead: rows skipped there have more rows before them than this block holds.
+        here = int(np.sum(number - self._record - 1 - np.arange(len(number)) <= rows))
+        number = number[:here]
+        skipped = np.array([breaks for _, breaks in self._skipped[:here]], np.int64)
         records = np.arange(self._record + 1, self._record + 1 + rows + len(number))
         is_row = ~np.isin(records, number)
         breaks = np.zeros(len(records), np.int64)
@@ -311,7 +315,7 @@ class _Lines:
         self._drop("wrong number of columns", int(np.sum(skipped + 1)), begin[~is_row])
         self._record += len(records)
         self.last = int(end[-1]) if len(end) else self.last
-        self._skipped.clear()
+        del self._skipped[:here]
         return begin[is_row]
 
     def _drop(self, reason: str, count: int, lines: np.ndarray) -> None:
