@@ -80,7 +80,7 @@ def daily_gauc(
     """Return the GAUC of each day's rows, ranked by the rates of the days before."""
     found = []
     for day in days:
-        past, rows = rates[rates.day < day], ranked[ranked.day == day]
+        past, rows = rates.loc[rates.day < day], ranked.loc[ranked.day == day]
         counts = past.groupby(name)[LABEL].agg(["sum", "size"])
         mean = past[LABEL].mean()
         rate = (counts["sum"] + prior * mean) / (counts["size"] + prior)

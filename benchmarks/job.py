@@ -133,7 +133,7 @@ def machine_facts(threads: int) -> str:
 
 def batches_in_memory(day: Manifest, plan: RunPlan, count: int) -> list[Batch]:
     """Return the first batches of a day, encoded."""
-    encoder = Encoder(plan.model.towers, plan.record.domain)
+    encoder = Encoder(plan.model.inputs, plan.record.domain)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=plan.training.batch_size)
     stream = batches(reading, read_local([reading], encoder.folding.columns, encoder.folding.fold), encoder)
     return list(itertools.islice(stream, min(count, reading.rows // reading.batch_size)))
@@ -170,7 +170,8 @@ def job_times(spans: Sequence[timeline.Span], plan: RunPlan, started: float, sto
     train = [span for span in spans if span.activity.startswith("train")]
     score = [span for span in spans if span.activity.startswith("score")]
     report = [span for span in spans if span.activity == "report"]
-    first_rows = plan.steps[0].day.rows - min(plan.training.batch_size, plan.steps[0].day.rows)
+    day_rows = plan.steps[0].train[0].rows
+    first_rows = day_rows - min(plan.training.batch_size, day_rows)
     saved = score or report
     return JobTimes(
         start=train[0].start - started,

@@ -38,8 +38,9 @@ from ctnet_ray.config import ModelConfig, TrainingConfig
 from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.report.figures import INK, line_style, panels, style, write_png
 from ctnet_ray.report.inference import estimate
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps, version_folder
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import EVICTION_INTERVAL, Eviction, Schema, from_dict
@@ -181,7 +182,7 @@ def choose(root: str, world: World, unscored_days: int) -> tuple[list[Arm], pd.D
 
     def best(arms: list[Arm]) -> Arm:
         for arm in arms:
-            tried[arm] = _run(root, world, arm, world.alive // 2, unscored_days)["auc"].mean()
+            tried[arm] = float(np.mean(_run(root, world, arm, world.alive // 2, unscored_days)["auc"]))
         return max(arms, key=tried.__getitem__)
 
     folded = best([Arm(None, EVICTION_INTERVAL, rate) for rate in _RATES])
@@ -217,9 +218,9 @@ def _run(root: str, world: World, arm: Arm, rows: int, unscored_days: int) -> pd
     found = []
     # What a version maps is read before it is removed.
     for step in loop.walk(plan, LocalContext()):
-        scored = EvaluationRecord.read(plan.folder, step.day.day)
-        if step.evaluate and scored and step.day.day >= world.days[unscored_days].day:
-            version = version_folder(plan.folder, step.day.day)
+        scored = EvaluationRecord.read(plan.folder, step.day)
+        if step.evaluate and scored and step.day >= world.days[unscored_days].day:
+            version = version_folder(plan.folder, step.day)
             shared, unknown = shares(_looked_up(step.evaluate), schema.table("item"), version)
             found.append(
                 {
@@ -243,10 +244,11 @@ def _run(root: str, world: World, arm: Arm, rows: int, unscored_days: int) -> pd
 def _plan(folder: str, world: World, schema: Schema, arm: Arm) -> RunPlan:
     record = RunRecord("run", "run", "base", arm.name, world.config.source, 0, {}, "0" * 12, {}, "benchmark")
     steps = tuple(
-        StepPlan((day,), day, following) for day, following in zip(world.days, world.days[1:], strict=False)
+        StepPlan((day,), day.day, following)
+        for day, following in zip(world.days, world.days[1:], strict=False)
     )
     training = replace(_TRAINING, seed=world.config.seed, embedding_learning_rate=arm.rate)
-    model = ModelPlan("tower", "source", schema.for_tower("source"), _MODEL)
+    model = TowerSpec(schema.for_tower("source"), _MODEL, "source")
     return RunPlan(record, folder, model, training, steps)
 
 
@@ -299,7 +301,8 @@ def _looked_up(manifest: Manifest) -> np.ndarray:
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Return means over scored days and seeds, and AUC differences to the folded table of the same size."""
     lines = []
-    for (size, ids), own in frame.groupby(["size", "ids"], dropna=False, sort=False):
+    for key, own in frame.groupby(["size", "ids"], dropna=False, sort=False):
+        size, ids = key  # type: ignore[misc]
         line = {
             "size": size,
             "ids": ids,
@@ -309,7 +312,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
             "evictions": own["evictions"].mean(),
             "auc": own["auc"].mean(),
         }
-        base = frame[(frame["size"] == size) & (frame["ids"] == FOLDED)]
+        base = frame.loc[(frame["size"] == size) & (frame["ids"] == FOLDED)]
         for metric in ("auc", "logloss") if ids not in (FOLDED, LARGE) else ():
             found = estimate(_differences(own, base, metric))
             line |= {f"{metric} gain": found.mean, f"{metric} error": found.error, f"{metric} p": found.p}
@@ -320,9 +323,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def _differences(own: pd.DataFrame, base: pd.DataFrame, metric: str) -> dict[int, dict[date, float]]:
     both = own.merge(base, on=["seed", "day"], suffixes=("", "_base"))
     both["gain"] = both[metric] - both[f"{metric}_base"]
-    return {
-        int(seed): dict(zip(rows["day"], rows["gain"], strict=True)) for seed, rows in both.groupby("seed")
-    }
+    gains: dict[int, dict[date, float]] = {}
+    for seed, day, gain in zip(both["seed"], both["day"], both["gain"], strict=True):
+        gains.setdefault(int(seed), {})[day] = gain
+    return gains
 
 
 def step_cost(root: str, rows: int, repeats: int = 2) -> pd.DataFrame:

@@ -21,9 +21,10 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from ctnet_ray import storage
+from ctnet_ray.metrics import COMPARED
 from jobs.command import run
 
-_CURVES = ("auc", "gauc", "logloss", "train_loss")
+_CURVES = (*COMPARED, "train_loss")
 
 
 def main(store: str, domain: str, first_day: date, last_day: date, kills: int = 3, seed: int = 0) -> None:

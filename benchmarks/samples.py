@@ -11,8 +11,9 @@ import pyarrow as pa
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.store import ROWS_PER_GROUP, Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 
@@ -52,7 +53,7 @@ def make_table(schema: Schema, rows: int, rng: np.random.Generator) -> pa.Table:
         # About as many ids as the table has rows.
         ids = rng.integers(-(2**63), 2**63, schema.rows(feature))
         if feature.kind == "sequence":
-            lengths = rng.integers(0, feature.max_length + 1, rows)
+            lengths = rng.integers(0, (feature.max_length or 0) + 1, rows)
             offsets = pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32())
             values = pa.array(ids[rng.integers(0, len(ids), lengths.sum())])
             columns[feature.name] = pa.ListArray.from_arrays(offsets, values)
@@ -89,15 +90,21 @@ def repeat_day(root: str, manifest: Manifest, times: int) -> Manifest:
     return store.manifest(manifest.domain, day)
 
 
+def tower(schema: Schema) -> TowerSpec:
+    """Return the target's tower on all its features."""
+    return TowerSpec(schema.for_tower("target"), ModelConfig(hidden=HIDDEN), "target")
+
+
 def make_plan(
     root: str, run: str, schema: Schema, days: Sequence[Manifest], batch_size: int, *, evaluate: bool
 ) -> RunPlan:
     """Return a plan that trains on each day, once, and where asked scores the next (the last: itself)."""
-    model = ModelPlan("tower", "target", schema.for_tower("target"), ModelConfig(hidden=HIDDEN))
     record = RunRecord(run, run, "base", "base", DOMAIN, 0, {}, "0" * 12, schema.to_dict(), "benchmark")
     scored = [*days[1:], days[-1]]
     steps = tuple(
-        StepPlan((day,), day, following if evaluate else None)
+        StepPlan((day,), day.day, following if evaluate else None)
         for day, following in zip(days, scored, strict=True)
     )
-    return RunPlan(record, storage.join(root, run), model, TrainingConfig(batch_size=batch_size), steps)
+    return RunPlan(
+        record, storage.join(root, run), tower(schema), TrainingConfig(batch_size=batch_size), steps
+    )

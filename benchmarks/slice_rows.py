@@ -9,7 +9,6 @@ of one seed, with a column of logits for each method.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,19 +17,13 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from ctnet_ray.batches.batching import batches
-from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.runs.plan import ModelPlan
-from ctnet_ray.runs.records import StepRecord
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.context import LocalContext
-from ctnet_ray.training.loop import EVALUATION_BATCH_SIZE
-from ctnet_ray.training.state import MODEL, TrainingState
+from ctnet_ray.training.batch_loader import EVALUATION_BATCH_SIZE
+from ctnet_ray.training.versions import OpenVersion, open_version
 
 SOURCE = "source"  #: the source series' own model on the target's samples
 CEILING = "true_probability"  #: what no model can beat, where samples are synthetic
@@ -111,7 +104,7 @@ def scored_rows(runs: Runs, days: Sequence[date], seeds: Sequence[int]) -> pd.Da
 
 
 class Series:
-    """The versions of one model by day, of which one is in memory.
+    """The versions of one model by day.
 
     Args:
         root: Root of the model versions.
@@ -127,8 +120,6 @@ class Series:
         self._what = f"{model} below {root}"
         if len(self._uris) < len(found):
             raise CtnetError(f"several runs made {self._what}: move the folders of those not meant elsewhere")
-        self._plan: dict[str, Any] = {}
-        self._state: TrainingState | None = None
 
     def score(self, samples: Manifest) -> NDArray[np.float32]:
         """Return the logits of a day's samples by the version of the day before, float32 [N], as stored.
@@ -139,39 +130,16 @@ class Series:
         day = samples.day - timedelta(days=1)
         if day not in self._uris:
             raise CtnetError(f"no version of {day} of {self._what}: finish its run, or take it off --methods")
-        manifest = checkpoints.read_manifest(self._uris[day])
-        plan = ModelPlan.from_dict(manifest["model"])
-        if self._state is None or self._plan != manifest["model"]:
-            self._plan = manifest["model"]
-            self._state = TrainingState(plan, TrainingConfig(), LocalContext.device)
-        _restore(self._state, plan, manifest, self._uris[day])
-        return _score(self._state, plan, samples)
+        return _score(open_version(self._uris[day]), samples)
 
 
-def _restore(state: TrainingState, plan: ModelPlan, manifest: dict[str, Any], uri: str) -> None:
-    """Load a version's parameters, and the source version that its frozen tower held."""
-    own = bool(manifest["files"])
-    if own:
-        kept = {name: value for name, value in state.tensors().items() if name.startswith(MODEL)}
-        checkpoints.load(uri, kept)
-    source = StepRecord.from_dict(manifest["step"]).source
-    # A fine-tuned version names the source that it started from, but has all of its weights itself.
-    if source and (plan.source or not own):
-        prefix = f"{MODEL}{state.source_prefix}"
-        checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
-
-
-def _score(state: TrainingState, plan: ModelPlan, samples: Manifest) -> NDArray[np.float32]:
-    encoder = Encoder(plan.towers, samples.domain)
+def _score(opened: OpenVersion, samples: Manifest) -> NDArray[np.float32]:
+    encoder = opened.encoder(samples.domain)
     reading = plan_reading(samples, rank=0, world_size=1, batch_size=EVALUATION_BATCH_SIZE)
-    state.model.eval()
-    parts = [
-        state.score(batch)[batch.weight_B > 0].numpy()
-        for batch in batches(
-            reading, read_local([reading], encoder.folding.columns, encoder.folding.fold), encoder
-        )
-    ]
-    return np.concatenate(parts)
+    tables = read_local([reading], encoder.folding.columns, encoder.folding.fold)
+    return np.concatenate(
+        [opened.score(batch)[batch.weight_B > 0].numpy() for batch in batches(reading, tables, encoder)]
+    )
 
 
 class History:

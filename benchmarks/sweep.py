@@ -55,7 +55,7 @@ def main(
         raise CtnetError(f"{folder} is there already: remove it, or set another output")
     folder.mkdir(parents=True)
     tracking = replace(
-        tracking, models=str(folder / "models"), mlflow_uri=f"sqlite:///{folder}/mlflow.db", name=""
+        tracking, models=str(folder / "models"), mlflow_uri=f"sqlite:///{folder}/mlflow.db", name=None
     )
     what = Comparison(comparison, model, training, source_training, compute, tracking)
     console = Console()
@@ -78,8 +78,8 @@ def _write_job(what: Comparison, sweep: SweepConfig, trial: Trial, folder: Path)
     label = f"single_{trial.number:03}"
     warm_up = warm_up_of(what)
     own = {label: {"transfer.method": sweep.method, **trial.settings}}
-    seeds = warm_up.what.seeds[:1]
-    warm_up = replace(warm_up, what=replace(warm_up.what, methods=(label,), variants=own, seeds=seeds))
+    seeds = warm_up.config.seeds[:1]
+    warm_up = replace(warm_up, config=replace(warm_up.config, methods=(label,), variants=own, seeds=seeds))
     entry = next(entry for entry in entries(warm_up) if entry.label == label)
     path = folder / f"{label}.yaml"
     path.write_text(yaml.safe_dump(entry.config.to_dict(), sort_keys=False))

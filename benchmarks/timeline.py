@@ -8,6 +8,8 @@ from unittest import mock
 from ctnet_ray import storage
 from ctnet_ray.cluster import worker
 from ctnet_ray.cluster.worker import Launch, RayContext
+from ctnet_ray.runs.plan import RunPlan, StepPlan
+from ctnet_ray.training.context import Moment
 
 _FILE = "timeline.json"
 
@@ -47,19 +49,21 @@ class TimedContext(RayContext):
             self._cpu = cpu
         self._spans[-1][2:] = now, cpu - self._cpu
 
-    def step_done(self, folder: str) -> None:
-        """Note the time that reporting takes."""
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        """Note the time that reporting a step takes."""
         start, cpu = time.time(), time.process_time()
-        super().step_done(folder)
+        super().reached(moment, plan, step)
+        if moment != "done":
+            return
         self._spans.append(["report", start, time.time(), time.process_time() - cpu])
         if self.rank == 0:
-            storage.write_json(storage.join(folder, _FILE), {"spans": self._spans})
+            storage.write_json(storage.join(plan.folder, _FILE), {"spans": self._spans})
 
 
-def train(config: dict[str, Launch]) -> None:
+def train(launch: Launch) -> None:
     """Be `worker.train`, with a context that notes the time."""
     with mock.patch.object(worker, "RayContext", TimedContext):
-        worker.train(config)
+        worker.train(launch)
 
 
 def read(folder: str) -> list[Span]:

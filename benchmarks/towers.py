@@ -20,9 +20,9 @@ from rich.table import Table
 from benchmarks import samples
 from benchmarks.job import batches_in_memory, machine_facts
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import AdapterConfig, TrainingConfig, TransferConfig
-from ctnet_ray.runs.plan import ModelPlan, RunPlan
-from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.config import AdapterConfig, TrainingConfig
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, SharedAttention, TowerSpec
 from ctnet_ray.schema import Schema
 from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.state import TrainingState
@@ -64,16 +64,14 @@ def main(
         )
 
 
-def models(base: ModelPlan) -> dict[str, ModelPlan]:
+def models(base: TowerSpec) -> dict[str, ModelSpec]:
     """Return the base model and CTNets over a source tower of its own kind, by name."""
-    transfer = TransferConfig(method="ctnet", adapters=AdapterConfig(placement=("hidden", "logit")))
-    source = (base.schema, base.config)
-    ctnet = replace(base, kind="ctnet", reads="target", source=source, transfer=transfer)
-    found = {BASE: base, "ctnet": ctnet}
+    ctnet = CTNetSpec(base, replace(base, role="source"), AdapterConfig(placement=("hidden", "logit")))
+    compared = {BASE: base, "ctnet": ctnet}
     sequences = tuple(feature.name for feature in base.schema.features if feature.attends_to)
     if sequences:
-        found["ctnet, shared attention"] = replace(ctnet, shared=SharedAttention(sequences, "source"))
-    return found
+        compared["ctnet, shared attention"] = replace(ctnet, shared=SharedAttention(sequences, "source"))
+    return compared
 
 
 def _compare(schema: Schema, rows: int, repeats: int, training: TrainingConfig) -> Table:
@@ -82,7 +80,7 @@ def _compare(schema: Schema, rows: int, repeats: int, training: TrainingConfig) 
         (day,) = samples.write_days(root, schema, 1, _HELD * batch_size)
         plan = samples.make_plan(root, "towers", schema, [day], batch_size, evaluate=False)
         states, held = {}, {}
-        for name, model in models(plan.model).items():
+        for name, model in models(samples.tower(schema)).items():
             own: RunPlan = replace(plan, model=model)
             states[name] = TrainingState(model, training, torch.device("cpu"))
             held[name] = batches_in_memory(day, own, _HELD)

@@ -34,7 +34,6 @@ from rich.table import Table
 
 from ctnet_ray import storage
 from ctnet_ray.config import (
-    METHODS,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -42,16 +41,18 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
+from ctnet_ray.metrics import COMPARED
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.identity import read_digest
 from ctnet_ray.runs.records import EvaluationRecord
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, start_alone
 from jobs.command import run
 
 Grids = Mapping[str, list[dict[str, Any]]]  #: trials by method
-METRICS = ("logloss", "auc", "gauc")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def main(
         methods: Methods to tune, base first if it is among them.
         processes: Trials that run side by side, one core each.
     """
-    tracking = replace(tracking, models=str(Path(output) / "models"), experiment="tune", name="")
+    tracking = replace(tracking, models=str(Path(output) / "models"), experiment="tune", name=None)
     warm_up = warm_up_of(Comparison(comparison, model, training, source_training, compute, tracking))
     trials = read_grids(grids, methods)
     folder = Path(output)
@@ -105,8 +106,8 @@ def main(
             if not chosen:
                 continue
             own = {"variants": variants(chosen), "methods": tuple(variants(chosen)), "settings": settings}
-            runs = list(entries(replace(warm_up, what=replace(warm_up.what, **own))))
-            results = _results(_run_all(pool, runs, folder, warm_up.what.first_scored_day), chosen)
+            runs = list(entries(replace(warm_up, config=replace(warm_up.config, **own))))
+            results = _results(_run_all(pool, runs, folder, warm_up.config.first_scored_day), chosen)
             settings |= {name: best(results, name).settings for name in chosen}
             _show(results, chosen)
     text = yaml.safe_dump({"settings": settings}, sort_keys=False)
@@ -179,7 +180,7 @@ def _run_all(
 
 def _trial(entry: Entry, folder: str, first_scored: date) -> dict[str, float]:
     """Make one run and return its mean metrics; versions that nothing builds on are removed."""
-    record = Path(folder) / "results" / f"{entry.config.digest}.json"
+    record = Path(folder) / "results" / f"{read_digest(entry.config, entry.role)}.json"
     if record.exists():
         return json.loads(record.read_text())
     models = entry.config.tracking.models
@@ -191,12 +192,12 @@ def _trial(entry: Entry, folder: str, first_scored: date) -> dict[str, float]:
         if entry.role == "source" or entry.label == "base":
             raise
         os.write(2, f"{entry.label}: {error}\n".encode())
-        return {metric: float("nan") if metric != "logloss" else float("inf") for metric in METRICS}
-    scored = [EvaluationRecord.read(plan.folder, step.day.day) for step in plan.steps if step.evaluate]
+        return {metric: float("nan") if metric != "logloss" else float("inf") for metric in COMPARED}
+    scored = [EvaluationRecord.read(plan.folder, step.day) for step in plan.steps if step.evaluate]
     kept = [
         evaluation.metrics for evaluation in scored if evaluation and evaluation.samples.day >= first_scored
     ]
-    metrics = {metric: float(np.mean([own[metric] for own in kept if metric in own])) for metric in METRICS}
+    metrics = {metric: float(np.mean([own[metric] for own in kept if metric in own])) for metric in COMPARED}
     if entry.role == "target" and entry.label != "base":
         storage.remove(plan.folder)
         record.parent.mkdir(exist_ok=True)
@@ -209,7 +210,7 @@ def _results(found: Mapping[tuple[str, str], list[dict[str, float]]], trials: Gr
     for (label, target), seeds in found.items():
         method, _, index = label.partition(".")
         if index:
-            means = {metric: float(np.mean([seed[metric] for seed in seeds])) for metric in METRICS}
+            means = {metric: float(np.mean([seed[metric] for seed in seeds])) for metric in COMPARED}
             results.append(Result(method, target, trials[method][int(index)], means))
     return results
 
@@ -217,10 +218,10 @@ def _results(found: Mapping[tuple[str, str], list[dict[str, float]]], trials: Gr
 def _show(results: Iterable[Result], methods: Iterable[str]) -> None:
     for method in methods:
         own = [result for result in results if result.method == method]
-        table = Table("target", "settings", *METRICS, title=method)
+        table = Table("target", "settings", *COMPARED, title=method)
         for result in sorted(own, key=lambda result: (result.target, result.metrics["logloss"])):
             settings = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in result.settings.items())
-            table.add_row(result.target, settings, *(f"{result.metrics[metric]:.4f}" for metric in METRICS))
+            table.add_row(result.target, settings, *(f"{result.metrics[metric]:.4f}" for metric in COMPARED))
         Console(width=140).print(table)
 
 

@@ -22,8 +22,9 @@ from rich.table import Table
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import ModelConfig, TrainingConfig
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord
+from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import loop
@@ -86,15 +87,15 @@ def _warm_up(
     """Return the mean next-day AUC and logloss of one run."""
     days = {day: store.manifest(domain, day) for day in store.days(domain) if day <= last_day}
     steps = tuple(
-        StepPlan((manifest,), manifest, days[day + timedelta(days=1)])
+        StepPlan((manifest,), day, days[day + timedelta(days=1)])
         for day, manifest in days.items()
         if day < last_day
     )
     with tempfile.TemporaryDirectory() as folder:
         record = RunRecord("grid", "grid", "base", "base", domain, config.seed, {}, "", {}, "")
-        model = ModelPlan("tower", tower, schema, ModelConfig())
+        model = TowerSpec(schema, ModelConfig(), tower)
         loop.run(RunPlan(record, folder, model, config, steps), LocalContext())
-        scored = [EvaluationRecord.read(folder, step.day.day) for step in steps]
+        scored = [EvaluationRecord.read(folder, step.day) for step in steps]
     metrics = [evaluation.metrics for evaluation in scored if evaluation]
     auc = float(np.mean([entry["auc"] for entry in metrics if "auc" in entry]))
     return auc, float(np.mean([entry["logloss"] for entry in metrics]))

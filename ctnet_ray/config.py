@@ -1,50 +1,123 @@
 """Everything that can be set, as frozen dataclasses.
 
 Commands read them from a YAML file and dotted overrides (`--training.batch_size 512`) with jsonargparse;
-unknown keys are errors. `to_dict` serves MLflow parameters, the records beside the weights and the digest
-that names a run.
+unknown keys are errors. `to_dict` serves MLflow parameters and the records beside the weights.
 """
 
-import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import field, fields, replace
 from datetime import date
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
-from pydantic import TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails, to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 
 Gate = Literal["glu", "glu_target", "linear", "none"]
 GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
-MethodName = Literal[
-    "base",
-    "source_direct",
-    "finetune_all",
-    "finetune_embeddings",
-    "mlp_pp",
-    "ple",
-    "minet",
-    "ddtcdr",
-    "dasl",
-    "ctnet_one_time",
-    "ctnet",
-    "residual",
-    "ctnet_residual",
-]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(METHODS)]  # listed by --help, and checked wherever a configuration is read
+
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!/|:memory:)(.+)")
+
+
+def _absolute_database(uri: str) -> str:
+    """Return an SQLite URI with the path of its file made absolute; another tracking URI as it is."""
+    match = _SQLITE_FILE.fullmatch(uri)
+    return f"{match[1]}{Path(match[2]).absolute()}" if match else uri
+
+
+# A relative path means another file in a worker, whose folder is its own.
+Location = Annotated[str, AfterValidator(storage.absolute)]
+OptionalName = Annotated[str | None, MinLen(1)]
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class Section:
+    """A part of the configuration. Values are converted to the types of their fields.
+
+    Raises:
+        CtnetError: A value can't be; the message names the first one, as training.batch_size.
+    """
+
+    section: ClassVar[str] = ""
+    """Dotted name of the section, with the dot behind it."""
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+    def __init_subclass__(cls, section: str) -> None:
+        cls.section = f"{section}." if section else ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named(cls, values: Any, make: ModelWrapValidatorHandler["Section"]) -> "Section":
+        try:
+            return make(values)
+        except ValidationError as error:
+            raise CtnetError(_reason(cls, error.errors()[0])) from error
+
+
+def _limits(bounds: tuple[Any, ...]) -> str:
+    match bounds:
+        case (Gt(gt=low),):
+            return f"above {low}"
+        case (Ge(ge=low),):
+            return f"at least {low}"
+        case (Ge(ge=low), Le(le=high)):
+            return f"between {low} and {high}"
+    raise AssertionError(bounds)
+
+
+def _reason(section: type[Section], error: ErrorDetails) -> str:
+    field_name, *indices = error["loc"]
+    name = f"{section.section}{field_name}{''.join(f'[{index}]' for index in indices)}"
+    value = error["input"]
+    bounds = getattr(get_type_hints(section, include_extras=True).get(str(field_name)), "__metadata__", ())
+    if error["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
+        return f"{name} must be {_limits(bounds)}, not {value}"
+    if error["type"] == "missing":
+        return f"setting {name}: missing"
+    if error["type"] == "unexpected_keyword_argument":
+        known = ", ".join(entry.name for entry in fields(section))
+        return f"unknown setting {name!r}; {field_name!r} is none of {known}"
+    return f"setting {name}: {value!r}: {error['msg']}"
+
+
+@dataclass(frozen=True)
+class DataConfig(Section, section="data"):
     """Where samples are and what they hold."""
 
-    store: str
+    store: Location
     """Root of the sample store: a local path or a URI (s3://, gs://, any fsspec scheme)."""
-    schema: str
+    schema: Location
     """Schema file: a local path or a URI of a YAML file."""
     domain: str
     """Domain whose samples are trained on and scored."""
@@ -56,27 +129,41 @@ class DataConfig:
     """Further domains whose days are trained on in between those of `domain`: the other domains of a source
     of several, or the source domain of a method that trains jointly."""
 
+    def __post_init__(self) -> None:
+        if self.domain in self.beside:
+            raise CtnetError(f"data.beside names data.domain, {self.domain}")
+        if self.last_day < self.first_day:
+            raise CtnetError(f"data.last_day {self.last_day} is before data.first_day {self.first_day}")
+
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section, section="model"):
     """One tower."""
 
     hidden: tuple[int, ...] = (128, 64, 32)
     """Widths of the MLP's hidden layers."""
-    attention_hidden: int = 32
+    attention_hidden: Annotated[int, Gt(0)] = 32
     """Hidden width of the attention unit that scores a sequence's items against the query."""
-    embedding_init: float = 0.01
+    embedding_init: Annotated[float, Ge(0)] = 0.01
     """Standard deviation of the normal distribution that new embeddings are drawn from."""
+
+    def __post_init__(self) -> None:
+        if not self.hidden:
+            raise CtnetError("model.hidden needs at least one layer")
+        # Not on the field's type: of an item's constraint jsonargparse speaks in several lines of its own.
+        for index, width in enumerate(self.hidden):
+            if width <= 0:
+                raise CtnetError(f"model.hidden[{index}] must be above 0, not {width}")
 
 
 @dataclass(frozen=True)
-class AdapterConfig:
+class AdapterConfig(Section, section="transfer.adapters"):
     """CTNet's adapters, from the source tower's layers to the target tower's."""
 
-    placement: tuple[str, ...] = ()
+    placement: tuple[str, ...] | None = None
     """Layers with an adapter: hidden (all hidden layers), first, last, deep (the deeper half), hidden_1,
     hidden_2, ..., features (each feature's embedding by itself), embedding (all of them at once), logit.
-    Empty: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
+    null: the method's own, hidden for ctnet, hidden and logit for ctnet_residual."""
     gate: Gate = "glu"
     """glu: (W h + b) * sigmoid(V h + c); glu_target: its gate also sees the target's layer,
     sigmoid(V h + U h_t + c); linear: W h + b; none: no adapter at all (an ablation)."""
@@ -84,9 +171,9 @@ class AdapterConfig:
     """Whether each unit of a layer has a gate of its own, or one gate (scalar) serves the layer."""
     bias: bool = True
     """Whether W and V have their biases b and c."""
-    rank: int = 0
+    rank: Annotated[int | None, Gt(0)] = None
     """Width of a bottleneck in W and V: each is a product of two maps, where that has fewer parameters;
-    0: full maps."""
+    null: full maps."""
     source_layers: dict[str, str] = field(default_factory=dict)
     """Source layer that serves a layer of the target's, where it is not its namesake, as hidden_3: hidden_4
     (towers of different depth)."""
@@ -95,91 +182,91 @@ class AdapterConfig:
     beside the layer as further input of the next one (concatenation)."""
     init: Init = "zero"
     """zero: W = b = 0, so that a hot start is exactly the base model; random: torch's default."""
-    learning_rate: float = 1.0
+    learning_rate: Annotated[float, Ge(0)] = 1.0
     """Adapters' learning rate as a multiple of training.dense_learning_rate."""
 
 
 @dataclass(frozen=True)
-class ResidualConfig:
+class ResidualConfig(Section, section="transfer.residual"):
     """What the target adds to the frozen source tower (methods residual and ctnet_residual)."""
 
     scale_and_shift: bool = True
     """Whether each hidden unit of the source tower gets a scale and a shift of the target's own."""
-    embedding_learning_rate: float = 1.0
+    embedding_learning_rate: Annotated[float, Ge(0)] = 1.0
     """Learning rate of the residual embeddings as a multiple of training.embedding_learning_rate."""
-    dense_learning_rate: float = 1.0
+    dense_learning_rate: Annotated[float, Ge(0)] = 1.0
     """Learning rate of scales, shifts and bias as a multiple of training.dense_learning_rate."""
 
 
 @dataclass(frozen=True)
-class JointConfig:
+class JointConfig(Section, section="transfer.joint"):
     """Networks of the methods that train on source and target samples together."""
 
-    shared_experts: int = 1
+    shared_experts: Annotated[int, Gt(0)] = 1
     """PLE: experts that both domains use, in each extraction layer."""
-    domain_experts: int = 1
+    domain_experts: Annotated[int, Gt(0)] = 1
     """PLE: experts of each domain alone, in each extraction layer."""
-    transfer_share: float = 0.1
+    transfer_share: Annotated[float, Ge(0), Le(0.5)] = 0.1
     """DDTCDR: alpha, the share of the other domain's network in a prediction, 0 to 0.5."""
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section, section="training"):
     """How one day is trained."""
 
-    batch_size: int = 512
+    batch_size: Annotated[int, Gt(0)] = 512
     """Rows of a step over all workers."""
-    epochs: int = 1
+    epochs: Annotated[int, Gt(0)] = 1
     """Passes over each day."""
-    dense_learning_rate: float = 0.001
+    dense_learning_rate: Annotated[float, Gt(0)] = 0.001
     """Adam's learning rate of dense parameters."""
-    embedding_learning_rate: float = 0.05
+    embedding_learning_rate: Annotated[float, Gt(0)] = 0.05
     """Row-wise Adagrad's learning rate of embeddings."""
-    embedding_initial_accumulator: float = 0.01
+    embedding_initial_accumulator: Annotated[float, Ge(0)] = 0.01
     """Row-wise Adagrad's initial accumulator of squared gradients."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled weight decay of dense parameters (AdamW)."""
-    clip_norm: float = 10.0
-    """Largest norm of the dense gradient; 0 leaves it alone."""
+    clip_norm: Annotated[float | None, Gt(0)] = 10.0
+    """Largest norm of the dense gradient; null: it is left alone."""
     bf16: bool = True
     """bfloat16 autocast on GPUs."""
     cpu_bf16: bool = False
     """bfloat16 autocast on CPUs; faster on those with instructions for it (AVX512-BF16, AMX), else slower."""
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seed of initial parameters and of the order of rows."""
-    beside_batch_size: int = 0
-    """Rows of a step on samples of data.beside, over all workers; 0: batch_size."""
-    beside_epochs: int = 0
-    """Passes over each day of data.beside; 0: epochs."""
-    beside_weight: float = 1.0
+    beside_batch_size: Annotated[int | None, Gt(0)] = None
+    """Rows of a step on samples of data.beside, over all workers; null: batch_size."""
+    beside_epochs: Annotated[int | None, Gt(0)] = None
+    """Passes over each day of data.beside; null: epochs."""
+    beside_weight: Annotated[float, Ge(0)] = 1.0
     """Weight of the loss on samples of data.beside."""
 
 
 @dataclass(frozen=True)
-class TransferConfig:
+class TransferConfig(Section, section="transfer"):
     """What a target model takes over, and from where."""
 
     method: MethodName = "base"
     """How the target is served."""
-    source_series: str = ""
+    source_series: OptionalName = None
     """Registered model whose versions are the source series (every method but base)."""
-    hot_start: str = ""
-    """Registered model NAME or NAME/VERSION to start from; empty: from scratch. A bare NAME means its
+    hot_start: OptionalName = None
+    """Registered model NAME or NAME/VERSION to start from; null: from scratch. A bare NAME means its
     newest version whose day is before first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether a hot start also takes over the optimiser's state."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
-    refresh_days: int = 1
-    """Steps after which a frozen source takes the newest version of its series: 1: at each; 0: never after
-    the first."""
+    refresh_days: Annotated[int | None, Gt(0)] = 1
+    """Steps after which a frozen source takes the newest version of its series: 1: at each; null: never
+    after the first."""
     share_attention: tuple[str, ...] = ()
     """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
     attention that both towers have."""
     shared_attention: Literal["source", "target"] = "source"
     """CTNet: tower whose attention, and embeddings under it, serve both."""
-    window: int = 1
-    """Fine-tuning: days up to the step's own that each step trains on; 0: all that the store has."""
+    window: Annotated[int | None, Gt(0)] = 1
+    """Fine-tuning: days up to the step's own that each step trains on; null: all that the store has."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """What the target adds to the frozen source tower."""
     joint: JointConfig = field(default_factory=JointConfig)
@@ -191,20 +278,20 @@ SHARDING: tuple[Sharding, ...] = get_args(Sharding)
 
 
 @dataclass(frozen=True)
-class ComputeConfig:
+class ComputeConfig(Section, section="compute"):
     """What a run may use of the cluster."""
 
-    workers: int = 1
+    workers: Annotated[int, Gt(0)] = 1
     """Number of training workers."""
-    min_workers: int = 0
-    """Workers with which a run starts and goes on where the cluster holds no more; 0: exactly workers."""
-    cpus_per_worker: float = 1.0
+    min_workers: int | None = None
+    """Workers with which a run starts and goes on where the cluster holds no more; null: exactly workers."""
+    cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPUs of each worker; also its number of torch threads, rounded up."""
     gpu: bool = False
     """One GPU a worker."""
-    parallel_runs: int = 0
-    """Worker groups that walk runs side by side; 0: as many as the cluster's CPUs and GPUs hold."""
-    max_failures: int = 2
+    parallel_runs: Annotated[int | None, Gt(0)] = None
+    """Worker groups that walk runs side by side; null: as many as the cluster's CPUs and GPUs hold."""
+    max_failures: Annotated[int, Ge(0)] = 2
     """Worker failures after which the run gives up; each is followed by a resumption from the last step."""
     sharding: tuple[Sharding, ...] = SHARDING
     """Ways to spread embedding tables over several workers; TorchRec's planner chooses one for each table."""
@@ -212,16 +299,16 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         if not self.sharding:
             raise CtnetError(f"compute.sharding is empty: name one or more of {', '.join(SHARDING)}")
-        if self.min_workers and not 0 <= self.min_workers <= self.workers:
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise CtnetError(
-                f"compute.min_workers must be between 0 and compute.workers ({self.workers}), "
+                f"compute.min_workers must be between 1 and compute.workers ({self.workers}), "
                 f"not {self.min_workers}"
             )
 
     @property
     def elastic(self) -> bool:
         """Whether the number of workers may change while a run goes on."""
-        return 0 < self.min_workers < self.workers
+        return self.fewest_workers < self.workers
 
     @property
     def fewest_workers(self) -> int:
@@ -230,23 +317,23 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Section, section="tracking"):
     """Where results go."""
 
-    models: str = "runs/models"
+    models: Location = "runs/models"
     """Root of the model versions: a local path or a URI, reachable from every worker."""
-    mlflow_uri: str = "sqlite:///mlflow.db"
+    mlflow_uri: Annotated[str, AfterValidator(_absolute_database)] = "sqlite:///mlflow.db"
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
     """MLflow experiment; also the prefix of registered models."""
-    label: str = ""
-    """What tables and MLflow call the run beside its domain and seed; empty: its method."""
-    name: str = ""
-    """Registered model; empty: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    label: OptionalName = None
+    """What tables and MLflow call the run beside its domain and seed; null: its method."""
+    name: OptionalName = None
+    """Registered model; null: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)
-class JobConfig:
+class JobConfig(Section, section=""):
     """One continual run."""
 
     data: DataConfig
@@ -262,34 +349,18 @@ class JobConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where results go."""
 
-    def __post_init__(self) -> None:
-        _check(self)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data: strings, numbers, lists, mappings."""
-        return _plain(asdict(self))
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that name the work: what decides the result, and nothing else.
-
-        The last day, the resources other than the number of workers, and where results go are left out,
-        so that a run goes on when a day is added or the cluster changes. The number is the one that was
-        asked for: what a step had, where `compute.min_workers` lets it have fewer, is in its record.
-        """
-        values = self.to_dict()
-        values["data"].pop("last_day")
-        kept = {key: values[key] for key in ("data", "model", "training", "transfer")}
-        return storage.digest({**kept, "workers": self.compute.workers})[:12]
+        return to_jsonable_python(self)
 
 
 @dataclass(frozen=True)
-class ComparisonConfig:
+class ComparisonConfig(Section, section="comparison"):
     """Which runs are compared, on what."""
 
-    store: str
+    store: Location
     """Root of the sample store: a local path or a URI; {seed} in it becomes the seed (a world a seed)."""
-    schema: str
+    schema: Location
     """Schema file: a local path or a URI of a YAML file; {seed} in it becomes the seed."""
     source: str
     """Source domain."""
@@ -302,7 +373,7 @@ class ComparisonConfig:
     last_scored_day: date
     """Last day that the tables count (YYYY-MM-DD); training ends the day before."""
     transfer_day: date | None = None
-    """First day that transfer methods train on, hot-started from the base model of the day before; none:
+    """First day that transfer methods train on, hot-started from the base model of the day before; null:
     they start from scratch on first_day."""
     hot_start_optimizer: Literal["keep", "reset"] = "keep"
     """Whether that hot start also takes over the base model's optimiser state."""
@@ -330,24 +401,15 @@ class ComparisonConfig:
 Config = TypeVar("Config")
 
 
-def from_plain(config_class: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build a (nested) dataclass from the plain data that `dataclasses.asdict` and JSON made of it.
-
-    Lists become tuples; a section that is a dataclass is built likewise. Keys must be known.
-    """
-    types = get_type_hints(config_class)
-    return config_class(**{key: _typed(types[key], value) for key, value in values.items()})
-
-
 def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return a (nested) dataclass with some values changed.
+    """Return a section with some values changed.
 
     Args:
-        config: The configuration.
+        config: The section: a whole configuration, mostly.
         settings: Values by dotted name, as `training.batch_size`.
 
     Raises:
-        CtnetError: A name is not known, or a value is not of its kind.
+        CtnetError: A name is not known, or a value can't be.
     """
     for name, value in settings.items():
         config = _with(config, name.split("."), value, name)
@@ -355,80 +417,9 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def _with(config: Any, path: list[str], value: Any, name: str) -> Any:
-    types = get_type_hints(type(config)) if hasattr(config, "__dataclass_fields__") else {}
-    if path[0] not in types:
-        raise CtnetError(f"unknown setting {name!r}; {path[0]!r} is none of {', '.join(types)}")
+    known = [entry.name for entry in fields(config)] if isinstance(config, Section) else []
+    if path[0] not in known:
+        raise CtnetError(f"unknown setting {name!r}; {path[0]!r} is none of {', '.join(known)}")
     if path[1:]:
         value = _with(getattr(config, path[0]), path[1:], value, name)
-    else:
-        try:
-            value = TypeAdapter(types[path[0]]).validate_python(value)
-        except ValidationError as error:
-            raise CtnetError(f"setting {name}: {value!r}: {error.errors()[0]['msg']}") from error
     return replace(config, **{path[0]: value})
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    if is_dataclass(kind) and isinstance(kind, type):
-        return from_plain(kind, value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def _check(config: JobConfig) -> None:
-    positive = {
-        "training.batch_size": config.training.batch_size,
-        "training.epochs": config.training.epochs,
-        "training.dense_learning_rate": config.training.dense_learning_rate,
-        "training.embedding_learning_rate": config.training.embedding_learning_rate,
-        "model.attention_hidden": config.model.attention_hidden,
-        "transfer.joint.shared_experts": config.transfer.joint.shared_experts,
-        "transfer.joint.domain_experts": config.transfer.joint.domain_experts,
-        "compute.workers": config.compute.workers,
-        "compute.cpus_per_worker": config.compute.cpus_per_worker,
-        **{f"model.hidden[{index}]": width for index, width in enumerate(config.model.hidden)},
-    }
-    for key, value in positive.items():
-        if not 0 < value < math.inf:
-            raise CtnetError(f"{key} must be above 0, not {value}")
-    not_negative = {
-        "training.embedding_initial_accumulator": config.training.embedding_initial_accumulator,
-        "training.weight_decay": config.training.weight_decay,
-        "training.clip_norm": config.training.clip_norm,
-        "training.seed": config.training.seed,
-        "training.beside_batch_size": config.training.beside_batch_size,
-        "training.beside_epochs": config.training.beside_epochs,
-        "training.beside_weight": config.training.beside_weight,
-        "model.embedding_init": config.model.embedding_init,
-        "transfer.window": config.transfer.window,
-        "transfer.refresh_days": config.transfer.refresh_days,
-        "transfer.adapters.rank": config.transfer.adapters.rank,
-        "transfer.adapters.learning_rate": config.transfer.adapters.learning_rate,
-        "transfer.residual.embedding_learning_rate": config.transfer.residual.embedding_learning_rate,
-        "transfer.residual.dense_learning_rate": config.transfer.residual.dense_learning_rate,
-        "compute.max_failures": config.compute.max_failures,
-        "compute.parallel_runs": config.compute.parallel_runs,
-    }
-    for key, value in not_negative.items():
-        if not 0 <= value < math.inf:
-            raise CtnetError(f"{key} must be at least 0, not {value}")
-    if not config.model.hidden:
-        raise CtnetError("model.hidden needs at least one layer")
-    if not 0 <= config.transfer.joint.transfer_share <= 0.5:
-        raise CtnetError(
-            "transfer.joint.transfer_share must be between 0 and 0.5, "
-            f"not {config.transfer.joint.transfer_share}"
-        )
-    if config.data.domain in config.data.beside:
-        raise CtnetError(f"data.beside names data.domain, {config.data.domain}")
-    if config.data.last_day < config.data.first_day:
-        raise CtnetError(
-            f"data.last_day {config.data.last_day} is before data.first_day {config.data.first_day}"
-        )

@@ -1,5 +1,7 @@
 """The one exception that people are meant to read."""
 
+from pydantic import ValidationError
+
 
 class CtnetError(Exception):
     """Something outside the program is wrong; the message is one line and says the way out.
@@ -10,3 +12,12 @@ class CtnetError(Exception):
 
 class DivergedError(CtnetError):
     """Training diverged. All workers of a run raise it at the same place, so their group can go on."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say the first thing that is wrong of plain data: that it lacks a field, or can't have a value."""
+    problem = error.errors()[0]
+    name = ".".join(map(str, problem["loc"]))
+    return (
+        f"lacks {name!r}" if problem["type"] == "missing" else f"can't have this {name!r}: {problem['msg']}"
+    )

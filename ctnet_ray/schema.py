@@ -28,8 +28,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
@@ -77,16 +75,16 @@ class Feature:
     boundaries: tuple[float, ...] = ()
     """Numeric only: ascending bucket edges; value v goes to bucket #{edges <= v}, a missing one to the
     last."""
-    max_length: int = 0
+    max_length: int | None = None
     """Sequence only: the most recent ids that are read."""
-    attends_to: str = ""
-    """Sequence only: categorical feature that queries it; empty: the mean of the sequence is taken."""
+    attends_to: str | None = None
+    """Sequence only: categorical feature that queries it; None: the mean of the sequence is taken."""
     towers: tuple[Role, ...] = ROLES
     """Towers that use the feature."""
     domains: tuple[str, ...] = ()
     """Domains whose samples have the feature; elsewhere it reads as missing. Empty: all domains. Of kind
     domain: the domains that it tells apart."""
-    clicks_in: str = ""
+    clicks_in: str | None = None
     """Sequence only: domain whose clicks it holds; read by methods that model interests by domain, and by no
     other."""
 
@@ -153,7 +151,7 @@ class Schema:
                     f"schema: no sequence says clicks_in: {domain}: "
                     "add one, or leave out methods minet and dasl"
                 )
-        clicks_in = {"", *domains} if interests else {""}
+        clicks_in = {None, *domains} if interests else {None}
         kept = [feature for feature in self.features if feature.kind != "domain"]
         return self._part([feature for feature in kept if feature.clicks_in in clicks_in])
 
@@ -185,18 +183,6 @@ class Schema:
         return storage.digest(self.to_dict())
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads plain YAML, in which no key stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(None, None, f"{key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: str) -> Schema:
     """Read and check a schema file.
 
@@ -207,15 +193,7 @@ def load(path: str) -> Schema:
         CtnetError: The file is absent, is no YAML, or says something that can't be; the message names the
             key.
     """
-    try:
-        content = yaml.load(storage.read_bytes(path), _Loader)  # noqa: S506  (a SafeLoader)
-    except FileNotFoundError as error:
-        raise CtnetError(f"no schema file at {path}") from error
-    except OSError as error:
-        raise CtnetError(f"cannot read the schema file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise CtnetError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return from_dict(content, where=Path(path).name)
+    return from_dict(storage.read_yaml(path, "schema"), where=Path(path).name)
 
 
 def from_dict(content: Any, where: str = "schema") -> Schema:
@@ -250,7 +228,7 @@ def _table_to_dict(table: Table) -> dict[str, Any]:
 
 def _feature_to_dict(feature: Feature) -> dict[str, Any]:
     values = {field.name: getattr(feature, field.name) for field in fields(feature) if field.name != "name"}
-    kept = {key: value for key, value in values.items() if value not in ((), "", 0)}
+    kept = {key: value for key, value in values.items() if value is not None and value != ()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
@@ -319,6 +297,10 @@ def _names(value: Any, where: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
 # Kind of feature that has a key.
 _OWNERS = {
     "boundaries": "numeric",
@@ -346,11 +328,11 @@ def _feature(name: str, entry: Any, where: str) -> Feature:
         kind=kind,  # type: ignore[arg-type]
         table=str(values.get("table", name)),
         boundaries=_boundaries(values.get("boundaries"), f"{where}.boundaries") if kind == "numeric" else (),
-        max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else 0,
-        attends_to=str(values.get("attends_to", "")),
+        max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else None,
+        attends_to=_name(values.get("attends_to")),
         towers=towers,  # type: ignore[arg-type]
         domains=_names(values.get("domains"), f"{where}.domains") if of_domains else (),
-        clicks_in=str(values.get("clicks_in", "")),
+        clicks_in=_name(values.get("clicks_in")),
     )
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pyarrow import fs
 
 from ctnet_ray.errors import CtnetError
@@ -108,6 +109,48 @@ def read_json(uri: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CtnetError(f"{uri} is not a JSON object: restore it or write its folder again")
     return content
+
+
+def read_yaml(uri: str, kind: str) -> Any:
+    """Return the content of a YAML file.
+
+    Args:
+        uri: Local path or URI.
+        kind: What it is to hold, for messages: schema, mapping.
+
+    Raises:
+        CtnetError: There is no file, it can't be read, it is no YAML, or a key stands twice in it.
+    """
+    try:
+        text = read_bytes(uri)
+        check_keys(text)
+        return yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise CtnetError(f"no {kind} file at {uri}") from error
+    except OSError as error:
+        raise CtnetError(f"cannot read the {kind} file {uri}: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CtnetError(f"{uri} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def check_keys(text: str | bytes) -> None:
+    """Refuse a YAML text in which a key stands twice in one mapping: YAML itself takes the last one.
+
+    Raises:
+        yaml.YAMLError: One does, or the text is no YAML.
+    """
+    nodes = [yaml.compose(text, yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.SequenceNode):
+            nodes += node.value
+        if isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                if key.value in keys:
+                    raise yaml.MarkedYAMLError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                keys.add(str(key.value))
+                nodes.append(value)
 
 
 def write_json(uri: str, content: dict[str, Any]) -> None:

@@ -6,11 +6,22 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, auto_cli, set_parsing_settings
+import yaml
+from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader, set_parsing_settings
 from jsonargparse.typing import register_type
 
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 
+_load_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    storage.check_keys(text)
+    return _load_yaml(text)
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 register_type(date, str, lambda value: value if isinstance(value, date) else date.fromisoformat(value))
 

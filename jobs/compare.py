@@ -7,6 +7,7 @@ import shlex
 import sys
 from dataclasses import replace
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
@@ -43,7 +44,9 @@ def main(
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
     what = Comparison(comparison, model, training, source_training, compute, tracking)
-    compare(what, output, command=shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]]))
+    compare(
+        what, storage.absolute(output), command=shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]])
+    )
 
 
 if __name__ == "__main__":

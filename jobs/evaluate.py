@@ -13,8 +13,8 @@ from jobs.command import run
 def main(
     model: str,
     day: date,
-    domain: str = "",
-    store: str = "",
+    domain: str | None = None,
+    store: str | None = None,
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
 ) -> None:
@@ -23,8 +23,8 @@ def main(
     Args:
         model: Registered model: NAME or NAME/VERSION; a bare NAME means the newest version.
         day: Sample day to score (YYYY-MM-DD).
-        domain: Domain of the samples; empty: the one that the version was trained on.
-        store: Sample store; empty: the one that the version was trained from.
+        domain: Domain of the samples; null: the one that the version was trained on.
+        store: Sample store; null: the one that the version was trained from.
         compute: What the run may use of the cluster.
         tracking: Where versions are registered.
     """

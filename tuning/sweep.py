@@ -8,6 +8,7 @@ The same command goes on with a sweep that was killed.
 import shlex
 import sys
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
@@ -17,8 +18,7 @@ from ctnet_ray.config import (
 )
 from ctnet_ray.orchestration.comparison import Comparison
 from ctnet_ray.sweep.config import SweepConfig
-from ctnet_ray.sweep.sweep import Sweep
-from ctnet_ray.sweep.sweep import sweep as run_sweep
+from ctnet_ray.sweep.sweep import Sweep, run_sweep
 from jobs.command import run
 
 
@@ -46,7 +46,9 @@ def main(
         output: Local folder for trials and answer.
     """
     what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
-    run_sweep(what, output, command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]]))
+    run_sweep(
+        what, storage.absolute(output), command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]])
+    )
 
 
 if __name__ == "__main__":

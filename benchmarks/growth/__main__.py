@@ -87,11 +87,9 @@ def _measure_all(
                 console.log(f"{title}: left out: {reason}")
                 continue
             console.log(title)
-            found = replace(point, machine=machine_facts(1), measured=measure(point, root))
-        append_point(path, found)
-        shown = {
-            name: round(value, 3) for name, value in found.measured.items() if not isinstance(value, list)
-        }
+            measured = measure(point, root)
+        append_point(path, replace(point, machine=machine_facts(1), measured=measured))
+        shown = {name: round(value, 3) for name, value in measured.items() if not isinstance(value, list)}
         console.log("  " + ", ".join(f"{name} {value:,}" for name, value in shown.items()))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from ctnet_ray.training.loop import EVALUATION_BATCH_SIZE
+from ctnet_ray.training.batch_loader import EVALUATION_BATCH_SIZE
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
 

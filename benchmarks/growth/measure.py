@@ -16,10 +16,11 @@ from benchmarks.growth.points import Point
 from benchmarks.job import JobTimes, run_job
 from benchmarks.memory import Peaks, Sampler
 from benchmarks.towers import models
-from ctnet_ray.config import ComputeConfig, ModelConfig
+from ctnet_ray.config import ComputeConfig, JointConfig, ModelConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan, RunPlan
-from ctnet_ray.runs.records import VersionRef, version_folder
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import Version, version_folder
+from ctnet_ray.runs.specs import JointSpec
 from ctnet_ray.schema import Schema
 
 Found = dict[str, Any]
@@ -142,7 +143,7 @@ def _ratio(at: Mapping[str, Any], root: str) -> Found:
     source_days = [samples.repeat_day(store, day, at["ratio"]) for day in once]
     source = samples.make_plan(root, "source", schema, source_days, at["batch_size"], evaluate=False)
     found = {"source_seconds": _step_seconds(source)}
-    versions = [VersionRef("source", day.day, version_folder(source.folder, day.day)) for day in source_days]
+    versions = [Version("source", day.day, version_folder(source.folder, day.day)) for day in source_days]
     base = samples.make_plan(root, "target", schema, target_days, at["batch_size"], evaluate=False)
     base = replace(base, record=replace(base.record, domain=_TARGET))
     steps = zip(base.steps, versions, source_days, strict=True)
@@ -150,14 +151,14 @@ def _ratio(at: Mapping[str, Any], root: str) -> Found:
         *((replace(step, source=version), replace(step, beside=(day,))) for step, version, day in steps),
         strict=True,
     )
-    ctnet = replace(base, model=models(base.model)["ctnet"], steps=refreshed)
+    ctnet = replace(base, model=models(samples.tower(schema))["ctnet"], steps=refreshed)
     found["target_seconds"] = _step_seconds(ctnet)
     domains = (samples.DOMAIN, _TARGET)
     config = ModelConfig(hidden=samples.HIDDEN)
     joint = replace(
         samples.make_plan(root, "joint", schema, target_days, at["batch_size"], evaluate=False),
         record=replace(base.record, run="joint", model="joint"),
-        model=ModelPlan("mlp_pp", "target", schema.joint(domains), config, domains=domains),
+        model=JointSpec("mlp_pp", schema.joint(domains), config, JointConfig(), domains),
         steps=beside,
     )
     return {**found, "joint_seconds": _step_seconds(joint)}

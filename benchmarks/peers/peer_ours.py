@@ -54,7 +54,7 @@ def main() -> None:
 def _step(spec: Spec, plan: RunPlan) -> None:
     start_alone()
     state = TrainingState(plan.model, plan.training, torch.device("cpu"))
-    held = batches_in_memory(plan.steps[0].day, plan, _HELD)
+    held = batches_in_memory(plan.steps[0].train[0], plan, _HELD)
     state.model.train()
     losses = [state.train_step(held[0]).item()]
     started = time.perf_counter()

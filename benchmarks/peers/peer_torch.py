@@ -66,6 +66,8 @@ class Attention(nn.Module):
 class Model(nn.Module):
     """Embeddings and histories' vectors side by side into an MLP."""
 
+    offset_F: torch.Tensor
+
     def __init__(self, spec: Spec, sparse: bool) -> None:
         super().__init__()
         # Row 0 is nobody's: ids are folded into 1 .. table_rows - 1.

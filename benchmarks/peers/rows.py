@@ -14,7 +14,7 @@ def write_rows(spec: Spec, root: str) -> None:
     schema = samples.make_schema(spec.features, spec.table_rows, spec.dim, spec.histories, spec.length)
     (day,) = samples.write_days(f"{root}/samples", schema, 1, spec.rows)
     plan = samples.make_plan(root, "rows", schema, [day], spec.batch_size, evaluate=False)
-    encoder = Encoder(plan.model.towers, plan.record.domain)
+    encoder = Encoder(plan.model.inputs, plan.record.domain)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=spec.batch_size)
     writer = None
     for table in read_local([reading], encoder.folding.columns):

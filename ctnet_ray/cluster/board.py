@@ -12,12 +12,12 @@ import ray
 
 @dataclass(frozen=True)
 class Work:
-    """One run of a launch."""
+    """One run of a launch, or one version to score."""
 
     run: str
     """Name of the run."""
     folder: str
-    """The run's folder."""
+    """The run's folder; of a version that is scored, its own."""
     rows: int
     """Rows that remain to be read, epochs counted."""
 
@@ -77,6 +77,7 @@ class _Entry:
     activity: str = "starting"
     deaths: int = 0
     reason: str = ""
+    metrics: dict[str, float] | None = None
     started: float = 0.0
     seconds: float = 0.0
 
@@ -172,10 +173,11 @@ class Queue:
         """Return whether a group that has ended is to be made anew."""
         return self._groups[group].regroups
 
-    def run_done(self, group: int) -> None:
-        """Note that the group's run has come to its end."""
+    def run_done(self, group: int, metrics: dict[str, float] | None = None) -> None:
+        """Note that the group's run has come to its end; with the metrics, where a version was scored."""
         index = self._groups[group].entry
         if index is not None:
+            self._entries[index].metrics = metrics
             self._end(index, "")
 
     def fail(self, group: int, index: int, reason: str) -> None:
@@ -205,6 +207,10 @@ class Queue:
     def stop(self) -> None:
         """Hand out nothing more."""
         self._stopping = True
+
+    def metrics(self, index: int) -> dict[str, float] | None:
+        """Return what came of scoring a version; None: it is not done."""
+        return self._entries[index].metrics
 
     def failures(self) -> dict[str, str]:
         """Return why runs failed, by name."""

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 import ray
 
 from ctnet_ray.config import ComputeConfig
-
-READING_CPUS = 0.5  #: CPUs that each worker's reading needs beside it: one task of Ray Data at least
+from ctnet_ray.samples.stream import READING_CPUS
 
 
 def live_nodes() -> list[dict[str, float]]:
@@ -15,7 +14,9 @@ def live_nodes() -> list[dict[str, float]]:
 
 
 def workers_held(nodes: Iterable[dict[str, float]], compute: ComputeConfig) -> int:
-    """Return how many workers, with their reading, nodes hold; a worker can't lie on two of them.
+    """Return how many workers, each with one task of its reading, nodes hold.
+
+    A worker can't lie on two of them.
 
     Args:
         nodes: Resources of each node, taken or not.

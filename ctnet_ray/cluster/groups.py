@@ -25,7 +25,7 @@ from ctnet_ray.cluster.capacity import workers_held
 from ctnet_ray.cluster.worker import Launch, train
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.plan import RunPlan, ScorePlan
 
 #: In that time Ray's coordinator of resources, which looks every 20 s, has seen that the nodes changed.
 LOOK_SECONDS = 25
@@ -36,7 +36,7 @@ _LONGEST_CAUSE = 300  #: characters of an error of Ray's that are worth reading
 class Groups:
     """What the groups of a launch share."""
 
-    plans: tuple[RunPlan, ...]
+    plans: tuple[RunPlan | ScorePlan, ...]
     board: Any
     """Handle of the `Board` actor, which knows how many groups there are."""
     compute: ComputeConfig
@@ -108,13 +108,13 @@ def _walk_group(groups: Groups, group: int) -> None:
 def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
     compute = groups.compute
     launch = Launch(groups.plans, groups.board, group, compute, groups.keep_going)
-    work = storage.digest([plan.record.run for plan in groups.plans])[:12]
+    work = storage.digest([plan.name for plan in groups.plans])[:12]
     return TorchTrainer(
         # Bound, not given as the loop's configuration: Ray Train's controller opens that one, and would
         # import TorchRec and the models for it.
         partial(train, launch),
         scaling_config=ScalingConfig(
-            num_workers=(compute.min_workers, compute.workers) if compute.elastic else compute.workers,
+            num_workers=(compute.fewest_workers, compute.workers) if compute.elastic else compute.workers,
             elastic_resize_monitor_interval_s=math.inf,  # see the module's docstring
             use_gpu=compute.gpu,
             resources_per_worker={"CPU": compute.cpus_per_worker},
@@ -123,7 +123,7 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
         run_config=RunConfig(
             # Ray Train takes two groups of one name for the same work.
             name=f"{work}-{group}-{fits}",
-            storage_path=storage.join(storage.absolute(groups.models), "_ray"),
+            storage_path=storage.join(groups.models, "_ray"),
             failure_config=FailureConfig(max_failures=compute.max_failures),
         ),
     )

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -12,19 +12,18 @@ from ray.exceptions import AuthenticationError
 from ray.train import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctnet_ray import storage
 from ctnet_ray.cluster.board import Board, Snapshot, Work
-from ctnet_ray.cluster.capacity import READING_CPUS, live_nodes, workers_held
+from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, walk
 from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
-from ctnet_ray.config import ComputeConfig, TrainingConfig
+from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import RunPlan, StepPlan
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, read_steps
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepLeft, rows_to_read, steps_left
+from ctnet_ray.runs.records import RunRecord, read_steps
+from ctnet_ray.samples.stream import READING_CPUS
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
-from ctnet_ray.training.loop import beside_epochs
 
 
 def connect(compute: ComputeConfig) -> None:
@@ -110,7 +109,7 @@ def run_plans(
     for plan in plans:
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
-    left = [steps_left(plan) for plan in plans]
+    left = [steps_left(plan, read_steps(plan.folder)) for plan in plans]
     works = [_work(plan, steps) for plan, steps in zip(plans, left, strict=True)]
     todo = [index for index, steps in enumerate(left) if steps]
     with Publisher(tracker, console, every_step=len(todo) == 1) as publisher:
@@ -122,37 +121,35 @@ def run_plans(
             console.log("nothing to do: all steps are done")
             return {}
         chosen = tuple(plans[index] for index in todo), tuple(works[index] for index in todo)
-        return _launch(*chosen, compute, models, keep_going, publisher.show)
+        board = _launch(*chosen, compute, models, keep_going, publisher.show)
+        return ray.get(board.failures.remote())
 
 
-def score(plan: RunPlan, compute: ComputeConfig, models: str) -> dict[str, float]:
-    """Walk a plan of one scoring step, publish nothing, and return its metrics.
+def score(plan: ScorePlan, compute: ComputeConfig, models: str) -> dict[str, float]:
+    """Score a version on a sample day and return its metrics. Nothing is recorded or published.
 
     Args:
-        plan: The plan; its folder is removed afterwards.
-        compute: Workers.
+        plan: The version and the day.
+        compute: Workers; the metrics are the same for any number of them.
         models: As for `run_plans`.
 
     Raises:
         CtnetError: Samples or version are not what they should be.
     """
-    try:
-        works = (_work(plan, steps_left(plan)),)
-        _launch((plan,), works, compute, models, False, lambda snapshot: None)
-        found = EvaluationRecord.read(plan.folder, plan.steps[0].day.day)
-    finally:
-        storage.remove(plan.folder)
-    return found.metrics if found else {}
+    work = Work(plan.name, plan.version.uri, plan.samples.rows)
+    board = _launch((plan,), (work,), compute, models, False, lambda snapshot: None)
+    return ray.get(board.metrics.remote(0))
 
 
 def _launch(
-    plans: tuple[RunPlan, ...],
+    plans: tuple[RunPlan | ScorePlan, ...],
     works: tuple[Work, ...],
     compute: ComputeConfig,
     models: str,
     keep_going: bool,
     listen: Callable[[Snapshot], None],
-) -> dict[str, str]:
+) -> Any:
+    """Do all that there is to do, and return the handle of the board, which knows what came of it."""
     connect(compute)
     nodes = live_nodes()
     if not os.environ.get("RAY_ADDRESS"):
@@ -170,48 +167,19 @@ def _launch(
             raise
     if not keep_going:
         _raise_first(board, None)
-    return ray.get(board.failures.remote())
+    return board
 
 
 def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:
     """Fix the number of workers where no machine comes or goes, to what there is room for."""
     workers = max(compute.fewest_workers, min(compute.workers, held))
-    return replace(compute, workers=workers, min_workers=0)
+    return replace(compute, workers=workers, min_workers=None)
 
 
 def _raise_first(board: Any, error: Exception | None) -> None:
     failures: dict[str, str] = ray.get(board.failures.remote())
     for run, reason in failures.items():
         raise CtnetError(f"{run}: {reason}") from error
-
-
-@dataclass(frozen=True)
-class StepLeft:
-    """A step that lacks its version or its evaluation."""
-
-    step: StepPlan
-    trained: bool
-    """Whether it lacks only the evaluation."""
-
-
-def steps_left(plan: RunPlan) -> list[StepLeft]:
-    """Return what of a plan is not on disk; empty: it is done."""
-    done = {record.day for record in read_steps(plan.folder)}
-    return [
-        StepLeft(step, step.day.day in done)
-        for step in plan.steps
-        if step.day.day not in done
-        or (step.evaluate and EvaluationRecord.read(plan.folder, step.day.day) is None)
-    ]
-
-
-def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
-    """Return the rows that steps read: those trained on once an epoch, those scored once."""
-    trained = [entry.step for entry in left if not entry.trained]
-    own = sum(day.rows for step in trained for day in step.train)
-    beside = sum(day.rows for step in trained for day in step.beside)
-    scored = sum(entry.step.evaluate.rows for entry in left if entry.step.evaluate)
-    return training.epochs * own + beside_epochs(training) * beside + scored
 
 
 def _work(plan: RunPlan, left: Sequence[StepLeft]) -> Work:

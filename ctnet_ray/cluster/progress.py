@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ctnet_ray.cluster.board import End, Snapshot
 from ctnet_ray.cluster.publishing import newest_step
+from ctnet_ray.terminal import duration
 
 LOG_SECONDS = 60.0  #: time between two lines of a log
 
@@ -136,11 +137,3 @@ def _state(done: int, failed: int, seconds_left: float | None, runs: int) -> str
     if seconds_left:
         parts.append(f"about {duration(seconds_left)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: "12 s", "14 min", "2 h 5 min"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -17,11 +17,12 @@ from ray.exceptions import RayError
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.config import ComputeConfig, Sharding
 from ctnet_ray.errors import CtnetError, DivergedError
-from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading
 from ctnet_ray.samples.stream import stream
 from ctnet_ray.training import loop
+from ctnet_ray.training.context import Moment
 
 PROGRESS_SECONDS = 0.5  #: how often a worker says where it stands
 
@@ -30,8 +31,8 @@ PROGRESS_SECONDS = 0.5  #: how often a worker says where it stands
 class Launch:
     """What all workers of a group are told."""
 
-    plans: tuple[RunPlan, ...]
-    """All runs of the launch; the board says which of them is next."""
+    plans: tuple[RunPlan | ScorePlan, ...]
+    """All that the launch is to do; the board says what is next."""
     board: Any
     """Handle of the `Board` actor."""
     group: int
@@ -73,10 +74,10 @@ class RayContext:
             self._said = now
             self._board.progress.remote(self._group, activity, rows, total)
 
-    def step_done(self, folder: str) -> None:
-        """Tell the board. Ray Train is not told: its report waits a second for the next poll."""
-        del folder
-        if self.rank == 0:
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        """Tell the board when a step is done. Ray Train is not told: its report waits a second for a poll."""
+        del plan, step
+        if moment == "done" and self.rank == 0:
             self._board.step_done.remote(self._group)
 
     def take(self) -> int | None:
@@ -101,10 +102,10 @@ class RayContext:
         dist.broadcast(shared, src=0)
         return int(shared.item())
 
-    def run_done(self) -> None:
-        """Tell the board."""
+    def run_done(self, metrics: dict[str, float] | None) -> None:
+        """Tell the board, with the metrics of a version that was scored."""
         if self.rank == 0:
-            ray.get(self._board.run_done.remote(self._group))
+            ray.get(self._board.run_done.remote(self._group, metrics))
 
     def fail(self, index: int, reason: str) -> None:
         """Tell the board, from any worker, why run `index` can't go on."""
@@ -138,23 +139,26 @@ def train(launch: Launch) -> None:
 
 
 def _walk(index: int, launch: Launch, context: RayContext) -> bool:
-    """Walk a run to its end, or until there is room for more workers; return whether there is."""
-    plan = launch.plans[index]
+    """Walk a run to its end, or until there is room for more workers (return whether there is); or score."""
+    plan, metrics = launch.plans[index], None
     try:
-        for step in loop.walk(plan, context):
-            if step is not plan.steps[-1] and context.grows():
-                return True
+        if isinstance(plan, ScorePlan):
+            metrics = loop.score_version(plan, context)
+        else:
+            for step in loop.walk(plan, context):
+                if step is not plan.steps[-1] and context.grows():
+                    return True
     except Exception as error:
         alone = context.world_size == 1
         reason = failure(error, alone and launch.keep_going)
         if reason is None:
             raise
-        context.fail(index, reason.removeprefix(f"{plan.record.run}: "))
+        context.fail(index, reason.removeprefix(f"{plan.name}: "))
         if not alone and not isinstance(error, DivergedError):
             # The others may wait for this worker: only the end of the group frees them.
             raise
     else:
-        context.run_done()
+        context.run_done(metrics)
     return False
 
 

@@ -1,1 +1,1 @@
-"""What a method is: which model, what initialises what, which days."""
+"""What a method is: which model, what initialises what, which days; plain data below the configuration."""

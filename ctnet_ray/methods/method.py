@@ -5,26 +5,29 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal, Protocol, TypeVar
 
-from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelKind, Reuse
 from ctnet_ray.schema import Role
+
+SourceVersions = Literal["none", "once", "continual"]
+Reuse = Literal["frozen", "all", "embeddings"]
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to serve the target."""
 
-    name: MethodName
+    name: str
     summary: str
     """One line for people."""
-    model: ModelKind = "tower"
-    """What is built."""
+    paper: str | None = None
+    """Where it is described; None: here."""
+    model: str = "tower"
+    """What is built: tower, ctnet, residual, ctnet_residual, or a joint network by its name."""
     reads: Role = "target"
     """Input of a model of one tower: source for the source's tower on the target's samples."""
     trains: bool = True
     """Whether a step trains on the target's day."""
-    source: Literal["none", "once", "continual"] = "none"
+    source: SourceVersions = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
     """What a source version becomes: a frozen tower, or the start of each step's training."""
@@ -36,11 +39,45 @@ class Method:
     """Whether it can be hot-started from the target's base model."""
     placement: tuple[str, ...] = ()
     """Layers with an adapter where the configuration names none."""
+    options: tuple[str, ...] = ()
+    """What its model reads of the section transfer of a configuration: fields or sections, by dotted name."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What decides a run of it (`ctnet_ray.runs.identity`): fields or sections, by dotted name."""
+        source_tower_alone = self.reads == "source" or self.model == "residual"
+        reads = {
+            "model": not source_tower_alone,
+            "training": self.trains,
+            "transfer.hot_start": self.trains,
+            "transfer.hot_start_optimizer": self.trains,
+            "transfer.source_series": self.source != "none",
+            "transfer.refresh_days": self.source == "continual",
+            "transfer.window": self.windowed,
+        }
+        return (
+            *("data.domain", "data.beside", "data.first_day", "transfer.method", "compute.workers"),
+            *("training.seed", "training.bf16", "training.cpu_bf16"),
+            *(name for name, is_read in reads.items() if is_read),
+            *(f"transfer.{option}" for option in self.options),
+        )
 
     @property
     def windowed(self) -> bool:
-        """Whether a step goes back over earlier days (transfer.window)."""
+        """Whether a step goes back over earlier days (transfer.window): fine-tuning."""
         return self.reuse != "frozen"
+
+    @property
+    def continual(self) -> bool:
+        """Whether a step trains on its own day alone, on the newest source version, frozen."""
+        return self.source == "continual" and self.trains and not self.windowed
+
+    @property
+    def family(self) -> Literal["fine-tuning", "joint training"] | None:
+        """What it is one way of many to do; None: it stands alone."""
+        if self.windowed:
+            return "fine-tuning"
+        return "joint training" if self.joint else None
 
 
 class Dated(Protocol):
@@ -56,7 +93,7 @@ Version = TypeVar("Version", bound=Dated)
 
 
 def source_versions(
-    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int = 1
+    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int | None = 1
 ) -> list[Version | None]:
     """Choose each step's source version: the newest whose last day is not after the step's.
 
@@ -64,7 +101,7 @@ def source_versions(
         method: Which versions it takes.
         days: The steps' days, ascending.
         series: The source series, in any order.
-        refresh_days: Steps that share the version of the first of them; 0: all do.
+        refresh_days: Steps that share the version of the first of them; None: all do.
 
     Returns:
         One version, or None, a step.
@@ -78,10 +115,10 @@ def source_versions(
     chosen = [next((v for v in reversed(ordered) if v.day <= day), None) for day in days]
     missing = next((day for day, version in zip(days, chosen, strict=True) if version is None), None)
     if missing:
-        held = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
+        there = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"
         raise CtnetError(
-            f"the source series has no version for {missing}: {held}: run jobs.pretrain_source from an "
+            f"the source series has no version for {missing}: {there}: run jobs.pretrain_source from an "
             "earlier day, or start the target later (data.first_day)"
         )
-    period = 0 if method.source == "once" else refresh_days
+    period = None if method.source == "once" else refresh_days
     return [chosen[index - index % period if period else 0] for index in range(len(days))]

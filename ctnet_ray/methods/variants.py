@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import FINETUNING, METHODS
 
 Settings = Mapping[str, Any]  #: values by dotted name (transfer.window), and the keys below
 START = "start"  #: hot: from the base model of the day before; scratch: from nothing, on the first day
 SOURCE = "source"  #: one: the source domain's series; several: that of several domains
 
-_WINDOW = re.compile(r"(finetune_all|finetune_embeddings)_([1-9][0-9]*|all_days)")
+_WINDOW = re.compile(rf"({'|'.join(FINETUNING)})_([1-9][0-9]*|all_days)")
 
 
 def _window(name: str) -> Settings | None:
@@ -24,12 +24,10 @@ def _window(name: str) -> Settings | None:
     if match is None:
         return None
     method, days = match.groups()
-    return {"transfer.method": method, "transfer.window": 0 if days == "all_days" else int(days)}
+    return {"transfer.method": method, "transfer.window": None if days == "all_days" else int(days)}
 
 
-_WINDOWS = tuple(
-    f"{method}_{days}" for method in ("finetune_all", "finetune_embeddings") for days in (1, 3, 7, "all_days")
-)
+_WINDOWS = tuple(f"{name}_{days}" for name in FINETUNING for days in (1, 3, 7, "all_days"))
 _ABLATIONS: dict[str, Settings] = {
     f"ctnet_{name}": {"transfer.method": "ctnet", **settings}
     for name, settings in {
@@ -70,7 +68,7 @@ _CONTROLS: dict[str, Settings] = {
 _ALL = ("methods", "windows", "ablations")
 _VARIANTS = {**_ABLATIONS, **_RESIDUAL, **_SEVERAL, **_CONTROLS}
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "methods": tuple(name for name in METHODS if not name.startswith("finetune_")),
+    "methods": tuple(name for name in METHODS if name not in FINETUNING),
     "windows": _WINDOWS,
     "ablations": (*_ABLATIONS, *_RESIDUAL),
     "several_sources": tuple(_SEVERAL),
@@ -78,36 +76,36 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def chosen(wanted: tuple[str, ...], own: Mapping[str, Settings]) -> dict[str, Settings]:
+def chosen(asked: tuple[str, ...], variants: Mapping[str, Settings]) -> dict[str, Settings]:
     """Return the settings of the methods and variants that a comparison names, base first.
 
     Args:
-        wanted: Names of methods; of variants, finetune_all_30 and the like among them; of groups (methods,
+        asked: Names of methods; of variants, finetune_all_30 and the like among them; of groups (methods,
             windows, ablations, several_sources, controls); or `all`: methods, windows, ablations and the
             comparison's own variants.
-        own: Variants of the comparison itself, by name.
+        variants: Variants of the comparison itself, by name.
 
     Raises:
         CtnetError: A name is not known, or a variant does not say its method.
     """
-    groups = {**_GROUPS, "all": (*(name for key in _ALL for name in _GROUPS[key]), *own)}
-    names = dict.fromkeys(label for name in ("base", *wanted) for label in groups.get(name, (name,)))
-    found = {name: _settings(name, own) for name in names}
-    unknown = next((name for name, settings in found.items() if settings is None), None)
+    groups = {**_GROUPS, "all": (*(name for key in _ALL for name in _GROUPS[key]), *variants)}
+    names = dict.fromkeys(label for name in ("base", *asked) for label in groups.get(name, (name,)))
+    settings_of = {name: _settings(name, variants) for name in names}
+    unknown = next((name for name, settings in settings_of.items() if settings is None), None)
     if unknown is not None:
         raise CtnetError(
             f"comparison.methods: {unknown!r} is no method, variant or group; there are "
-            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *own))}"
+            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *variants))}"
         )
-    for name, settings in found.items():
+    for name, settings in settings_of.items():
         if not settings or settings.get("transfer.method") not in METHODS:
             raise CtnetError(f"comparison.variants.{name}: transfer.method must say which method it varies")
-    return {name: settings for name, settings in found.items() if settings}
+    return {name: settings for name, settings in settings_of.items() if settings}
 
 
-def _settings(name: str, own: Mapping[str, Settings]) -> Settings | None:
-    if name in own:
-        return own[name]
+def _settings(name: str, variants: Mapping[str, Settings]) -> Settings | None:
+    if name in variants:
+        return variants[name]
     if name in METHODS:
         return {"transfer.method": name}
     return _VARIANTS.get(name) or _window(name)

@@ -14,16 +14,15 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
 
-from ctnet_ray.config import AdapterConfig, Init
+from ctnet_ray.config import AdapterConfig, Fusion, Init
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.models.embedding import Vectors
-from ctnet_ray.models.tower import Change
-
-FEATURES = "features"  #: the layer of all features' vectors, each with an adapter of its own
+from ctnet_ray.runs.layers import FEATURES, is_hidden, placed_layers, source_layers
 
 
 class Adapter(nn.Module):
@@ -121,7 +120,10 @@ class StackedLinear(nn.Module):
 
 
 class Adapters(nn.Module):
-    """All adapters of a CTNet, and where what they give goes.
+    """All adapters of a CTNet, and how what they give and a layer of the target's become one: the fusion.
+
+    z is what a layer's linear map gives, s the source layer that its adapter a reads; h = relu(z) in hidden
+    layers, and h = z at embedding and logit, which have no activation.
 
     Args:
         config: Placement, gate, fusion, initialisation.
@@ -130,7 +132,7 @@ class Adapters(nn.Module):
         features: Widths of the features that both towers have, for the placement `features`.
 
     Raises:
-        CtnetError: A layer is named that its tower has not, or options do not go together.
+        CtnetError: A layer is named that its tower has not.
     """
 
     def __init__(
@@ -141,130 +143,108 @@ class Adapters(nn.Module):
         features: Mapping[str, int],
     ) -> None:
         super().__init__()
-        self.fusion = config.fusion
-        if config.gate == "glu_target" and config.fusion == "concatenation":
-            raise CtnetError(
-                "transfer.adapters: gate glu_target sees what the adapter is added to, and with fusion "
-                "concatenation there is none: choose another gate or fusion"
-            )
-        placed = placed_layers(config, (FEATURES, *target))
-        self._sources = source_layers(config, tuple(layer for layer in placed if layer != FEATURES), source)
+        self.config = config
+        self._reads = source_layers(config, placed_layers(config, (FEATURES, *target)), source)
         self.layers = nn.ModuleDict(
             {
-                layer: _adapter(config, nn.Linear, source[own], target[layer])
-                for layer, own in self._sources.items()
+                layer: _adapter(config, nn.Linear, source[read], target[layer])
+                for layer, read in self._reads.items()
+                if layer != FEATURES
             }
         )
-        self.features = FeatureAdapters(config, features) if FEATURES in placed else None
-        # A layer beside which a_l stands has W [h; a] = W h + U a as its next: U is all that is new.
-        following = dict(zip(target, list(target)[1:], strict=False))
-        self.joins = nn.ModuleDict(
-            {
-                layer: nn.Linear(target[layer], target[following[layer]], bias=False)
-                for layer in self._sources
-                if config.fusion == "concatenation" and layer.startswith("hidden_")
-            }
-        )
-        self._following = following
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Layers of the source tower that adapters map."""
-        return tuple(dict.fromkeys((*self._sources.values(), *(["embedding"] if self.features else []))))
+        self.features = FeatureAdapters(config, features) if FEATURES in self._reads else None
 
     def __bool__(self) -> bool:
         """Whether there is any adapter."""
-        return bool(self.layers) or self.features is not None
+        return bool(self._reads)
+
+    def forward(self, layer: str, z: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the target's layer, h.
+
+        Args:
+            layer: Its name.
+            z: What its linear map gives, [B, width].
+            source: The source tower's layers, [B, width] each, by name.
+        """
+        raise NotImplementedError
 
     def adapt(self, vectors: Vectors, source: Vectors) -> dict[str, torch.Tensor]:
         """Add to the target's feature vectors, [B, D] each, what the source's give."""
         added = self.features(source, vectors) if self.features else {}
         return {name: vector + added[name] if name in added else vector for name, vector in vectors.items()}
 
-    def changes(self, source: Mapping[str, torch.Tensor]) -> tuple[dict[str, Change], dict[str, Change]]:
-        """Return what to do with the target tower's layers before and after their activation.
-
-        Args:
-            source: The source tower's layers, [B, width] each, by name.
-        """
-        before: dict[str, Change] = {}
-        after: dict[str, Change] = {}
-        for layer, adapter in self.layers.items():
-            source_state = source[self._sources[layer]]
-            if layer in self.joins:
-                following = self._following[layer]
-                # Nothing is activated after the logit: there, before and after are one.
-                where = after if following == "logit" else before
-                _then(where, following, partial(_joined, self.joins[layer], adapter, source_state))
-            else:
-                hidden = layer.startswith("hidden_")
-                where = before if hidden and self.fusion == "before_activation" else after
-                _then(where, layer, partial(_added, adapter, source_state))
-        return before, after
+    def _added(self, layer: str, state: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return state + a(s), where the layer has an adapter."""
+        if layer not in self.layers:
+            return state
+        return state + self.layers[layer](source[self._reads[layer]], state)
 
 
-def placed_layers(config: AdapterConfig, layers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the layers that get an adapter, in the order of the tower.
+class AfterActivation(Adapters):
+    """h = relu(z) + a(s), as in the paper."""
 
-    Args:
-        config: Placement and gate.
-        layers: The layers that there are: `features`, and the target tower's (`layer_widths`).
-
-    Raises:
-        CtnetError: The placement names a layer that the tower has not.
-    """
-    if config.gate == "none":
-        return ()
-    hidden = [layer for layer in layers if layer.startswith("hidden_")]
-    groups = {
-        "hidden": hidden,
-        "first": hidden[:1],
-        "last": hidden[-1:],
-        "deep": hidden[len(hidden) // 2 :],
-    }
-    wanted = {layer for name in config.placement for layer in groups.get(name, [name])}
-    unknown = sorted(wanted - set(layers))
-    if unknown:
-        raise CtnetError(
-            f"transfer.adapters.placement: no layer {unknown[0]!r}; there are {', '.join((*groups, *layers))}"
-        )
-    return tuple(layer for layer in layers if layer in wanted)
+    def forward(self, layer: str, z: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return h."""
+        return self._added(layer, _activated(layer, z), source)
 
 
-def source_layers(
-    config: AdapterConfig, placed: tuple[str, ...], source: Mapping[str, int]
-) -> dict[str, str]:
-    """Return the source layer that each placed layer's adapter maps: its namesake, where nothing is said.
+class BeforeActivation(Adapters):
+    """h = relu(z + a(s))."""
 
-    Args:
-        config: Which of them differ.
-        placed: Layers of the target tower with an adapter.
-        source: Widths of the source tower's layers.
+    def forward(self, layer: str, z: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return h."""
+        return _activated(layer, self._added(layer, z, source))
+
+
+class Concatenation(Adapters):
+    """h = relu(z), and a(s) stands beside it as further input of the next layer.
+
+    That layer's weight on both, [W, U], is its old one with U beside it: W [h, a(s)] = W h + U a(s), so all
+    that is new is U a(s), added to its z. Embedding and logit get a(s) added.
 
     Raises:
-        CtnetError: The source tower has not such a layer.
+        CtnetError: The gate is to see what the adapter is added to.
     """
-    chosen = {layer: config.source_layers.get(layer, layer) for layer in placed}
-    missing = next((own for own in chosen.values() if own not in source), None)
-    if missing:
-        raise CtnetError(
-            f"transfer.adapters: the source tower has no layer {missing!r}; it has {', '.join(source)}: say "
-            "in transfer.adapters.source_layers which of them serves a layer of the target's"
+
+    def __init__(
+        self,
+        config: AdapterConfig,
+        source: Mapping[str, int],
+        target: Mapping[str, int],
+        features: Mapping[str, int],
+    ) -> None:
+        if config.gate == "glu_target":
+            raise CtnetError(
+                "transfer.adapters: gate glu_target sees what the adapter is added to, and with fusion "
+                "concatenation there is none: choose another gate or fusion"
+            )
+        super().__init__(config, source, target, features)
+        self._below = {above: below for below, above in pairwise(target)}
+        self.joins = nn.ModuleDict(
+            {
+                below: nn.Linear(target[below], target[above], bias=False)
+                for above, below in self._below.items()
+                if below in self.layers and is_hidden(below)
+            }
         )
-    return chosen
+
+    def forward(self, layer: str, z: torch.Tensor, source: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return h."""
+        below = self._below.get(layer, "")
+        if below in self.joins:
+            z = z + self.joins[below](self.layers[below](source[self._reads[below]]))
+        return torch.relu(z) if is_hidden(layer) else self._added(layer, z, source)
 
 
-def _then(changes: dict[str, Change], layer: str, change: Change) -> None:
-    earlier = changes.get(layer)
-    changes[layer] = change if earlier is None else lambda state: change(earlier(state))
+FUSIONS: Mapping[Fusion, type[Adapters]] = {
+    "after_activation": AfterActivation,
+    "before_activation": BeforeActivation,
+    "concatenation": Concatenation,
+}
 
 
-def _added(adapter: nn.Module, source: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    return state + adapter(source, state)
-
-
-def _joined(join: nn.Module, adapter: nn.Module, source: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-    return state + join(adapter(source, state))
+def _activated(layer: str, z: torch.Tensor) -> torch.Tensor:
+    return torch.relu(z) if is_hidden(layer) else z
 
 
 def _adapter(config: AdapterConfig, linear: Callable[..., nn.Module], inputs: int, outputs: int) -> Adapter:
@@ -281,7 +261,7 @@ def _adapter(config: AdapterConfig, linear: Callable[..., nn.Module], inputs: in
 
 def _map(config: AdapterConfig, linear: Callable[..., nn.Module], inputs: int, outputs: int) -> nn.Module:
     """Make one linear map, of low rank where that has fewer parameters."""
-    if not config.rank or config.rank * (inputs + outputs) >= inputs * outputs:
+    if config.rank is None or config.rank * (inputs + outputs) >= inputs * outputs:
         return linear(inputs, outputs, bias=config.bias)
     return nn.Sequential(
         linear(inputs, config.rank, bias=False), linear(config.rank, outputs, bias=config.bias)

@@ -6,85 +6,83 @@ back-propagation and replaced by a newer version of itself between days. With a 
 (`ctnet_ray.models.source`) the source tower is read at embeddings that the target has moved.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import AdapterConfig, ModelConfig, ResidualConfig
-from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.adapters import Adapters
-from ctnet_ray.models.embedding import Vectors
+from ctnet_ray.batches.batch import Batch, keys
+from ctnet_ray.models.adapters import FUSIONS
+from ctnet_ray.models.base import Device, Model, part
+from ctnet_ray.models.embedding import Tables, Vectors, concatenate
 from ctnet_ray.models.source import Residual, frozen_output, frozen_vectors
-from ctnet_ray.models.tower import Tower, layer_widths
-from ctnet_ray.runs.specs import NOTHING_SHARED, SharedAttention
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.tower import Tower
+from ctnet_ray.runs.layers import common_features, widths
+from ctnet_ray.runs.specs import CTNetSpec
+from ctnet_ray.schema import Role
 
 
-class CTNet(nn.Module):
+class CTNet(Model):
     """Two towers and the adapters between them.
 
     Args:
-        target: The target tower's features and widths.
-        source: The source tower's features and widths.
-        adapters: Placement, gate, fusion, initialisation.
-        residual: What the target adds to the source tower; None: nothing.
-        shared: Attention that both towers share.
+        spec: Towers, adapters, residual.
         device: As for `Tower`.
-        layers_given: Whether the source tower's layers come with the batch; the model has no such tower.
 
     Raises:
         CtnetError: The placement names a layer that one of the towers has not.
     """
 
-    def __init__(
-        self,
-        target: tuple[Schema, ModelConfig],
-        source: tuple[Schema, ModelConfig],
-        adapters: AdapterConfig,
-        residual: ResidualConfig | None = None,
-        shared: SharedAttention = NOTHING_SHARED,
-        device: torch.device | str = "cpu",
-        layers_given: bool = False,
-    ) -> None:
+    def __init__(self, spec: CTNetSpec, device: Device = "cpu") -> None:
         super().__init__()
-        self.shared = shared
-        self.tower = Tower(*target, device, shared.given_to("target"))
-        # Made even where it is not kept: adapters start from the same random numbers with and without it.
-        source_tower = Tower(*source, device, shared.given_to("source")).requires_grad_(False)
-        self.source_tower = None if layers_given else source_tower
-        self._source_dims = {
-            feature.name: source[0].table(feature.table).dim for feature in source_tower.embedder.features
-        }
-        self.residual = Residual(*source, residual, device, shared.given_to("source")) if residual else None
-        self.adapters = Adapters(
-            adapters, layer_widths(*source), layer_widths(*target), common_features(target[0], source[0])
-        )
+        self.shared = spec.shared
+        dims = widths(spec.source.schema)
+        self._source_dims = {feature.name: dims[feature.name] for feature in keys(spec.source.schema)}
+        given = self.shared.given_to("source")
+        with part("tower"):
+            self.tower = Tower(*spec.target.tower, device, self.shared.given_to("target"))
+        with part("source_tower"):
+            source_tower = None if spec.layers_given else Tower(*spec.source.tower, device, given)
+            self.source_tower = source_tower.requires_grad_(False) if source_tower else None
+        self.residual = Residual(spec.source, spec.residual, device, given) if spec.residual else None
+        with part("adapters"):
+            self.adapters = FUSIONS[spec.adapters.fusion](
+                spec.adapters,
+                spec.source.layers,
+                spec.target.layers,
+                common_features(spec.target.schema, spec.source.schema),
+            )
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        if not self.adapters and not self.shared.features:
+        if not self._transfers():
             return self.tower(batch.inputs["target"]).logit_B
         target, source = self._vectors(batch)
         if not self.adapters:
             return self.tower.run(target).logit_B
-        layers = batch.frozen_layers
-        if self.source_tower is not None:
-            layers = frozen_output(self.source_tower, self.residual, source).layers()
-        return self.tower.run(self.adapters.adapt(target, source), *self.adapters.changes(layers)).logit_B
+        fuse, h_source = self.adapters, self._source_layers(batch, source)
+        h = fuse("embedding", concatenate(fuse.adapt(target, source)), h_source)
+        for layer, linear in self.tower.mlp.by_layer():
+            h = fuse(layer, linear(h), h_source)
+        return h.squeeze(1)
+
+    def _transfers(self) -> bool:
+        """Whether anything comes from the source tower."""
+        return bool(self.adapters or self.shared.features)
 
     def _vectors(self, batch: Batch) -> tuple[Vectors, Vectors]:
         """Return the target's and the source's feature vectors, the owner of shared attention first."""
-        own = batch.inputs["target"]
+        features = batch.inputs["target"]
         if self.source_tower is None:
-            return self.tower.embedder(own), self._given_vectors(batch)
-        other = batch.inputs["source"]
+            return self.tower.embedder(features), self._given_vectors(batch)
+        source_features = batch.inputs["source"]
         if self.shared.owner == "source":
-            source = frozen_vectors(self.source_tower, self.residual, other)
+            source = frozen_vectors(self.source_tower, self.residual, source_features)
             given = {name: source[name] for name in self.shared.features}
-            return self.tower.embedder(own, given), source
-        target = self.tower.embedder(own)
+            return self.tower.embedder(features, given), source
+        target = self.tower.embedder(features)
         given = {name: target[name].detach() for name in self.shared.features}
-        return target, frozen_vectors(self.source_tower, self.residual, other, given)
+        return target, frozen_vectors(self.source_tower, self.residual, source_features, given)
 
     def _given_vectors(self, batch: Batch) -> Vectors:
         """Return the source's feature vectors, where its embedding layer came with the batch."""
@@ -93,61 +91,30 @@ class CTNet(nn.Module):
         parts = batch.frozen_layers["embedding"].split(list(self._source_dims.values()), dim=1)
         return dict(zip(self._source_dims, parts, strict=True))
 
+    def _source_layers(self, batch: Batch, vectors: Vectors) -> Mapping[str, torch.Tensor]:
+        """Return the source tower's layers by name, [B, width] each."""
+        if self.source_tower is None:
+            return batch.frozen_layers
+        return frozen_output(self.source_tower, self.residual, vectors).layers()
 
-class ResidualModel(nn.Module):
-    """The source tower with a residual, alone.
+    def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
+        """Return the towers' tables and the residual's, in a batch of any domain."""
+        looked_up: list[tuple[Tables, Role]] = [(self.tower.embedder.embeddings, "target")]
+        if self.source_tower is not None and self._transfers():
+            looked_up.append((self.source_tower.embedder.embeddings, "source"))
+            if self.residual is not None:
+                looked_up.append((self.residual.embeddings, "source"))
+        return looked_up
 
-    Args:
-        source: The source tower's features and widths.
-        residual: What the target adds to it.
-        device: As for `Tower`.
-    """
+    def frozen(self) -> Tower | None:
+        """Return the source tower, unless its layers come with the batch."""
+        return self.source_tower
 
-    def __init__(
-        self,
-        source: tuple[Schema, ModelConfig],
-        residual: ResidualConfig,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.source_tower = Tower(*source, device).requires_grad_(False)
-        self.residual = Residual(*source, residual, device)
+    def beyond_base(self) -> tuple[nn.Module, ...]:
+        """Return adapters and residual."""
+        return (self.adapters, *([self.residual] if self.residual else []))
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the logits, [B]."""
-        vectors = frozen_vectors(self.source_tower, self.residual, batch.inputs["source"])
-        return frozen_output(self.source_tower, self.residual, vectors).logit_B
-
-
-def common_features(target: Schema, source: Schema) -> dict[str, int]:
-    """Return the features that both towers have, with the width of their vectors."""
-    there = {feature.name for feature in source.features}
-    return {
-        feature.name: target.table(feature.table).dim for feature in target.features if feature.name in there
-    }
-
-
-def shared_sequences(wanted: tuple[str, ...], target: Schema, source: Schema) -> tuple[str, ...]:
-    """Return the sequences whose attention both towers share.
-
-    Args:
-        wanted: `transfer.share_attention`.
-        target: The target tower's features.
-        source: The source tower's features.
-
-    Raises:
-        CtnetError: A sequence has no attention in both towers.
-    """
-    both = common_features(target, source)
-    possible = tuple(
-        feature.name for feature in target.features if feature.attends_to and feature.name in both
-    )
-    if wanted == ("all",):
-        return possible
-    unknown = sorted(set(wanted) - set(possible))
-    if unknown:
-        raise CtnetError(
-            f"transfer.share_attention: {unknown[0]!r} has no attention in both towers; "
-            f"{', '.join(possible) or 'no sequence'} has"
-        )
-    return tuple(name for name in possible if name in wanted)
+    def learning_rates(self) -> Mapping[nn.Module, float]:
+        """Return the adapters', and the residual's."""
+        residual = self.residual.learning_rates() if self.residual else {}
+        return {self.adapters: self.adapters.config.learning_rate, **residual}

@@ -1,8 +1,4 @@
-"""From row numbers or ids to the input of a network: embedding tables, and target attention over behaviour.
-
-The attention is DIN's (Zhou et al., KDD 2018, section 4.3): each item of a sequence is scored against the
-candidate by a small network on (q, k, q - k, q * k), and the sequence becomes the sum of its items by these
-weights. The weights are normalised by softmax here, so that short and long histories have one scale.
+"""From row numbers or ids to the input of a network: embedding tables, and one vector a feature.
 
 Shapes: B examples, L longest sequence of the batch, D width of one embedding, E width of all features'
 vectors side by side.
@@ -16,58 +12,16 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torchrec import EmbeddingCollection, EmbeddingConfig, JaggedTensor, KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import features_by_table, keys
 from ctnet_ray.config import ModelConfig
+from ctnet_ray.models.attention import AttentionUnit
 from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.schema import Schema
 
 Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
 Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]
-
-
-class AttentionUnit(nn.Module):
-    """DIN's activation unit with softmax weights.
-
-    Args:
-        dim: Width D of the query and of the sequence's items.
-        hidden: Width of the scoring network's hidden layer.
-
-    Shapes:
-        query_BD, sequence_BLD, mask_BL (True where there is an item) -> [B, D]; zero for an empty sequence.
-    """
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.score = nn.Sequential(nn.Linear(4 * dim, hidden), nn.PReLU(), nn.Linear(hidden, 1))
-
-    def forward(
-        self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor, mask_BL: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the weighted sum of the sequence's items."""
-        score_BL = self._scores(query_BD, sequence_BLD)
-        score_BL = score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min)
-        weight_BL = score_BL.softmax(dim=1) * mask_BL
-        return torch.einsum("bl,bld->bd", weight_BL, sequence_BLD)
-
-    def _scores(self, query_BD: torch.Tensor, sequence_BLD: torch.Tensor) -> torch.Tensor:
-        """Return the score of each item: the network on (q, k, q - k, q * k), without building that.
-
-        W [q, k, q - k, q * k] = (W_1 + W_3) q + (W_2 - W_3) k + W_4 (q * k): the first term is computed once
-        an example, and the others are half as wide as the whole.
-        """
-        first, *others = self.score
-        assert isinstance(first, nn.Linear)  # noqa: S101  (for the type checker)
-        query_HD, item_HD, difference_HD, product_HD = first.weight.chunk(4, dim=1)
-        pair_BLD = torch.cat((sequence_BLD, query_BD.unsqueeze(1) * sequence_BLD), dim=-1)
-        hidden_BLH = functional.linear(pair_BLD, torch.cat((item_HD - difference_HD, product_HD), dim=1))
-        hidden_BH = functional.linear(query_BD, query_HD + difference_HD, first.bias)
-        scores_BL1 = hidden_BLH + hidden_BH.unsqueeze(1)
-        for layer in others:
-            scores_BL1 = layer(scores_BL1)
-        return scores_BL1.squeeze(-1)
 
 
 class Sent(Protocol):
@@ -110,8 +64,6 @@ class Tables(nn.ModuleDict):
         managed = {table.name: ManagedIds(table, device) for table in schema.tables if table.eviction}
         super().__init__({**collections, **({"managed": nn.ModuleDict(managed)} if managed else {})})
         self.std = std
-        self.looked_up: KeyedJaggedTensor | None = None
-        """What was looked up last."""
         self.sent: deque[Sent] = deque()
         """What will be looked up next, on its way already (`ctnet_ray.training.sending`)."""
         self._widths = tuple(collections)
@@ -121,13 +73,12 @@ class Tables(nn.ModuleDict):
 
     def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """Look row numbers up, or ids where their table has a mapping."""
-        self.looked_up = features
         if self.sent and self.sent[0].features is features:
             return self.sent.popleft().looked()
-        found: dict[str, JaggedTensor] = {}
+        looked: dict[str, JaggedTensor] = {}
         for collection, part in self.by_collection(features):
-            found |= collection(part)
-        return found
+            looked |= collection(part)
+        return looked
 
     def by_collection(self, features: KeyedJaggedTensor) -> Iterator[tuple[nn.Module, KeyedJaggedTensor]]:
         """Give each collection with the row numbers that it looks up."""
@@ -143,11 +94,11 @@ class Tables(nn.ModuleDict):
 
     def values_by_table(self, features: KeyedJaggedTensor) -> dict[str, torch.Tensor]:
         """Return the row numbers, or ids, that look into each table, without a copy."""
-        bounds, first, found = features.offset_per_key(), 0, {}
+        bounds, first, values = features.offset_per_key(), 0, {}
         for table, count in self._keys_by_table:
-            found[table] = features.values()[bounds[first] : bounds[first + count]]
+            values[table] = features.values()[bounds[first] : bounds[first + count]]
             first += count
-        return found
+        return values
 
     def _mapped(self, features: KeyedJaggedTensor) -> KeyedJaggedTensor:
         """Replace ids by row numbers."""
@@ -190,14 +141,14 @@ class Embedder(nn.Module):
         unpooled: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        own, pooled = schema.without(given), schema.without(unpooled)
-        self.features = keys(pooled)
-        self._own = keys(own.without(unpooled))
-        self.embeddings = Tables(own, config.embedding_init, device)
+        looked_up = schema.without(given)
+        self.features = keys(schema.without(unpooled))
+        self._pooled = keys(looked_up.without(unpooled))
+        self.embeddings = Tables(looked_up, config.embedding_init, device)
         self.attention = nn.ModuleDict(
             {
                 feature.name: AttentionUnit(schema.table(feature.table).dim, config.attention_hidden)
-                for feature in self._own
+                for feature in self._pooled
                 if feature.attends_to
             }
         )
@@ -214,7 +165,7 @@ class Embedder(nn.Module):
     def pool(self, looked: Looked, given: Vectors | None = None) -> dict[str, torch.Tensor]:
         """Make one vector of each feature's embeddings: a sequence by its attention, or else its mean."""
         vectors = dict(given or {})
-        for feature in self._own:
+        for feature in self._pooled:
             jagged = looked[feature.name]
             if feature.kind != "sequence":
                 vectors[feature.name] = jagged.values()
@@ -228,14 +179,12 @@ class Embedder(nn.Module):
         return {feature.name: vectors[feature.name] for feature in self.features}
 
 
-def width(schema: Schema) -> int:
-    """Return the width E of all features' vectors side by side."""
-    return sum(schema.table(feature.table).dim for feature in schema.features)
-
-
-def concatenate(vectors: Vectors) -> torch.Tensor:
-    """Put vectors side by side, [B, E]."""
-    return torch.cat(list(vectors.values()), dim=1)
+def concatenate(vectors: Vectors, names: Iterable[str] | None = None) -> torch.Tensor:
+    """Put features' vectors side by side, [B, E]: all, or those that are named (of none, [B, 0])."""
+    if names is None:
+        return torch.cat(list(vectors.values()), dim=1)
+    nothing = next(iter(vectors.values()))[:, :0]
+    return torch.cat([nothing, *(vectors[name] for name in names)], dim=1)
 
 
 def pad(jagged: JaggedTensor) -> tuple[torch.Tensor, torch.Tensor]:

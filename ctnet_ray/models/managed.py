@@ -81,10 +81,10 @@ class ManagedIds(MCHManagedCollisionModule):
         """Return each id's row, [N]."""
         # Looked for in order they lie close to each other: on a CPU less than half the time.
         sorted_N, order_N = ids_N.sort()
-        held_Z = self._mch_sorted_raw_ids
-        place_N = torch.searchsorted(held_Z[:-1], sorted_N)
-        found_N = (held_Z[place_N] == sorted_N) & (sorted_N != EMPTY)
-        rows_N = torch.where(found_N, self._mch_remapped_ids_mapping[place_N], self.unknown)
+        ids_Z = self._mch_sorted_raw_ids
+        place_N = torch.searchsorted(ids_Z[:-1], sorted_N)
+        known_N = (ids_Z[place_N] == sorted_N) & (sorted_N != EMPTY)
+        rows_N = torch.where(known_N, self._mch_remapped_ids_mapping[place_N], self.unknown)
         rows_N = torch.where(sorted_N == MISSING, 0, rows_N)
         return torch.empty_like(rows_N).scatter_(0, order_N, rows_N)
 

@@ -8,64 +8,66 @@ lost.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 
 import torch
 from torch import nn
 from torchrec import JaggedTensor, KeyedJaggedTensor
 
-from ctnet_ray.config import ModelConfig, ResidualConfig
-from ctnet_ray.models.embedding import Looked, Tables, Vectors
-from ctnet_ray.models.tower import NOTHING, Change, Tower, TowerOutput
-from ctnet_ray.schema import Schema
+from ctnet_ray.batches.batch import Batch
+from ctnet_ray.config import ResidualConfig
+from ctnet_ray.models.base import Device, Model, part
+from ctnet_ray.models.embedding import Looked, Tables, Vectors, concatenate
+from ctnet_ray.models.tower import Tower, TowerOutput
+from ctnet_ray.runs.specs import ResidualSpec, TowerSpec
+from ctnet_ray.schema import Role
 
 
 class Residual(nn.Module):
     """What the target adds to the source tower.
 
     Args:
-        schema: The source tower's features.
-        config: The source tower's widths.
-        residual: What there is of it.
+        source: The source tower.
+        config: What there is of it.
         device: As for `Tables`.
         given: As for `Embedder`.
     """
 
     def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        residual: ResidualConfig,
-        device: torch.device | str,
-        given: Iterable[str] = (),
+        self, source: TowerSpec, config: ResidualConfig, device: Device, given: Iterable[str] = ()
     ) -> None:
         super().__init__()
-        self.embeddings = Tables(schema.without(given), 0.0, device)
-        widths = config.hidden if residual.scale_and_shift else ()
+        self.config = config
+        self.embeddings = Tables(source.schema.without(given), 0.0, device)
+        widths = source.config.hidden if config.scale_and_shift else ()
         self.scale = nn.ParameterList([nn.Parameter(torch.zeros(width)) for width in widths])
         self.shift = nn.ParameterList([nn.Parameter(torch.zeros(width)) for width in widths])
         self.bias = nn.Parameter(torch.zeros(1))
 
     def added_to(self, looked: Looked, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
         """Return the source's embeddings plus the residual's of the same rows."""
-        own = self.embeddings(features)
+        residual = self.embeddings(features)
         return {
-            name: JaggedTensor(found.values() + own[name].values(), found.lengths(), offsets=found.offsets())
-            for name, found in looked.items()
+            name: JaggedTensor(
+                jagged.values() + residual[name].values(), jagged.lengths(), offsets=jagged.offsets()
+            )
+            for name, jagged in looked.items()
         }
 
-    def changes(self) -> Mapping[str, Change]:
-        """Return what to do with the source tower's layers after their activation."""
-        pairs = zip(self.scale, self.shift, strict=True)
-        hidden = {
-            f"hidden_{index}": partial(_modulate, scale_H=scale_H, shift_H=shift_H)
-            for index, (scale_H, shift_H) in enumerate(pairs, start=1)
-        }
-        return {**hidden, "logit": partial(torch.add, self.bias)}
+    def run(self, tower: Tower, vectors: Vectors) -> TowerOutput:
+        """Run a tower's MLP, h (1 + s) + b after each activation, with the logit's bias."""
+        embedding_BE = state = concatenate(vectors)
+        hidden = []
+        for index, linear in enumerate(tower.mlp.hidden):
+            state = torch.relu(linear(state))
+            if self.config.scale_and_shift:
+                state = torch.addcmul(self.shift[index], state, 1 + self.scale[index])
+            hidden.append(state)
+        logit_B1 = tower.mlp.output(state) + self.bias
+        return TowerOutput(vectors, embedding_BE, tuple(hidden), logit_B1.squeeze(1))
 
-
-def _modulate(state_BH: torch.Tensor, scale_H: torch.Tensor, shift_H: torch.Tensor) -> torch.Tensor:
-    return torch.addcmul(shift_H, state_BH, 1 + scale_H)
+    def learning_rates(self) -> Mapping[nn.Module, float]:
+        """As `Model.learning_rates`."""
+        return {self: self.config.dense_learning_rate, self.embeddings: self.config.embedding_learning_rate}
 
 
 def frozen_vectors(
@@ -85,4 +87,40 @@ def frozen_output(tower: Tower, residual: Residual | None, vectors: Vectors) -> 
     if residual is None:
         with torch.no_grad():
             return tower.run(vectors)
-    return tower.run(vectors, NOTHING, residual.changes())
+    return residual.run(tower, vectors)
+
+
+class ResidualModel(Model):
+    """The source tower with a residual, alone.
+
+    Args:
+        spec: Tower and residual.
+        device: As for `Tower`.
+    """
+
+    def __init__(self, spec: ResidualSpec, device: Device = "cpu") -> None:
+        super().__init__()
+        with part("source_tower"):
+            self.source_tower = Tower(*spec.source.tower, device).requires_grad_(False)
+        self.residual = Residual(spec.source, spec.residual, device)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, [B]."""
+        vectors = frozen_vectors(self.source_tower, self.residual, batch.inputs["source"])
+        return frozen_output(self.source_tower, self.residual, vectors).logit_B
+
+    def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
+        """Return the tables of tower and residual, in a batch of any domain."""
+        return [(self.source_tower.embedder.embeddings, "source"), (self.residual.embeddings, "source")]
+
+    def frozen(self) -> Tower:
+        """Return the source tower."""
+        return self.source_tower
+
+    def beyond_base(self) -> tuple[nn.Module, ...]:
+        """Return the residual."""
+        return (self.residual,)
+
+    def learning_rates(self) -> Mapping[nn.Module, float]:
+        """Return the residual's."""
+        return self.residual.learning_rates()

@@ -1,23 +1,24 @@
-"""One whole CTR model: embeddings, target attention over behaviour, an MLP whose layers others can reach.
+"""One whole CTR model: embeddings, target attention over behaviour, an MLP.
 
 Shapes: B examples, D width of one embedding, E width of all features' vectors side by side, H width of a
 layer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import nn
 from torchrec import KeyedJaggedTensor
 
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import ModelConfig
-from ctnet_ray.models.embedding import Embedder, Vectors, concatenate, width
-from ctnet_ray.schema import Schema
-
-Change = Callable[[torch.Tensor], torch.Tensor]  #: of a layer's state, shape kept
-NOTHING: Mapping[str, Change] = {}
+from ctnet_ray.models.base import Device, Model, part
+from ctnet_ray.models.embedding import Embedder, Tables, Vectors, concatenate
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import width
+from ctnet_ray.runs.specs import TowerSpec
+from ctnet_ray.schema import Role, Schema
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,6 @@ class TowerOutput:
         return {"embedding": self.embedding_BE, **hidden, "logit": self.logit_B.unsqueeze(1)}
 
 
-def layer_widths(schema: Schema, config: ModelConfig) -> dict[str, int]:
-    """Return the layers that adapters may map, with their widths: embedding, hidden_1 .. hidden_L, logit."""
-    hidden = {f"hidden_{index}": wide for index, wide in enumerate(config.hidden, start=1)}
-    return {"embedding": width(schema), **hidden, "logit": 1}
-
-
 class Tower(nn.Module):
     """A whole CTR model.
 
@@ -58,42 +53,56 @@ class Tower(nn.Module):
     """
 
     def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        device: torch.device | str = "cpu",
-        given: Iterable[str] = (),
+        self, schema: Schema, config: ModelConfig, device: Device = "cpu", given: Iterable[str] = ()
     ) -> None:
         super().__init__()
         self.embedder = Embedder(schema, config, device, given)
-        widths = [width(schema), *config.hidden]
-        self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
-        self.output = nn.Linear(widths[-1], 1)
+        self.mlp = Mlp(width(schema), config.hidden)
 
     def forward(self, features: KeyedJaggedTensor) -> TowerOutput:
-        """Run the tower as it is."""
+        """Run the tower."""
         return self.run(self.embedder(features))
 
-    def run(
-        self, vectors: Vectors, before: Mapping[str, Change] = NOTHING, after: Mapping[str, Change] = NOTHING
-    ) -> TowerOutput:
-        """Run the MLP.
-
-        Args:
-            vectors: Each feature's vector (`Embedder`).
-            before: What to do with a hidden layer's state before its activation, by layer.
-            after: What to do with the embedding layer, with a hidden layer's state after its activation, or
-                with the logit ([B, 1]), by layer.
-        """
-        embedding_BE = _changed(concatenate(vectors), after, "embedding")
-        state, hidden = embedding_BE, []
-        for index, layer in enumerate(self.layers, start=1):
-            state = torch.relu(_changed(layer(state), before, f"hidden_{index}"))
-            state = _changed(state, after, f"hidden_{index}")
+    def run(self, vectors: Vectors) -> TowerOutput:
+        """Run the MLP on each feature's vector (`Embedder`)."""
+        embedding_BE = state = concatenate(vectors)
+        hidden = []
+        for linear in self.mlp.hidden:
+            state = torch.relu(linear(state))
             hidden.append(state)
-        logit_B1 = _changed(self.output(state), after, "logit")
-        return TowerOutput(vectors, embedding_BE, tuple(hidden), logit_B1.squeeze(1))
+        return TowerOutput(vectors, embedding_BE, tuple(hidden), self.mlp.output(state).squeeze(1))
 
 
-def _changed(state: torch.Tensor, changes: Mapping[str, Change], layer: str) -> torch.Tensor:
-    return changes[layer](state) if layer in changes else state
+class TowerModel(Model):
+    """One tower and its logit: the base model, and the source's.
+
+    Args:
+        spec: The tower.
+        device: As for `Tower`.
+    """
+
+    def __init__(self, spec: TowerSpec, device: Device = "cpu") -> None:
+        super().__init__()
+        self.role: Role = spec.role
+        with part("tower"):
+            self.tower = Tower(spec.schema, spec.config, device)
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return the logits, [B]."""
+        return self.run(batch).logit_B
+
+    def run(self, batch: Batch) -> TowerOutput:
+        """Return all that the tower computes."""
+        return self.tower(batch.inputs[self.role])
+
+    def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
+        """Return the tower's tables, in a batch of any domain."""
+        return [(self.tower.embedder.embeddings, self.role)]
+
+    def source_slot(self) -> Tower:
+        """Return the tower: a source's version is scored as it is."""
+        return self.tower
+
+    def reused_tables(self) -> Tables:
+        """Return the tower's tables."""
+        return self.tower.embedder.embeddings

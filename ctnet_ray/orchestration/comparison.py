@@ -21,10 +21,10 @@ from ctnet_ray.config import (
     override,
 )
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
-from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.planning import model_name, plan_job, run_label
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -42,14 +42,14 @@ class Entry:
     @property
     def label(self) -> str:
         """Row of the table that it counts in."""
-        return self.config.tracking.label
+        return run_label(self.config, self.role)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All that a comparison is made of."""
 
-    what: ComparisonConfig
+    config: ComparisonConfig
     model: ModelConfig
     training: TrainingConfig
     """How targets are trained."""
@@ -65,61 +65,61 @@ def entries(comparison: Comparison) -> Iterator[Entry]:
     Raises:
         CtnetError: A method, variant or setting is not known, or does not fit.
     """
-    what = comparison.what
-    variants = chosen(what.methods, what.variants)
-    _check_settings(what, variants)
-    for seed in what.seeds:
+    config = comparison.config
+    variants = chosen(config.methods, config.variants)
+    _check_settings(config, variants)
+    for seed in config.seeds:
         yield Entry(_source(comparison, seed), "source")
     several = any(settings.get(SOURCE) == "several" for settings in variants.values())
-    for target, seed in itertools.product(what.targets, what.seeds):
-        if several and target in what.more_sources:
+    for target, seed in itertools.product(config.targets, config.seeds):
+        if several and target in config.more_sources:
             yield Entry(_several_sources(comparison, target, seed), "source")
         for label, settings in variants.items():
-            if settings.get(SOURCE) != "several" or target in what.more_sources:
+            if settings.get(SOURCE) != "several" or target in config.more_sources:
                 yield _entry(comparison, target, seed, label, settings)
 
 
-def _check_settings(what: ComparisonConfig, variants: dict[str, Settings]) -> None:
-    known = {*registry.names(), *variants}
-    unknown = next((name for name in what.settings if name not in known), None)
+def _check_settings(config: ComparisonConfig, variants: dict[str, Settings]) -> None:
+    known = {*METHODS, *variants}
+    unknown = next((name for name in config.settings if name not in known), None)
     if unknown:
         raise CtnetError(f"comparison.settings: {unknown!r} is no method and no variant of this comparison")
-    stray = next((target for target in what.more_sources if target not in what.targets), None)
+    stray = next((target for target in config.more_sources if target not in config.targets), None)
     if stray:
         raise CtnetError(f"comparison.more_sources: {stray!r} is not in comparison.targets")
-    for target, domains in what.more_sources.items():
-        if {target, what.source} & set(domains):
+    for target, domains in config.more_sources.items():
+        if {target, config.source} & set(domains):
             raise CtnetError(
-                f"comparison.more_sources.{target} names the target or {what.source}, the source itself"
+                f"comparison.more_sources.{target} names the target or {config.source}, the source itself"
             )
-    if not what.more_sources and any(settings.get(SOURCE) == "several" for settings in variants.values()):
+    if not config.more_sources and any(settings.get(SOURCE) == "several" for settings in variants.values()):
         raise CtnetError("a source of several domains needs comparison.more_sources: {TARGET: [DOMAIN, ...]}")
 
 
 def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: Settings) -> Entry:
-    what = comparison.what
-    method = registry.method(variant["transfer.method"])
+    config = comparison.config
+    method = METHODS[variant["transfer.method"]]
     settings: dict[str, Any] = {
-        **what.settings.get(method.name, {}),
+        **config.settings.get(method.name, {}),
         **variant,
-        **what.settings.get(label, {}),
+        **config.settings.get(label, {}),
     }
     start = settings.pop(START, "hot" if method.starts_from_base and method.name != "base" else "scratch")
     several = settings.pop(SOURCE, "one") == "several"
-    config = _config(comparison, target, seed, comparison.training, label)
+    job = _config(comparison, target, seed, comparison.training, label)
     if method.joint:
-        config = _with_source_samples(config, comparison)
+        job = _with_source_samples(job, comparison)
     if method.source != "none":
         series = _several_sources(comparison, target, seed) if several else _source(comparison, seed)
-        config = override(config, {"transfer.source_series": model_name(series, "source")})
-    hot = start == "hot" and what.transfer_day is not None
+        job = override(job, {"transfer.source_series": model_name(series, "source")})
+    hot = start == "hot" and config.transfer_day is not None
     if hot:
         base = model_name(_config(comparison, target, seed, comparison.training, "base"))
-        kept = {"transfer.hot_start_optimizer": what.hot_start_optimizer}
-        config = override(config, {"transfer.hot_start": base, **kept})
-    if what.transfer_day and (hot or _is_stateless(method)):
-        config = override(config, {"data.first_day": what.transfer_day})
-    return Entry(override(config, settings), builds_on_others=method.source != "none" or hot)
+        optimizer = {"transfer.hot_start_optimizer": config.hot_start_optimizer}
+        job = override(job, {"transfer.hot_start": base, **optimizer})
+    if config.transfer_day and (hot or _is_stateless(method)):
+        job = override(job, {"data.first_day": config.transfer_day})
+    return Entry(override(job, settings), builds_on_others=method.source != "none" or hot)
 
 
 def _is_stateless(method: Method) -> bool:
@@ -127,42 +127,42 @@ def _is_stateless(method: Method) -> bool:
     return not method.trains or method.reuse == "all"
 
 
-def _with_source_samples(config: JobConfig, comparison: Comparison) -> JobConfig:
+def _with_source_samples(job: JobConfig, comparison: Comparison) -> JobConfig:
     training = comparison.source_training
     beside = {"beside_batch_size": training.batch_size, "beside_epochs": training.epochs}
     return replace(
-        config,
-        data=replace(config.data, beside=(comparison.what.source,)),
-        training=replace(config.training, **beside),
+        job,
+        data=replace(job.data, beside=(comparison.config.source,)),
+        training=replace(job.training, **beside),
     )
 
 
 def _source(comparison: Comparison, seed: int) -> JobConfig:
-    return _config(comparison, comparison.what.source, seed, comparison.source_training, "source")
+    return _config(comparison, comparison.config.source, seed, comparison.source_training, "source")
 
 
 def _several_sources(comparison: Comparison, target: str, seed: int) -> JobConfig:
-    what = comparison.what
-    config = _config(comparison, what.source, seed, comparison.source_training, f"source_for_{target}")
-    return replace(config, data=replace(config.data, beside=what.more_sources[target]))
+    config = comparison.config
+    job = _config(comparison, config.source, seed, comparison.source_training, f"source_for_{target}")
+    return replace(job, data=replace(job.data, beside=config.more_sources[target]))
 
 
 def _config(
     comparison: Comparison, domain: str, seed: int, training: TrainingConfig, label: str
 ) -> JobConfig:
-    what = comparison.what
+    config = comparison.config
     return JobConfig(
         data=DataConfig(
-            store=what.store.replace("{seed}", str(seed)),
-            schema=what.schema.replace("{seed}", str(seed)),
+            store=config.store.replace("{seed}", str(seed)),
+            schema=config.schema.replace("{seed}", str(seed)),
             domain=domain,
-            first_day=what.first_day,
-            last_day=what.last_scored_day - timedelta(days=1),
+            first_day=config.first_day,
+            last_day=config.last_scored_day - timedelta(days=1),
         ),
         model=comparison.model,
         training=replace(training, seed=seed),
         compute=comparison.compute,
-        tracking=replace(comparison.tracking, name="", label=label),
+        tracking=replace(comparison.tracking, name=None, label=label),
     )
 
 
@@ -172,17 +172,18 @@ def warm_up_of(comparison: Comparison) -> Comparison:
     Raises:
         CtnetError: There are none to score.
     """
-    what = comparison.what
-    if what.transfer_day is None:
+    config = comparison.config
+    if config.transfer_day is None:
         raise CtnetError("set comparison.transfer_day: the days behind it are the warm-up")
-    first, last = what.transfer_day + timedelta(days=1), what.first_scored_day - timedelta(days=1)
+    first, last = config.transfer_day + timedelta(days=1), config.first_scored_day - timedelta(days=1)
     if first > last:
         raise CtnetError(
-            f"comparison.transfer_day {what.transfer_day} leaves no warm-up day before first_scored_day "
-            f"{what.first_scored_day} to score: set an earlier one"
+            f"comparison.transfer_day {config.transfer_day} leaves no warm-up day before first_scored_day "
+            f"{config.first_scored_day} to score: set an earlier one"
         )
     return replace(
-        comparison, what=replace(what, first_scored_day=first, last_scored_day=last, methods=(), variants={})
+        comparison,
+        config=replace(config, first_scored_day=first, last_scored_day=last, methods=(), variants={}),
     )
 
 
@@ -213,11 +214,11 @@ def compare(comparison: Comparison, output: str, command: str = "", baseline: st
             failures += [
                 _failure(plan, reasons[plan.record.run]) for plan in plans if plan.record.run in reasons
             ]
-    what = comparison.what
-    runs = report.read_runs(folders, what.first_scored_day, what.last_scored_day)
+    config = comparison.config
+    runs = report.read_runs(folders, config.first_scored_day, config.last_scored_day)
     took = time.monotonic() - started
-    found = report.Report(runs, failures, _title(what), command, baseline, took)
-    _publish(found, tracker, Path(output))
+    result = report.Report(runs, failures, _title(config), command, baseline, took)
+    _publish(result, tracker, Path(output))
     if failures:
         raise CtnetError(
             f"{len(failures)} of {len(everything)} runs failed, the first with: {failures[0].reason} "
@@ -246,14 +247,14 @@ def _failure(plan: RunPlan, reason: str) -> report.Failure:
     return report.Failure(plan.record.label, plan.record.domain, plan.record.seed, reason)
 
 
-def _title(what: ComparisonConfig) -> str:
-    return f"comparison {what.first_scored_day} to {what.last_scored_day}"
+def _title(config: ComparisonConfig) -> str:
+    return f"comparison {config.first_scored_day} to {config.last_scored_day}"
 
 
-def _publish(found: report.Report, tracker: Tracker, output: Path) -> None:
+def _publish(result: report.Report, tracker: Tracker, output: Path) -> None:
     console = open_console()
-    report.write(found, output, console)
-    tracker.log_report(found.title, str(output))
+    report.write(result, output, console)
+    tracker.log_report(result.title, str(output))
     console.print(
         f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
         soft_wrap=True,

@@ -1,6 +1,5 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,34 +9,34 @@ from typing import Protocol
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import JobConfig, ModelConfig
+from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import Method, source_versions
-from ctnet_ray.models.ctnet import shared_sequences
+from ctnet_ray.methods.table import METHODS
+from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.runs.records import RunRecord, VersionRef
-from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.runs.identity import run_digest
+from ctnet_ray.runs.layers import shared_sequences
+from ctnet_ray.runs.plan import RunPlan, StepPlan
+from ctnet_ray.runs.records import RunRecord, Version
+from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
-from ctnet_ray.tracking.tracker import ModelVersion
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.build import build_model
+from ctnet_ray.training.versions import read_record
 
 
 class Registry(Protocol):
     """Where model versions are found: MLflow (`Tracker`), or run folders (`RunFolders`)."""
 
-    def versions(self, model: str) -> list[ModelVersion]:
+    def versions(self, model: str) -> list[Version]:
         """Return all versions of a model, ascending by day; none if it is unknown."""
         ...
 
-    def series(self, model: str) -> list[ModelVersion]:
+    def series(self, model: str) -> list[Version]:
         """Return a model's version of each day, ascending."""
         ...
 
-    def resolve(self, name: str) -> ModelVersion:
+    def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME or NAME/VERSION."""
         ...
 
@@ -58,35 +57,40 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
             is missing or does not fit; the model's name belongs to another configuration.
     """
     schema = schemas.load(config.data.schema)
-    method = registry.method(config.transfer.method)
-    if method.source != "none" and not config.transfer.source_series:
+    method = METHODS[config.transfer.method]
+    source_series = config.transfer.source_series if method.source != "none" else None
+    if method.source != "none" and source_series is None:
         raise CtnetError(f"transfer.source_series is needed by method {method.name}")
-    store = SampleStore(storage.absolute(config.data.store))
-    days = _days(store, config, config.data.domain)
-    series = registered.series(config.transfer.source_series) if method.source != "none" else []
+    store = SampleStore(config.data.store)
+    first, last = config.data.first_day, config.data.last_day
+    days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
+    samples = _Samples(store, config.data.domain, days)
+    series = registered.series(source_series) if source_series else []
     refresh_days = config.transfer.refresh_days
     if method.windowed and refresh_days != 1:
         raise CtnetError(
             f"transfer.refresh_days: method {method.name} starts each step from its newest version"
         )
-    versions = source_versions(method, [day.day for day in days], series, refresh_days)
-    model = _model_plan(config, schema, method, role, [version for version in versions if version])
-    trained = [_trained_on(store, config, method, day) for day in days]
-    beside = [_days(store, config, domain) for domain in config.data.beside]
-    evaluated = [_evaluation_day(store, config.data.domain, day) for day in days]
-    for manifests in (itertools.chain(days, *trained, filter(None, evaluated)), *beside):
-        _check_days(store, model, list(manifests))
+    versions = source_versions(method, days, series, refresh_days)
+    model = _model_spec(config, schema, method, role, [version for version in versions if version])
+    beside = [_Samples(store, domain, days) for domain in config.data.beside]
     steps = tuple(
-        StepPlan(train, day, scored, _ref(version), tuple(own[index] for own in beside))
-        for index, (train, day, scored, version) in enumerate(
-            zip(trained, days, evaluated, versions, strict=True)
+        StepPlan(
+            train=_trained_on(samples, method, day, config.transfer.window),
+            day=day,
+            evaluate=samples.after(day),
+            source=version,
+            beside=tuple(others.manifests[day] for others in beside),
         )
+        for day, version in zip(days, versions, strict=True)
     )
-    record = _record(config, schema, role)
+    for others in (samples, *beside):
+        others.check(model)
+    record = _record(config, schema, role, [others.manifests[first] for others in (samples, *beside)])
     _check_name(registered, record)
     return RunPlan(
         record=record,
-        folder=storage.join(storage.absolute(config.tracking.models), record.run),
+        folder=storage.join(config.tracking.models, record.run),
         model=model,
         training=config.training,
         steps=steps,
@@ -111,130 +115,157 @@ def run_label(config: JobConfig, role: Role = "target") -> str:
     return config.tracking.label or ("source" if role == "source" else config.transfer.method)
 
 
-def _days(store: SampleStore, config: JobConfig, domain: str) -> list[Manifest]:
-    first, last = config.data.first_day, config.data.last_day
-    wanted = [first + timedelta(days=index) for index in range((last - first).days + 1)]
-    held = set(store.days(domain))
-    missing = [day for day in wanted if day not in held]
-    if missing:
-        there = f"there are {min(held)} to {max(held)}" if held else "there are none"
-        raise CtnetError(
-            f"no samples of {domain} on {missing[0]} ({len(missing)} of {len(wanted)} days are "
-            f"missing; {there}): write them with jobs.prepare, or change data.first_day and data.last_day"
-        )
-    return [store.manifest(domain, day) for day in wanted]
+class _Samples:
+    """A domain's sample days: listed once, and the manifest of each day read once.
+
+    Args:
+        store: The sample store.
+        domain: The domain.
+        days: Days that have to be there.
+
+    Attributes:
+        manifests: The manifests that were read so far, by day; those of `days` at once.
+
+    Raises:
+        CtnetError: A day is missing, or its manifest can't be read.
+    """
+
+    def __init__(self, store: SampleStore, domain: str, days: Sequence[date]) -> None:
+        self._store, self._domain, self._whole = store, domain, store.days(domain)
+        missing = sorted({*days}.difference(self._whole))
+        if missing:
+            there = f"there are {self._whole[0]} to {self._whole[-1]}" if self._whole else "there are none"
+            raise CtnetError(
+                f"no samples of {domain} on {missing[0]} ({len(missing)} of {len(days)} days are "
+                f"missing; {there}): write them with jobs.prepare, or change data.first_day and data.last_day"
+            )
+        self.manifests = {day: store.manifest(domain, day) for day in days}
+
+    def window(self, first: date, last: date) -> tuple[Manifest, ...]:
+        """Return what there is from `first` to `last`, ascending."""
+        days = [day for day in self._whole if first <= day <= last]
+        for day in days:
+            if day not in self.manifests:
+                self.manifests[day] = self._store.manifest(self._domain, day)
+        return tuple(self.manifests[day] for day in days)
+
+    def after(self, day: date) -> Manifest | None:
+        """Return the manifest of the day after; None where that day is not there."""
+        following = day + timedelta(days=1)
+        return next(iter(self.window(following, following)), None)
+
+    def check(self, model: ModelSpec) -> None:
+        """Compare the days that were read with their files and with the model's features.
+
+        Raises:
+            CtnetError: A day has no rows, or does not fit.
+        """
+        encoder = Encoder(model.inputs, self._domain)
+        for samples in self.manifests.values():
+            if not samples.rows:
+                raise CtnetError(
+                    f"{self._domain} {samples.day} has no rows: write the day again, or leave it out"
+                )
+            self._store.check_files(samples)
+            encoder.check(samples)
 
 
-def _trained_on(store: SampleStore, config: JobConfig, method: Method, day: Manifest) -> tuple[Manifest, ...]:
+def _trained_on(samples: _Samples, method: Method, day: date, window: int | None) -> tuple[Manifest, ...]:
     """Return the days that a step trains on: its own, or those of a window that ends with it."""
     if not method.trains:
         return ()
     if not method.windowed:
-        return (day,)
-    window = config.transfer.window
-    first = day.day - timedelta(days=window - 1) if window else date.min
-    earlier = [held for held in store.days(day.domain) if first <= held < day.day]
-    return (*(store.manifest(day.domain, held) for held in earlier), day)
+        return (samples.manifests[day],)
+    return samples.window(date.min if window is None else day - timedelta(days=window - 1), day)
 
 
-def _evaluation_day(store: SampleStore, domain: str, day: Manifest) -> Manifest | None:
-    following = day.day + timedelta(days=1)
-    there = storage.exists(storage.join(store.uri(domain, following), storage.MANIFEST))
-    return store.manifest(domain, following) if there else None
-
-
-def _check_days(store: SampleStore, model: ModelPlan, days: Sequence[Manifest]) -> None:
-    """Check days of one domain."""
-    encoder = Encoder(model.towers, days[0].domain)
-    for day in {manifest.day: manifest for manifest in days}.values():
-        if not day.rows:
-            raise CtnetError(f"{day.domain} {day.day} has no rows: write the day again, or leave it out")
-        store.check_files(day)
-        encoder.check(day)
-
-
-def _model_plan(
-    config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[ModelVersion]
-) -> ModelPlan:
+def _model_spec(
+    config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
+) -> ModelSpec:
     if role == "source":
         several = bool(config.data.beside)
-        return ModelPlan("tower", "source", schema.for_tower("source", several_domains=several), config.model)
+        return TowerSpec(schema.for_tower("source", several_domains=several), config.model, "source")
     if method.joint:
-        plan = _joint_plan(config, schema, method)
+        spec = _joint_spec(config, schema, method)
     elif config.data.beside:
         raise CtnetError(f"data.beside: method {method.name} trains on samples of data.domain alone")
-    elif method.model == "residual" or method.reads == "source":
-        source = _source_tower(versions)
-        frozen = source if method.model == "residual" else None
-        plan = ModelPlan(method.model, "source", *source, frozen, config.transfer)
+    elif method.model == "residual":
+        spec = ResidualSpec(_source_tower(versions), config.transfer.residual)
+    elif method.reads == "source":
+        spec = _source_tower(versions)
     else:
-        plan = _two_tower_plan(config, schema, method, versions)
+        spec = _target_spec(config, schema, method, versions)
     # Built once on the spot, so that options which do not fit are said now.
-    build_model(plan, "meta")
-    return plan
+    build_model(spec, "meta")
+    return spec
 
 
-def _joint_plan(config: JobConfig, schema: Schema, method: Method) -> ModelPlan:
+def _joint_spec(config: JobConfig, schema: Schema, method: Method) -> JointSpec:
     if len(config.data.beside) != 1:
         raise CtnetError(
             f"method {method.name} trains on two domains: name the source domain alone in data.beside"
         )
     domains = (*config.data.beside, config.data.domain)
     joint = schema.joint(domains, interests=method.interests)
-    return ModelPlan(method.model, "target", joint, config.model, None, config.transfer, domains=domains)
+    return JointSpec(method.model, joint, config.model, config.transfer.joint, domains)
 
 
-def _two_tower_plan(
-    config: JobConfig, schema: Schema, method: Method, versions: Sequence[ModelVersion]
-) -> ModelPlan:
-    """Plan the target's tower, alone or beside the source's."""
-    target = ModelPlan(method.model, "target", schema.for_tower("target"), config.model)
+def _target_spec(
+    config: JobConfig, schema: Schema, method: Method, versions: Sequence[Version]
+) -> TowerSpec | CTNetSpec:
+    """Specify the target's tower, alone or beside the source's."""
+    target = TowerSpec(schema.for_tower("target"), config.model, "target")
     if method.model == "tower":
         if method.reuse != "frozen":
             _check_evictions(target.schema, versions)
         return target
-    source = _source_tower(versions)
-    transfer = config.transfer
-    adapters = replace(transfer.adapters, placement=transfer.adapters.placement or method.placement)
-    shared = SharedAttention(
-        shared_sequences(transfer.share_attention, target.schema, source[0]), transfer.shared_attention
-    )
-    return replace(target, source=source, transfer=replace(transfer, adapters=adapters), shared=shared)
+    source, transfer = _source_tower(versions), config.transfer
+    adapters = transfer.adapters
+    if adapters.placement is None:
+        adapters = replace(adapters, placement=method.placement)
+    residual = transfer.residual if method.model == "ctnet_residual" else None
+    sequences = shared_sequences(transfer.share_attention, target.schema, source.schema)
+    shared = SharedAttention(sequences, transfer.shared_attention)
+    return CTNetSpec(target, source, adapters, residual, shared)
 
 
-def _check_evictions(schema: Schema, versions: Sequence[ModelVersion]) -> None:
+def _check_evictions(schema: Schema, versions: Sequence[Version]) -> None:
     """Compare how two models give rows to ids, where one takes the other's tables over."""
-    for version in {version.uri: version for version in versions}.values():
-        source = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"]).schema
-        theirs = {table.name: table.eviction for table in source.tables}
+    for version in _by_uri(versions):
+        source, _ = _spec_of(version).tower
+        evictions = {table.name: table.eviction for table in source.tables}
         for table in schema.tables:
-            if theirs.get(table.name, table.eviction) != table.eviction:
+            if evictions.get(table.name, table.eviction) != table.eviction:
                 raise CtnetError(
                     f"schema: tables.{table.name}.eviction is {table.eviction or 'absent'}, that of source "
-                    f"series {version.name} {theirs[table.name] or 'absent'}: fine-tuning takes the source's "
-                    "rows over: use the schema that it was trained with"
+                    f"series {version.name} {evictions[table.name] or 'absent'}: fine-tuning takes the "
+                    "source's rows over: use the schema that it was trained with"
                 )
 
 
-def _source_tower(versions: Sequence[ModelVersion]) -> tuple[Schema, ModelConfig]:
-    """Return features and widths of the series' tower, the same in every version."""
-    found: tuple[Schema, ModelConfig] | None = None
-    for version in {version.uri: version for version in versions}.values():
-        model = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
-        tower = (model.schema, model.config)
-        if found and tower != found:
+def _source_tower(versions: Sequence[Version]) -> TowerSpec:
+    """Return the series' tower, the same in every version."""
+    towers = []
+    for version in _by_uri(versions):
+        towers.append(TowerSpec(*_spec_of(version).tower, "source"))
+        if towers[-1] != towers[0]:
             raise CtnetError(
-                f"source series {version.name}: version {version.version} ({version.day}) has other features "
+                f"source series {version.name}: version {version.number} ({version.day}) has other features "
                 "or widths than those before it: start a new series (tracking.name of jobs.pretrain_source)"
             )
-        found = tower
-    assert found, "a method that takes source versions has one at every step"  # noqa: S101
-    return found
+    return towers[0]  # a method that takes source versions has one at every step
 
 
-def _hot_start(
-    config: JobConfig, registered: Registry, model: ModelPlan, method: Method
-) -> VersionRef | None:
+def _by_uri(versions: Sequence[Version]) -> list[Version]:
+    """Return each version once."""
+    return [*{version.uri: version for version in versions}.values()]
+
+
+def _spec_of(version: Version) -> ModelSpec:
+    return read_record(version).spec
+
+
+def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method: Method) -> Version | None:
     name = config.transfer.hot_start
     if not name or not method.trains:
         return None
@@ -243,24 +274,24 @@ def _hot_start(
     )
     if version.day >= config.data.first_day:
         raise CtnetError(
-            f"transfer.hot_start {version.name}/{version.version} was trained on {version.day}, which is not "
+            f"transfer.hot_start {version.id} was trained on {version.day}, which is not "
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
-    start = ModelPlan.from_dict(checkpoints.read_manifest(version.uri)["model"])
-    if method.reuse == "all" or not (method.starts_from_base or start.kind == model.kind):
+    start = _spec_of(version)
+    if method.reuse == "all" or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(
-            f"transfer.hot_start: method {method.name} takes nothing over from a {start.kind} model: "
+            f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"
         )
-    if (start.schema, start.config) != (model.schema, model.config):
+    if start.tower != model.tower:
         raise CtnetError(
-            f"transfer.hot_start {version.name}/{version.version} has other features or widths than this "
+            f"transfer.hot_start {version.id} has other features or widths than this "
             "configuration's model: use the schema and model it was trained with"
         )
-    return _ref(version)
+    return version
 
 
-def _newest_before(registered: Registry, name: str, day: date) -> ModelVersion:
+def _newest_before(registered: Registry, name: str, day: date) -> Version:
     registered.resolve(name)
     versions = [version for version in registered.series(name) if version.day < day]
     if not versions:
@@ -268,12 +299,8 @@ def _newest_before(registered: Registry, name: str, day: date) -> ModelVersion:
     return versions[-1]
 
 
-def _ref(version: ModelVersion | None) -> VersionRef | None:
-    return VersionRef(version.run, version.day, version.uri) if version else None
-
-
-def _record(config: JobConfig, schema: Schema, role: Role) -> RunRecord:
-    digest = storage.digest([config.digest, schema.digest, role])[:12]
+def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[Manifest]) -> RunRecord:
+    digest = run_digest(config, role, schema, samples)
     model = model_name(config, role)
     return RunRecord(
         run=f"{model}-{digest}",
@@ -296,5 +323,6 @@ def _check_name(registered: Registry, record: RunRecord) -> None:
     if other:
         raise CtnetError(
             f"model {record.model} holds versions of another configuration (run {other.run}; this one is "
-            f"{record.run}; configuration, schema or number of workers changed): set another tracking.name"
+            f"{record.run}; configuration, schema, samples or number of workers changed): set another "
+            "tracking.name"
         )

@@ -70,11 +70,6 @@ class Page:
     chapters: tuple[Chapter, ...]
 
 
-def metric_name(metric: str) -> str:
-    """Return a metric's name for people: AUC, GAUC, Logloss."""
-    return metric.upper() if metric.endswith("auc") else metric.capitalize()
-
-
 def number(value: float | None, form: str = ".4f", missing: str = "") -> str:
     """Format a number that may be absent."""
     return missing if value is None else format(value, form)

@@ -17,7 +17,7 @@ class Check:
     """The checklist of one method on one domain, over all its runs."""
 
     domain: str
-    method: str
+    label: str
     needs_source_samples: bool
     """Whether a step trained on samples of a domain other than the target."""
     source_objective: bool
@@ -48,7 +48,7 @@ def _check(runs: list[Run]) -> Check:
     own_day_only = all(sample.day == step.day for step in steps for sample in step.samples)
     return Check(
         domain=domain,
-        method=runs[0].label,
+        label=runs[0].label,
         needs_source_samples=foreign,
         source_objective=foreign,
         source_row_share=_source_share(runs),

@@ -11,7 +11,7 @@ class Cost:
     """What one method costs on one domain: means over the counted steps of all its runs."""
 
     domain: str
-    method: str
+    label: str
     steps: int
     """Number of steps that were counted."""
     target_rows: float
@@ -51,7 +51,7 @@ def _cost(runs: list[Run]) -> Cost:
     scoring = sum(entry.seconds for entry in scored)
     return Cost(
         domain=runs[0].record.domain,
-        method=runs[0].label,
+        label=runs[0].label,
         steps=len(steps),
         target_rows=(rows - source_rows) / len(steps),
         source_rows=source_rows / len(steps),
@@ -75,8 +75,8 @@ def _total(runs: list[Run], metric: str) -> float:
 
 
 def _mean(runs: list[Run], metric: str) -> float | None:
-    found = _known(runs, metric)
-    return sum(found) / len(found) if found else None
+    values = _known(runs, metric)
+    return sum(values) / len(values) if values else None
 
 
 def _target_days(run: Run) -> int:

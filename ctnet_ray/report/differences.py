@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report import inference
 from ctnet_ray.report.inference import LEVEL, Days
-from ctnet_ray.report.rows import METRICS, Row
-
-#: What a higher value means; calibration is best at 1, so that neither direction is better.
-_HIGHER = {"auc": "better", "gauc": "better", "logloss": "worse"}
-_LOWER = {"auc": "worse", "gauc": "worse", "logloss": "better"}
+from ctnet_ray.report.rows import Row
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Line:
     """One metric of one method on one domain."""
 
     domain: str
-    method: str
+    label: str
     metric: str
     mean: float
     """Mean over the seeds of the mean over the days."""
@@ -65,8 +62,10 @@ class Line:
             return ""
         if self.p_corrected >= LEVEL:
             return "not told apart"
-        named, other = (_HIGHER, "higher") if self.gain > 0 else (_LOWER, "lower")
-        return named.get(self.metric, other)
+        sign = METRICS[self.metric].sign
+        if not sign:
+            return "higher" if self.gain > 0 else "lower"
+        return "better" if sign * self.gain > 0 else "worse"
 
 
 @dataclass(frozen=True)
@@ -94,29 +93,29 @@ class Pair:
     """Corrected by Holm's method for the number of pairs."""
 
 
-Key = tuple[str, str, int]  #: domain, method, seed
-Values = Mapping[Key, Mapping[date, Mapping[str, float]]]
+RunKey = tuple[str, str, int]  #: domain, label, seed
+Values = Mapping[RunKey, Mapping[date, Mapping[str, float]]]
 
 
 def summarise(rows: Iterable[Row], baseline: str = "base") -> list[Line]:
     """Compare methods with a baseline on the same domain.
 
     Args:
-        rows: Scored days; at most one a method, domain, seed and day.
-        baseline: Method that the others are compared with.
+        rows: Scored days; at most one a label, domain, seed and day.
+        baseline: Label that the others are compared with.
 
     Returns:
-        A line for each domain, method and metric, the baseline first, in the order of the rows.
+        A line for each domain, label and metric, the baseline first, in the order of the rows.
     """
     values = _by_run(rows)
-    order = list(dict.fromkeys((domain, method) for domain, method, _ in values))
+    order = list(dict.fromkeys((domain, label) for domain, label, _ in values))
     domains = list(dict.fromkeys(domain for domain, _ in order))
     order.sort(key=lambda pair: (domains.index(pair[0]), pair[1] != baseline))
     lines = [
         line
-        for domain, method in order
+        for domain, label in order
         for metric in METRICS
-        if (line := _line(values, domain, method, metric, baseline))
+        if (line := _line(values, domain, label, metric, baseline))
     ]
     return _corrected(lines)
 
@@ -124,65 +123,65 @@ def summarise(rows: Iterable[Row], baseline: str = "base") -> list[Line]:
 def pairs(rows: Iterable[Row], domain: str, metric: str) -> list[Pair]:
     """Compare every two methods of a domain that share a scored day and seed, in the order of the rows."""
     values = _by_run(rows)
-    methods = list(dict.fromkeys(method for where, method, _ in values if where == domain))
-    found = []
-    for first, second in combinations(methods, 2):
+    labels = list(dict.fromkeys(label for where, label, _ in values if where == domain))
+    every_pair = []
+    for first, second in combinations(labels, 2):
         _, gains = _seeds(values, domain, first, metric, second)
         if gains:
             estimate = inference.estimate(gains)
-            found.append(Pair(first, second, estimate.mean, estimate.error, estimate.p, None))
-    tested = [pair.p for pair in found if pair.p is not None]
+            every_pair.append(Pair(first, second, estimate.mean, estimate.error, estimate.p, None))
+    tested = [pair.p for pair in every_pair if pair.p is not None]
     p_values = iter(inference.corrected(tested))
-    return [pair if pair.p is None else replace(pair, p_corrected=next(p_values)) for pair in found]
+    return [pair if pair.p is None else replace(pair, p_corrected=next(p_values)) for pair in every_pair]
 
 
 def daily(
     rows: Iterable[Row], domain: str, metric: str, baseline: str = "base"
 ) -> dict[str, tuple[list[Point], list[Point]]]:
-    """Return each method's level and its gain over the baseline by day: mean over seeds ± standard error.
+    """Return each label's level and its gain over the baseline by day: mean over seeds ± standard error.
 
     Args:
         rows: Scored days.
         domain: Domain to look at.
         metric: Metric to look at.
-        baseline: Method that the gain is over.
+        baseline: Label that the gain is over.
     """
     values = _by_run(rows)
-    found: dict[str, tuple[list[Point], list[Point]]] = {}
-    for method in dict.fromkeys(name for where, name, _ in values if where == domain):
-        levels, gains = _seeds(values, domain, method, metric, baseline)
-        found[method] = _points(levels), _points(gains)
-    return found
+    curves: dict[str, tuple[list[Point], list[Point]]] = {}
+    for label in dict.fromkeys(name for where, name, _ in values if where == domain):
+        levels, gains = _seeds(values, domain, label, metric, baseline)
+        curves[label] = _points(levels), _points(gains)
+    return curves
 
 
 def _by_run(rows: Iterable[Row]) -> Values:
-    values: dict[Key, dict[date, Mapping[str, float]]] = defaultdict(dict)
+    values: dict[RunKey, dict[date, Mapping[str, float]]] = defaultdict(dict)
     for row in rows:
-        values[row.domain, row.method, row.seed][row.day] = row.metrics
+        values[row.domain, row.label, row.seed][row.day] = row.metrics
     return dict(values)
 
 
 def _seeds(
-    values: Values, domain: str, method: str, metric: str, baseline: str
+    values: Values, domain: str, label: str, metric: str, baseline: str
 ) -> tuple[dict[int, Days], dict[int, Days]]:
     """Return levels, and paired differences to the baseline (none for itself), by seed and day."""
     levels: dict[int, Days] = {}
     gains: dict[int, Days] = {}
     for (where, name, seed), days in values.items():
-        if (where, name) != (domain, method):
+        if (where, name) != (domain, label):
             continue
-        own = {day: metrics[metric] for day, metrics in sorted(days.items()) if metric in metrics}
-        other = values.get((domain, baseline, seed), {})
-        both = [day for day in own if metric in other.get(day, {})] if method != baseline else []
-        if own:
-            levels[seed] = own
+        level = {day: metrics[metric] for day, metrics in sorted(days.items()) if metric in metrics}
+        baseline_days = values.get((domain, baseline, seed), {})
+        both = [day for day in level if metric in baseline_days.get(day, {})] if label != baseline else []
+        if level:
+            levels[seed] = level
         if both:
-            gains[seed] = {day: own[day] - other[day][metric] for day in both}
+            gains[seed] = {day: level[day] - baseline_days[day][metric] for day in both}
     return levels, gains
 
 
-def _line(values: Values, domain: str, method: str, metric: str, baseline: str) -> Line | None:
-    levels, gains = _seeds(values, domain, method, metric, baseline)
+def _line(values: Values, domain: str, label: str, metric: str, baseline: str) -> Line | None:
+    levels, gains = _seeds(values, domain, label, metric, baseline)
     if not levels:
         return None
     counted = gains or levels
@@ -190,7 +189,7 @@ def _line(values: Values, domain: str, method: str, metric: str, baseline: str) 
     estimate = inference.estimate(gains) if gains else None
     return Line(
         domain,
-        method,
+        label,
         metric,
         mean=float(np.mean([np.mean(list(days.values())) for days in levels.values()])),
         gain=estimate.mean if estimate else None,
@@ -214,8 +213,8 @@ def _corrected(lines: list[Line]) -> list[Line]:
             families[line.domain, line.metric].append(index)
     p_corrected: dict[int, float] = {}
     for members in families.values():
-        found = inference.corrected([lines[index].p or 0.0 for index in members])
-        p_corrected |= dict(zip(members, found, strict=True))
+        p_of_family = inference.corrected([lines[index].p or 0.0 for index in members])
+        p_corrected |= dict(zip(members, p_of_family, strict=True))
     return [replace(line, p_corrected=p_corrected.get(index)) for index, line in enumerate(lines)]
 
 
@@ -248,6 +247,6 @@ def _standard_error(values: list[float]) -> float | None:
 
 
 def _points(seeds: dict[int, Days]) -> list[Point]:
-    days = sorted({day for found in seeds.values() for day in found})
-    by_day = {day: [found[day] for found in seeds.values() if day in found] for day in days}
-    return [Point(day, float(np.mean(found)), _standard_error(found)) for day, found in by_day.items()]
+    days = sorted({day for values in seeds.values() for day in values})
+    by_day = {day: [values[day] for values in seeds.values() if day in values] for day in days}
+    return [Point(day, float(np.mean(values)), _standard_error(values)) for day, values in by_day.items()]

@@ -2,14 +2,17 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 #: Lines and text: nearly black in a PNG file, the page's own text colour in SVG.
 INK = "#010203"
@@ -71,19 +74,50 @@ def visible_range(groups: Sequence[Sequence[float]]) -> tuple[float, float] | No
     A group is far where all of it is further from the others than they are from each other; the source
     model alone, say, on a far target. None where there is nothing to show.
     """
-    kept = [list(group) for group in groups if group]
-    while len(kept) > 2:
-        far = max(kept, key=lambda group: _distance(group, [other for other in kept if other is not group]))
-        others = [other for other in kept if other is not far]
+    together = [list(group) for group in groups if group]
+    while len(together) > 2:
+        far = max(
+            together, key=lambda group: _distance(group, [other for other in together if other is not group])
+        )
+        others = [other for other in together if other is not far]
         values = [value for group in others for value in group]
         if _distance(far, others) <= max(values) - min(values):
             break
-        kept = others
-    values = [value for group in kept for value in group]
+        together = others
+    values = [value for group in together for value in group]
     if not values:
         return None
     margin = 0.06 * (max(values) - min(values)) or 0.01
     return min(values) - margin, max(values) + margin
+
+
+def finish_days(
+    axes: Axes, title: str, curves: Mapping[Any, Sequence[float]], ends: Sequence[Sequence[float]]
+) -> None:
+    """Give a plot by day its title, dates and range; a curve that is far outside is told in its corner.
+
+    Args:
+        axes: The plot, its curves drawn.
+        title: What it shows.
+        curves: Values by name.
+        ends: Values that each curve needs room for, its error band's with them.
+    """
+    axes.set_title(title)
+    locator = AutoDateLocator(minticks=3, maxticks=8)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.grid()
+    limits = visible_range(ends)
+    if limits is None:
+        return
+    axes.set_ylim(*limits)
+    outside = [
+        f"{name}: {fmean(values):.3f}, outside"
+        for name, values in curves.items()
+        if values and not any(limits[0] <= value <= limits[1] for value in values)
+    ]
+    axes.text(0.01, 0.02, "\n".join(outside), transform=axes.transAxes, fontsize=7.5, va="bottom")
 
 
 def write_png(figure: Figure, path: Path) -> None:

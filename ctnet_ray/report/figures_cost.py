@@ -22,11 +22,11 @@ def quality_against_cost(
         named: Labels to write beside their points, besides those that no other beats in both.
         baseline: Method that gains and costs are relative to; it must have trained.
     """
-    unit = next(cost.seconds for cost in costs if cost.method == baseline)
+    unit = next(cost.seconds for cost in costs if cost.label == baseline)
     points = {
-        cost.method: (cost.seconds / unit, lines[cost.method].gain or 0.0)
+        cost.label: (cost.seconds / unit, lines[cost.label].gain or 0.0)
         for cost in costs
-        if cost.seconds and cost.method in lines
+        if cost.seconds and cost.label in lines
     }
     figure, ((axes,),) = panels(1, 1, 11, 4.4)
     for label, (cost, gain) in points.items():

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from ctnet_ray.report.blocks import metric_name
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Point
-from ctnet_ray.report.figures import INK, line_style, panels, visible_range
+from ctnet_ray.report.figures import INK, finish_days, line_style, panels
 
-Curves = Mapping[str, tuple[list[Point], list[Point]]]  #: level and gain by method
+Curves = Mapping[str, tuple[list[Point], list[Point]]]  #: level and gain by label
 
 
 def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
@@ -22,24 +20,21 @@ def by_day(baseline: str, metrics: Mapping[str, Curves]) -> Figure:
         metrics: Curves by metric; metrics without a point are left out.
     """
     metrics = {name: curves for name, curves in metrics.items() if any(level for level, _ in curves.values())}
-    methods = list(dict.fromkeys(method for curves in metrics.values() for method in curves))
-    methods.sort(key=lambda method: method != baseline)
+    labels = list(dict.fromkeys(label for curves in metrics.values() for label in curves))
+    labels.sort(key=lambda label: label != baseline)
     figure, axes = panels(len(metrics), 2, 11, 0.9 + 2.7 * len(metrics), sharex=True)
     handles = {}
     for (level_axes, gain_axes), (metric, curves) in zip(axes, metrics.items(), strict=True):
-        for index, method in enumerate(methods):
-            level, gain = curves.get(method, ([], []))
-            handles |= _draw(level_axes, level, method, index)
-            _draw(gain_axes, gain, method, index)
+        for index, label in enumerate(labels):
+            level, gain = curves.get(label, ([], []))
+            handles |= _draw(level_axes, level, label, index)
+            _draw(gain_axes, gain, label, index)
         gain_axes.axhline(0, color=INK, linewidth=1)
-        _finish(
-            level_axes,
-            f"{metric_name(metric)} of the next day",
-            {name: level for name, (level, _) in curves.items()},
-        )
+        title = METRICS[metric].title
+        _finish(level_axes, f"{title} of the next day", {name: level for name, (level, _) in curves.items()})
         _finish(
             gain_axes,
-            f"{metric_name(metric)}: difference to {baseline}",
+            f"{title}: difference to {baseline}",
             {name: gain for name, (_, gain) in curves.items()},
         )
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
@@ -59,27 +54,9 @@ def _draw(axes: Axes, points: list[Point], label: str, index: int) -> dict:
 
 
 def _finish(axes: Axes, title: str, curves: Mapping[str, list[Point]]) -> None:
-    axes.set_title(title)
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid()
+    means = {name: [point.mean for point in curve] for name, curve in curves.items()}
     ends = [
-        [
-            value
-            for point in curve
-            for value in (point.mean - (point.error or 0), point.mean + (point.error or 0))
-        ]
+        [point.mean + sign * (point.error or 0) for point in curve for sign in (-1, 1)]
         for curve in curves.values()
     ]
-    limits = visible_range(ends)
-    if limits is None:
-        return
-    axes.set_ylim(*limits)
-    outside = [
-        f"{name}: {sum(point.mean for point in curve) / len(curve):.3f}, outside"
-        for name, curve in curves.items()
-        if curve and not any(limits[0] <= point.mean <= limits[1] for point in curve)
-    ]
-    axes.text(0.01, 0.02, "\n".join(outside), transform=axes.transAxes, fontsize=7.5, va="bottom")
+    finish_days(axes, title, means, ends)

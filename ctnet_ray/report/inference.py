@@ -79,8 +79,8 @@ def corrected(p_values: Sequence[float]) -> list[float]:
 
     if not p_values:
         return []
-    _, found, *_ = multipletests(p_values, method="holm")
-    return np.asarray(found).tolist()
+    _, p_corrected, *_ = multipletests(p_values, method="holm")
+    return np.asarray(p_corrected).tolist()
 
 
 def _variance(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, counts: tuple[int, int]) -> float:
@@ -92,10 +92,10 @@ def _variance(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count
     fit = model(values, np.ones(len(values)), weights=weights).fit()
     if min(counts) > 1:
         # Both ways, by seed alone, by day alone.
-        found = cov_cluster_2groups(fit, groups)
+        variances = cov_cluster_2groups(fit, groups)
     else:
-        found = [cov_cluster(fit, groups[:, counts.index(max(counts))])]
-    return max(float(variance.item()) for variance in found)
+        variances = [cov_cluster(fit, groups[:, counts.index(max(counts))])]
+    return max(float(variance.item()) for variance in variances)
 
 
 def _p(mean: float, error: float, degrees: int) -> float:

@@ -7,14 +7,12 @@ from datetime import date
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, read_steps
 
-METRICS = ("auc", "gauc", "logloss", "calibration", "group_coverage")  #: in the order of the tables
-
 
 @dataclass(frozen=True)
 class Row:
     """How one run scored one day."""
 
-    method: str
+    label: str
     """What the run is compared as: its label."""
     domain: str
     seed: int
@@ -106,7 +104,7 @@ def _read_run(folder: str, label: str, low: date, high: date) -> Run:
     record = RunRecord.read(folder)
     if record is None:
         raise CtnetError(f"no run at {folder}: run.json is not there")
-    found = ((step, EvaluationRecord.read(folder, step.day)) for step in read_steps(folder))
-    kept = [(step, entry) for step, entry in found if entry and low <= entry.samples.day <= high]
-    steps, evaluations = tuple(step for step, _ in kept), tuple(entry for _, entry in kept)
+    scored = ((step, EvaluationRecord.read(folder, step.day)) for step in read_steps(folder))
+    counted = [(step, entry) for step, entry in scored if entry and low <= entry.samples.day <= high]
+    steps, evaluations = tuple(step for step, _ in counted), tuple(entry for _, entry in counted)
     return Run(label or record.label, record, steps, evaluations)

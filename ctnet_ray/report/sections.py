@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctnet_ray.methods.table import METHODS
+from ctnet_ray.metrics import COMPARED, METRICS
 from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows
 from ctnet_ray.report.blocks import (
     Cell,
@@ -24,8 +26,8 @@ from ctnet_ray.report.selection import featured
 from ctnet_ray.report.settings import differing, settings
 from ctnet_ray.report.windows import windows
 
+_BESIDE = tuple(name for name, metric in METRICS.items() if metric.shown == "beside")
 _TONES: Mapping[str, Tone] = {"better": "good", "worse": "bad"}
-_ACROSS = ("ctnet", "residual", "ctnet_residual")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,13 @@ class DomainData:
 
     def by_metric(self, label: str) -> dict[str, Line]:
         """Return one label's lines by metric."""
-        return {line.metric: line for line in self.lines if line.method == label}
+        return {line.metric: line for line in self.lines if line.label == label}
 
     @property
     def ranked(self) -> list[str]:
         """Labels: the baseline, then by AUC gain, best first; last those without one."""
-        gains = {line.method: line.gain for line in self.lines if line.metric == "auc"}
-        labels = list(dict.fromkeys(line.method for line in self.lines))
+        gains = {line.label: line.gain for line in self.lines if line.metric == "auc"}
+        labels = list(dict.fromkeys(line.label for line in self.lines))
 
         def place(label: str) -> tuple[bool, float]:
             gain = gains.get(label)
@@ -69,7 +71,7 @@ class DomainData:
 def chapter(data: DomainData) -> Chapter:
     """Return the report on one domain."""
     with figures.style():
-        found = (
+        sections = (
             _main(data),
             _forest(data),
             _days(data),
@@ -80,7 +82,7 @@ def chapter(data: DomainData) -> Chapter:
             _settings(data),
         )
     return Chapter(
-        f"Target domain {data.domain}", _lead(data), tuple(section for section in found if section)
+        f"Target domain {data.domain}", _lead(data), tuple(section for section in sections if section)
     )
 
 
@@ -91,7 +93,7 @@ def _lead(data: DomainData) -> str:
     best = max(tested, key=lambda line: line.gain or 0.0)
     verdicts = [line.verdict for line in tested]
     better, worse = verdicts.count("better"), verdicts.count("worse")
-    ctnet = next((line for line in tested if line.method == "ctnet" and line is not best), None)
+    ctnet = next((line for line in tested if line.label == "ctnet" and line is not best), None)
     published = f"; {_named_gain(ctnet)}" if ctnet else ""
     return (
         f"highest AUC: {_named_gain(best)} over {data.baseline}{published}. AUC of {len(tested)} "
@@ -101,49 +103,47 @@ def _lead(data: DomainData) -> str:
 
 
 def _named_gain(line: Line) -> str:
-    return f"{line.method} {number(line.gain, '+.4f')} ± {number(line.clustered_error, '.4f', '?')}"
+    return f"{line.label} {number(line.gain, '+.4f')} ± {number(line.clustered_error, '.4f', '?')}"
 
 
 def _main(data: DomainData) -> Section:
-    metrics = ("auc", "gauc", "logloss")
-    rows = [_main_row(data, label, metrics) for label in data.ranked]
+    rows = [_main_row(data, label) for label in data.ranked]
     reading = (
         f"Δ: mean difference to {data.baseline}, paired by seed and day, ± its standard error clustered by "
         "seed and day (the simple error over seeds beneath). Two stars and colour: told apart from "
         f"{data.baseline} at p < {LEVEL:g}, corrected for the number of methods (Holm){_demand(data)}; one "
-        "star: only if it were the sole comparison. Logloss is better lower, calibration (predicted / "
-        "observed) nearer 1."
+        f"star: only if it were the sole comparison. {_directions()}."
     )
     if data.failures:
         reading += " † Some seeds failed; what is shown are the others."
-    columns = (
-        "method",
-        "verdict on AUC",
-        "AUC",
-        "Δ AUC",
-        "GAUC",
-        "Δ GAUC",
-        "Logloss",
-        "Δ Logloss",
-        "Calibration",
-    )
+    columns = ["method", "verdict on AUC"]
+    columns += [name for metric in COMPARED for name in (METRICS[metric].title, _delta(metric))]
+    columns += [METRICS[metric].title for metric in _BESIDE]
     return Section("Main result", reading, (grid(columns, rows, words=2),))
 
 
-def _main_row(data: DomainData, label: str, metrics: Sequence[str]) -> list[Cell]:
+def _directions() -> str:
+    """Say of which metrics not the higher values are better."""
+    named = [metric for metric in METRICS.values() if metric.shown != "files" and metric.better != "higher"]
+    return "; ".join(f"{metric.title} is better {metric.better}" for metric in named if metric.better)
+
+
+def _delta(metric: str) -> str:
+    return f"Δ {METRICS[metric].title}"
+
+
+def _main_row(data: DomainData, label: str) -> list[Cell]:
     lines = data.by_metric(label)
     auc, counts = lines.get("auc"), next(iter(lines.values()))
     failed = len({failure.seed for failure in data.failures if failure.label == label})
     note = f"{counts.seeds} seeds x {counts.days} days" + (f", {failed} failed" if failed else "")
     verdict = auc.verdict if auc else ""
     p = f"p {_p(auc.p_corrected)}, alone {_p(auc.p)}" if auc and auc.p is not None else ""
-    cells = [cell for metric in metrics for cell in _metric_cells(lines.get(metric))]
-    calibration = _calibration(lines.get("calibration"))
     return [
         Cell(data.marked(label), note),
         Cell(verdict, p, _TONES.get(verdict, "quiet")),
-        *cells,
-        calibration,
+        *(cell for metric in COMPARED for cell in _metric_cells(lines.get(metric))),
+        *(_mean_cell(lines.get(metric)) for metric in _BESIDE),
     ]
 
 
@@ -160,26 +160,34 @@ def _demand(data: DomainData) -> str:
 def _metric_cells(line: Line | None) -> list[Cell]:
     if line is None:
         return [Cell(""), Cell("")]
-    mean = Cell(number(line.mean))
+    digits = METRICS[line.metric].digits
+    mean = Cell(f"{line.mean:.{digits}f}")
     if line.gain is None:
         return [mean, Cell("")]
-    text = f"{line.gain:+.4f}" + (
-        f" ± {line.clustered_error:.4f}" if line.clustered_error is not None else ""
+    simple = (
+        f"{line.error_over} ± {line.gain_error:.{digits}f}" if line.gain_error is not None else "no error"
     )
-    simple = f"{line.error_over} ± {line.gain_error:.4f}" if line.gain_error is not None else "no error"
-    return [mean, Cell(text + _stars(line.p, line.p_corrected), simple, _TONES.get(line.verdict, ""))]
+    text = _difference(line) + _stars(line.p, line.p_corrected)
+    return [mean, Cell(text, simple, _TONES.get(line.verdict, ""))]
 
 
-def _calibration(line: Line | None) -> Cell:
+def _mean_cell(line: Line | None) -> Cell:
     if line is None:
         return Cell("")
-    error = f" ± {line.clustered_error:.3f}" if line.clustered_error is not None else ""
-    return Cell(f"{line.mean:.3f}", "" if line.gain is None else f"Δ {line.gain:+.3f}{error}")
+    mean = f"{line.mean:.{METRICS[line.metric].digits}f}"
+    return Cell(mean, "" if line.gain is None else f"Δ {_difference(line)}")
+
+
+def _difference(line: Line) -> str:
+    """Return the difference to the baseline ± its clustered standard error."""
+    digits = METRICS[line.metric].digits
+    error = f" ± {line.clustered_error:.{digits}f}" if line.clustered_error is not None else ""
+    return f"{line.gain:+.{digits}f}{error}"
 
 
 def _forest(data: DomainData) -> Section | None:
     lines = [line for line in data.lines if line.gain is not None]
-    if not any(line.metric in ("auc", "gauc", "logloss") for line in lines):
+    if not any(line.metric in COMPARED for line in lines):
         return None
     figure = figures_gain.forest(lines, data.baseline)
     plot = Plot(f"gains_{data.domain}", f"Gain over {data.baseline} of every method on {data.domain}", figure)
@@ -193,9 +201,9 @@ def _forest(data: DomainData) -> Section | None:
 def _days(data: DomainData) -> Section:
     labels = featured(data.runs, data.lines, data.domain, data.baseline)
     curves = {}
-    for metric in ("auc", "gauc", "logloss"):
-        found = daily(data.rows, data.domain, metric, data.baseline)
-        curves[metric] = {label: found[label] for label in labels if label in found}
+    for metric in COMPARED:
+        by_label = daily(data.rows, data.domain, metric, data.baseline)
+        curves[metric] = {label: by_label[label] for label in labels if label in by_label}
     plot = Plot(
         f"days_{data.domain}",
         f"Metrics and gain over {data.baseline} by day on {data.domain}",
@@ -219,31 +227,32 @@ def _days(data: DomainData) -> Section:
 
 
 def _pairs(data: DomainData) -> Section | None:
-    found = pairs(data.rows, data.domain, "auc")
-    if len(found) < 2:
+    every_pair = pairs(data.rows, data.domain, "auc")
+    if len(every_pair) < 2:
         return None
-    figure = figures_gain.matrix(found, _by_level(data), "auc")
+    figure = figures_gain.matrix(every_pair, _by_level(data), "auc")
     plot = Plot(f"pairs_{data.domain}", f"AUC difference of every two methods on {data.domain}", figure)
     reading = (
         "The row's AUC minus the column's, paired by seed and day, in thousandths: green, the row is better. "
-        f"Bold with two stars: p < {LEVEL:g} after Holm's correction for {len(found)} pairs; one star: only "
-        "if it were the sole comparison."
+        f"Bold with two stars: p < {LEVEL:g} after Holm's correction for {len(every_pair)} pairs; one star: "
+        "only if it were the sole comparison."
     )
     return Section("Every two methods", reading, (plot,))
 
 
 def _by_level(data: DomainData) -> list[str]:
     """Return the labels by mean AUC, best first."""
-    means = {line.method: line.mean for line in data.lines if line.metric == "auc"}
+    means = {line.label: line.mean for line in data.lines if line.metric == "auc"}
     return sorted(means, key=lambda label: -means[label])
 
 
 def _windows(data: DomainData) -> Section | None:
-    found = windows(data.runs, data.lines, data.costs, data.domain)
-    if not any("auc" in window.lines for window in found):
+    fine_tuned = windows(data.runs, data.lines, data.costs, data.domain)
+    if not any("auc" in window.lines for window in fine_tuned):
         return None
-    others = {label: lines for label in _ACROSS if (lines := data.by_metric(label))}
-    figure = figures_windows.by_window(found, others, data.baseline)
+    continual = (name for name, method in METHODS.items() if method.continual)
+    others = {name: lines for name in continual if (lines := data.by_metric(name))}
+    figure = figures_windows.by_window(fine_tuned, others, data.baseline)
     plot = Plot(
         f"windows_{data.domain}", f"Gain and rows a step against fine-tuning days on {data.domain}", figure
     )
@@ -252,31 +261,31 @@ def _windows(data: DomainData) -> Section | None:
             window.label,
             window.method,
             number(window.days, ".3g") + (" (all)" if window.all_days else ""),
-            *(_metric_cells(window.lines.get(metric))[1] for metric in ("auc", "gauc", "logloss")),
+            *(_metric_cells(window.lines.get(metric))[1] for metric in COMPARED),
             amount(window.cost.target_rows),
             number(window.cost.seconds, ".2f"),
         ]
-        for window in found
+        for window in fine_tuned
     ]
     reading = (
         f"How many of the target's days does fine-tuning need to reach {data.baseline} (zero line) and the "
         "methods that see each day once (dashed, band ± clustered standard error), and how many rows does it "
         "train on for that?"
     )
-    columns = ("label", "method", "days", "Δ AUC", "Δ GAUC", "Δ logloss", "rows a step", "seconds a step")
+    columns = ("label", "method", "days", *map(_delta, COMPARED), "rows a step", "seconds a step")
     return Section("Quality against fine-tuning days", reading, (plot, grid(columns, rows, words=2)))
 
 
 def _cost(data: DomainData) -> Section:
-    auc = {line.method: line for line in data.lines if line.metric == "auc"}
-    trained = any(cost.method == data.baseline and cost.seconds for cost in data.costs)
+    auc = {line.label: line for line in data.lines if line.metric == "auc"}
+    trained = any(cost.label == data.baseline and cost.seconds for cost in data.costs)
     named = featured(data.runs, data.lines, data.domain, data.baseline)
     blocks: list[Grid | Plot] = []
     if trained and auc:
         figure = figures_cost.quality_against_cost(auc, data.costs, named, data.baseline)
         blocks.append(Plot(f"cost_{data.domain}", f"AUC gain against training time on {data.domain}", figure))
     order = data.ranked
-    rows = [_cost_row(cost) for cost in sorted(data.costs, key=lambda cost: order.index(cost.method))]
+    rows = [_cost_row(cost) for cost in sorted(data.costs, key=lambda cost: order.index(cost.label))]
     columns = ("method", "target rows a step", "source rows a step", "seconds a step", "rows/s")
     columns += ("scoring s a day", "scored rows/s", "parameters trained", "held", "peak MiB")
     reading = (
@@ -289,7 +298,7 @@ def _cost(data: DomainData) -> Section:
 
 def _cost_row(cost: Cost) -> list[str]:
     return [
-        cost.method,
+        cost.label,
         amount(cost.target_rows),
         amount(cost.source_rows),
         number(cost.seconds, ".2f"),
@@ -305,11 +314,11 @@ def _cost_row(cost: Cost) -> list[str]:
 def _checklist(data: DomainData) -> Section:
     order = data.ranked
     rows = []
-    for check in sorted(data.checks, key=lambda check: order.index(check.method)):
+    for check in sorted(data.checks, key=lambda check: order.index(check.label)):
         share = f"{check.source_row_share:.0%} of rows"
         rows.append(
             [
-                check.method,
+                check.label,
                 _tick(not check.needs_source_samples, share),
                 _tick(not check.source_objective, share),
                 _tick(check.increments_only, _reads(check)),
@@ -344,14 +353,14 @@ def _reads(check: Check) -> str:
 
 
 def _settings(data: DomainData) -> Section:
-    found = settings(data.runs, data.domain)
-    base = found.get(data.baseline, {})
+    by_label = settings(data.runs, data.domain)
+    base = by_label.get(data.baseline, {})
     rows = []
-    for label, own in found.items():
-        shown = differing(own, base)
+    for label, of_label in by_label.items():
+        listed = differing(of_label, base)
         if label == data.baseline:
-            shown = {key: value for key, value in base.items() if not key.startswith("transfer.")}
-        text = "; ".join(f"{key.removeprefix('training.')} = {value}" for key, value in shown.items())
+            listed = {key: value for key, value in base.items() if not key.startswith("transfer.")}
+        text = "; ".join(f"{key.removeprefix('training.')} = {value}" for key, value in listed.items())
         rows.append([label, text or f"as {data.baseline}"])
     reading = f"How {data.baseline} was trained, and what differs for every other method."
     return Section("Settings", reading, (grid(("method", "settings"), rows, words=2),))

@@ -1,13 +1,12 @@
 """Which of many methods stand in a plot that can't hold them all."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.rows import Run
-from ctnet_ray.report.windows import FINETUNING
 
-JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
-ALONE = ("source_direct", "ctnet_one_time", "ctnet", "residual", "ctnet_residual")
 _FEW = 8
 
 
@@ -20,14 +19,24 @@ def featured(runs: Sequence[Run], lines: Sequence[Line], domain: str, baseline: 
     """
     here = [run for run in runs if run.record.domain == domain and run.steps]
     methods = {run.label: run.record.method for run in here}
-    gains = {line.method: line.gain for line in lines if line.domain == domain and line.metric == "auc"}
+    gains = {line.label: line.gain for line in lines if line.domain == domain and line.metric == "auc"}
     if len(methods) <= _FEW:
         chosen = list(methods)
     else:
-        chosen = [_best(methods, gains, FINETUNING, baseline), _best(methods, gains, JOINT, baseline)]
-        chosen += [_plain(methods, name, baseline) for name in ALONE]
-    kept = [label for label in chosen if label and label != baseline]
-    return [baseline] * (baseline in methods) + kept
+        families = _families()
+        alone = families.pop(None)
+        chosen = [_best(methods, gains, family, baseline) for family in families.values()]
+        chosen += [_plain(methods, name, baseline) for name in alone if name != "base"]
+    others = [label for label in chosen if label and label != baseline]
+    return [baseline] * (baseline in methods) + others
+
+
+def _families() -> dict[str | None, list[str]]:
+    """Return the methods by family; None: those that stand alone."""
+    families: dict[str | None, list[str]] = defaultdict(list)
+    for name, method in METHODS.items():
+        families[method.family].append(name)
+    return families
 
 
 def _best(

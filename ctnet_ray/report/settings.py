@@ -20,23 +20,24 @@ _LEFT_OUT = (
 
 def settings(runs: Sequence[Run], domain: str) -> dict[str, dict[str, str]]:
     """Return each label's settings on a domain, by dotted key; of several values over seeds, all."""
-    found: dict[str, dict[str, list[str]]] = {}
+    by_label: dict[str, dict[str, list[str]]] = {}
     for run in runs:
         if run.record.domain != domain:
             continue
-        label = found.setdefault(run.label, {})
+        by_key = by_label.setdefault(run.label, {})
         for key, value in _flat(run.record.config):
-            values = label.setdefault(key, [])
+            values = by_key.setdefault(key, [])
             if value not in values:
                 values.append(value)
     return {
-        label: {key: " or ".join(values) for key, values in keys.items()} for label, keys in found.items()
+        label: {key: " or ".join(values) for key, values in by_key.items()}
+        for label, by_key in by_label.items()
     }
 
 
-def differing(own: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings in `own` that `other` lacks or has otherwise."""
-    return {key: value for key, value in own.items() if other.get(key) != value}
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings in `one` that `other` lacks or has otherwise."""
+    return {key: value for key, value in one.items() if other.get(key) != value}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

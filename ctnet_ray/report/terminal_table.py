@@ -4,10 +4,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Line
-from ctnet_ray.report.rows import METRICS
-
-_DIGITS = 4
 
 
 def table(lines: list[Line], baseline: str = "base") -> Table:
@@ -19,22 +17,26 @@ def table(lines: list[Line], baseline: str = "base") -> Table:
     title = f"{lines[0].domain}: mean, difference to {baseline}, ± its standard error over {over}"
     shown = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, padding=0)
     shown.add_column("method", overflow="fold")
-    for name in ("seeds x days", *METRICS, "AUC gain a day"):
-        shown.add_column(name.replace("_", " "), justify="right", overflow="fold", min_width=8)
-    for method in dict.fromkeys(line.method for line in lines):
-        found = {line.metric: line for line in lines if line.method == method}
-        counts = next(iter(found.values()))
-        cells = [_cell(found[metric]) if metric in found else "" for metric in METRICS]
-        auc = found.get("auc")
-        slope = _with_error(auc.slope, auc.slope_error, _DIGITS + 1) if auc else ""
+    metrics = [metric for metric in METRICS.values() if metric.shown != "files"]
+    for name in ("seeds x days", *(metric.title for metric in metrics), "AUC gain a day"):
+        shown.add_column(name, justify="right", overflow="fold", min_width=8)
+    for label in dict.fromkeys(line.label for line in lines):
+        by_metric = {line.metric: line for line in lines if line.label == label}
+        counts = next(iter(by_metric.values()))
+        cells = [
+            _cell(by_metric[metric.name], metric.digits) if metric.name in by_metric else ""
+            for metric in metrics
+        ]
+        auc = by_metric.get("auc")
+        slope = _with_error(auc.slope, auc.slope_error, METRICS["auc"].digits + 1) if auc else ""
         # A label is somebody's text: never read as rich's markup.
-        shown.add_row(Text(method), f"{counts.seeds} x {counts.days}", *cells, slope)
+        shown.add_row(Text(label), f"{counts.seeds} x {counts.days}", *cells, slope)
     return shown
 
 
-def _cell(line: Line) -> str:
-    mean = f"{line.mean:.{_DIGITS}f}"
-    return mean if line.gain is None else f"{mean}\n{_with_error(line.gain, line.gain_error, _DIGITS)}"
+def _cell(line: Line, digits: int) -> str:
+    mean = f"{line.mean:.{digits}f}"
+    return mean if line.gain is None else f"{mean}\n{_with_error(line.gain, line.gain_error, digits)}"
 
 
 def _with_error(value: float | None, error: float | None, digits: int) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ctnet_ray.methods.table import FINETUNING
 from ctnet_ray.report.costs import Cost
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.rows import Run
-
-FINETUNING = ("finetune_all", "finetune_embeddings")  #: methods with a window
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,14 @@ class Window:
 
 def windows(runs: Sequence[Run], lines: Sequence[Line], costs: Sequence[Cost], domain: str) -> list[Window]:
     """Return the fine-tuning labels of a domain by method and number of days."""
-    spent = {cost.method: cost for cost in costs if cost.domain == domain}
-    found = {}
+    spent = {cost.label: cost for cost in costs if cost.domain == domain}
+    by_label = {}
     for run in runs:
         transfer = run.record.config.get("transfer", {})
         if run.record.domain != domain or run.label not in spent or transfer.get("method") not in FINETUNING:
             continue
-        window, cost = int(transfer.get("window", 1)), spent[run.label]
-        own = {line.metric: line for line in lines if (line.domain, line.method) == (domain, run.label)}
-        days = float(window) if window else cost.target_days
-        found[run.label] = Window(transfer["method"], run.label, window == 0, days, cost, own)
-    return sorted(found.values(), key=lambda window: (window.method, window.days))
+        window, cost = transfer.get("window", 1), spent[run.label]
+        by_metric = {line.metric: line for line in lines if (line.domain, line.label) == (domain, run.label)}
+        days = cost.target_days if window is None else float(window)
+        by_label[run.label] = Window(transfer["method"], run.label, window is None, days, cost, by_metric)
+    return sorted(by_label.values(), key=lambda window: (window.method, window.days))

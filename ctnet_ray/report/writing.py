@@ -12,14 +12,16 @@ from markupsafe import Markup
 from rich.console import Console
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report import figures
 from ctnet_ray.report.blocks import Chapter, Page, Plot, Section, grid
 from ctnet_ray.report.checklist import Check, checklist
 from ctnet_ray.report.costs import Cost, costs
 from ctnet_ray.report.differences import Line, summarise
-from ctnet_ray.report.rows import METRICS, Failure, Row, Run
+from ctnet_ray.report.rows import Failure, Row, Run
 from ctnet_ray.report.sections import DomainData, chapter
 from ctnet_ray.report.terminal_table import table
+from ctnet_ray.terminal import duration
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,6 @@ def _facts(report: Report) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def duration(seconds: float) -> str:
-    """Format a time for people: 90 s or 2.5 min."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
 def write_pages(page: Page, folder: Path, html: str = "index.html", markdown: str = "report.md") -> None:
     """Write a report as one HTML file, and as Markdown with its plots beside it as PNG files."""
     plots = [
@@ -190,7 +187,7 @@ def _write_csv(path: Path, kind: type, records: Any) -> None:
 def _write_days(path: Path, rows: Sequence[Row]) -> None:
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["domain", "method", "seed", "day", *METRICS])
+        writer.writerow(["domain", "label", "seed", "day", *METRICS])
         for row in rows:
             values = [row.metrics.get(metric, "") for metric in METRICS]
-            writer.writerow([row.domain, row.method, row.seed, row.day.isoformat(), *values])
+            writer.writerow([row.domain, row.label, row.seed, row.day.isoformat(), *values])

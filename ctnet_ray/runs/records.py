@@ -8,17 +8,27 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
     <models>/<run>/evaluations/2022-05-01.json  EvaluationRecord of that version on the next day
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import field
 from datetime import date
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, first_problem
+
+_WHOLE = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True)
-class VersionRef:
-    """Names a model version independently of MLflow."""
+@dataclass(frozen=True, config=_WHOLE)
+class Version:
+    """What one step left: `run`@`day`, in the folder `uri`. These three make it the version that it is.
+
+    What a registry calls it is known of some; records hold nothing of it, and comparisons leave it out.
+    """
 
     run: str
     """Name of the run that made it."""
@@ -26,18 +36,22 @@ class VersionRef:
     """Day of the step that made it."""
     uri: str
     """Folder of the version."""
+    name: Annotated[str | None, Field(exclude=True)] = field(default=None, compare=False)
+    """Registered model."""
+    number: Annotated[int | None, Field(exclude=True)] = field(default=None, compare=False)
+    """Number that the registry gave it."""
+    tags: Annotated[Mapping[str, str], Field(exclude=True)] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """All its tags in MLflow (`ctnet_ray.tracking.projection.version_tags`)."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {"run": self.run, "day": self.day.isoformat(), "uri": self.uri}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read plain data."""
-        return cls(values["run"], date.fromisoformat(values["day"]), values["uri"])
+    @property
+    def id(self) -> str:
+        """NAME/VERSION, as people type it; RUN@DAY for one that is not known to be registered."""
+        return f"{self.name}/{self.number}" if self.name else f"{self.run}@{self.day.isoformat()}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class SampleRef:
     """Names the samples of one day."""
 
@@ -49,17 +63,8 @@ class SampleRef:
     uri: str
     """Folder of the day."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {**asdict(self), "day": self.day.isoformat()}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read plain data."""
-        return cls(**{**values, "day": date.fromisoformat(values["day"])})
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class RunRecord:
     """What a continual run is."""
 
@@ -82,7 +87,7 @@ class RunRecord:
 
     def write(self, folder: str) -> None:
         """Write it into the run's folder."""
-        storage.write_json(storage.join(folder, "run.json"), asdict(self))
+        storage.write_json(storage.join(folder, "run.json"), to_jsonable_python(self))
 
     @classmethod
     def read(cls, folder: str) -> Self | None:
@@ -96,20 +101,22 @@ class RunRecord:
             return cls(**storage.read_json(uri))
         except FileNotFoundError:
             return None
-        except TypeError as error:
-            raise CtnetError(f"{uri} is no run record ({error}): restore it or remove the run") from error
+        except ValidationError as error:
+            raise CtnetError(
+                f"{uri} is no run record ({first_problem(error)}): restore it or remove the run"
+            ) from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class StepRecord:
     """What one step did: the version `<run>@<day>`."""
 
     run: str
     day: date
     """Day trained on; for a method that trains nothing, the day whose newest source version it serves."""
-    parent: VersionRef | None
+    parent: Version | None
     """Version that training went on from."""
-    source: VersionRef | None
+    source: Version | None
     """Source version that the frozen tower held."""
     samples: tuple[SampleRef, ...]
     """Samples trained on."""
@@ -125,40 +132,22 @@ class StepRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {
-            "run": self.run,
-            "day": self.day.isoformat(),
-            "parent": self.parent.to_dict() if self.parent else None,
-            "source": self.source.to_dict() if self.source else None,
-            "samples": [sample.to_dict() for sample in self.samples],
-            "rows_seen": self.rows_seen,
-            "metrics": self.metrics,
-            "loaded": self.loaded,
-        }
+        return to_jsonable_python(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read plain data.
 
         Raises:
-            CtnetError: A field is absent.
+            CtnetError: A field is absent, or holds something else.
         """
         try:
-            return cls(
-                run=values["run"],
-                day=date.fromisoformat(values["day"]),
-                parent=VersionRef.from_dict(values["parent"]) if values["parent"] else None,
-                source=VersionRef.from_dict(values["source"]) if values["source"] else None,
-                samples=tuple(map(SampleRef.from_dict, values["samples"])),
-                rows_seen=values["rows_seen"],
-                metrics=values["metrics"],
-                loaded=values["loaded"],
-            )
-        except KeyError as error:
-            raise CtnetError(f"a step record lacks {error}") from error
+            return cls(**values)
+        except ValidationError as error:
+            raise CtnetError(f"a step record {first_problem(error)}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class EvaluationRecord:
     """How a version scored a day."""
 
@@ -168,20 +157,14 @@ class EvaluationRecord:
     samples: SampleRef
     """Samples scored: the day after."""
     metrics: dict[str, float]
-    """auc, gauc, logloss, calibration, group_coverage, ctr, rows; a metric that does not exist is absent."""
+    """`ctnet_ray.metrics.METRICS`, ctr, groups and rows; a metric that does not exist is absent."""
     seconds: float
     """Time that reading, scoring and measuring took."""
 
     def write(self, folder: str) -> None:
         """Write it into the run's folder."""
-        values = {
-            "run": self.run,
-            "day": self.day.isoformat(),
-            "samples": self.samples.to_dict(),
-            "metrics": self.metrics,
-            "seconds": self.seconds,
-        }
-        storage.write_json(storage.join(folder, "evaluations", f"{self.day.isoformat()}.json"), values)
+        uri = storage.join(folder, "evaluations", f"{self.day.isoformat()}.json")
+        storage.write_json(uri, to_jsonable_python(self))
 
     @classmethod
     def read(cls, folder: str, day: date) -> Self | None:
@@ -192,19 +175,12 @@ class EvaluationRecord:
         """
         uri = storage.join(folder, "evaluations", f"{day.isoformat()}.json")
         try:
-            values = storage.read_json(uri)
-            return cls(
-                values["run"],
-                date.fromisoformat(values["day"]),
-                SampleRef.from_dict(values["samples"]),
-                values["metrics"],
-                values["seconds"],
-            )
+            return cls(**storage.read_json(uri))
         except FileNotFoundError:
             return None
-        except (KeyError, TypeError, ValueError) as error:
+        except ValidationError as error:
             raise CtnetError(
-                f"{uri} is no evaluation record ({error}): remove it to score the day again"
+                f"{uri} is no evaluation record ({first_problem(error)}): remove it to score the day again"
             ) from error
 
 

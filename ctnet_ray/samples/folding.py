@@ -104,7 +104,8 @@ def _lists(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
     values = _fold(
         (ids.fill_null(MISSING) if ids.null_count else ids).to_numpy(zero_copy_only=False), key.rows
     )
-    kept = np.minimum(lengths, key.feature.max_length)
+    longest = key.feature.max_length
+    kept = lengths if longest is None else np.minimum(lengths, longest)
     offsets = np.concatenate([[0], np.cumsum(kept)])
     if kept.sum() < len(values):
         ends = np.repeat(np.cumsum(lengths), kept)

@@ -13,28 +13,31 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
 
 import ctnet_ray
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.schema import GROUP, LABEL
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
+_WHOLE = ConfigDict(extra="forbid")
 _DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FOLDER = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class SampleFile:
     """One Parquet file of a sample day."""
 
@@ -48,7 +51,7 @@ class SampleFile:
     """Checksum of the file, hexadecimal."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_WHOLE)
 class Manifest:
     """What one sample day holds."""
 
@@ -61,7 +64,7 @@ class Manifest:
     """Arrow type of each column."""
     writer: str
     """Program and version that wrote the day."""
-    uri: str = ""
+    uri: Annotated[str, Field(exclude=True)] = ""
     """Where the files lie; not stored."""
 
     @property
@@ -71,18 +74,13 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the manifest's content, hexadecimal: names exactly these samples."""
-        return storage.digest(self.to_dict())
+        """SHA-256 of what the day holds, hexadecimal, wherever it lies and whatever wrote it."""
+        files = [file.sha256 for file in self.files]
+        return storage.digest([self.domain, self.day.isoformat(), self.columns, files])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored, as plain data."""
-        values = asdict(self)
-        values.pop("uri")
-        values["day"] = self.day.isoformat()
-        values["schema_digest"] = self.schema_digest
-        # The same plain types before and after JSON, so that digests agree.
-        values["files"] = [{**entry, "row_groups": list(entry["row_groups"])} for entry in values["files"]]
-        return values
+        return {**to_jsonable_python(self), "schema_digest": self.schema_digest}
 
 
 class SampleStore:
@@ -93,7 +91,7 @@ class SampleStore:
     """
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root = storage.absolute(root)
 
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""
@@ -125,31 +123,17 @@ class SampleStore:
         if found is None:
             raise CtnetError(f"no samples of {domain} on {day} in {self.root}: write them with jobs.prepare")
         values, folder = found
+        schema_digest = values.pop("schema_digest", None)
         try:
-            files = tuple(
-                SampleFile(entry["name"], tuple(entry["row_groups"]), entry["bytes"], entry["sha256"])
-                for entry in values["files"]
-            )
-            manifest = Manifest(
-                domain=values["domain"],
-                day=date.fromisoformat(values["day"]),
-                rows=values["rows"],
-                positives=values["positives"],
-                files=files,
-                columns=values["columns"],
-                writer=values["writer"],
-                uri=folder,
-            )
-        except KeyError as error:
-            raise CtnetError(f"{uri}: the manifest lacks {error}: write the day again") from error
-        except (AttributeError, TypeError, ValueError) as error:
-            raise CtnetError(f"{uri}: the manifest can't be read ({error}): write the day again") from error
+            manifest = Manifest(**{**values, "uri": folder})
+        except ValidationError as error:
+            raise CtnetError(f"{uri}: the manifest {first_problem(error)}: write the day again") from error
         if (manifest.domain, manifest.day) != (domain, day):
             raise CtnetError(
                 f"{uri}: the manifest is that of {manifest.domain} on {manifest.day}: write the day again"
             )
-        counted = sum(sum(file.row_groups) for file in files)
-        if manifest.rows != counted or values.get("schema_digest") != manifest.schema_digest:
+        counted = sum(sum(file.row_groups) for file in manifest.files)
+        if manifest.rows != counted or schema_digest != manifest.schema_digest:
             raise CtnetError(f"{uri}: the manifest's rows or columns were changed: write the day again")
         return manifest
 

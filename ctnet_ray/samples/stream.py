@@ -12,7 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from ray.data import DataContext, Datasource, ExecutionResources, ReadTask
+from ray.data import Datasource, ExecutionResources, ReadTask
+
+# Nothing public lets the executor rest, nor names what `custom_execution_callback_classes` takes.
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
@@ -20,6 +22,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.reading import Fold, Reading, Unit, read_unit
 
 _ERROR = "_error"  #: column of a table that says why there is none
+READING_CPUS = 0.5  #: CPUs of one reading task; they must be free beside the trainers'
 PREFETCHED_TABLES = 4  #: tables that wait for the trainer, besides those being read
 LOOKAHEAD_BYTES = 64 << 20  #: object store that one trainer's stream may fill; more is no faster
 REST_SECONDS = 0.05  #: rest of Ray Data's executor between two looks at its tasks
@@ -67,7 +70,7 @@ class _Rest(ExecutionCallback):
 
 
 def stream(
-    readings: Iterable[Reading], columns: Sequence[str], fold: Fold | None = None, cpus: float = 0.5
+    readings: Iterable[Reading], columns: Sequence[str], fold: Fold | None = None
 ) -> Generator[pa.Table, None, None]:
     """Read the units of readings one after another with Ray Data.
 
@@ -75,7 +78,6 @@ def stream(
         readings: What to read, in order.
         columns: Columns to read.
         fold: What tasks make of them; None: nothing.
-        cpus: CPUs of one reading task; they must be free beside the trainers'.
 
     Yields:
         One table a unit, in order.
@@ -86,7 +88,10 @@ def stream(
     units = [unit for reading in readings for unit in reading.units]
     if not units:
         return
-    context = DataContext.get_current()
+    dataset = ray.data.read_datasource(
+        _Units(units, tuple(columns), fold), num_cpus=READING_CPUS, override_num_blocks=len(units)
+    )
+    context = dataset.context  # the dataset's copy; the process's stays as it is
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     context.custom_execution_callback_classes = [_Rest]
@@ -95,9 +100,6 @@ def stream(
     context.execution_options.resource_limits = limits
     # A unit is a block is a table: nothing may be cut or put together on the way.
     context.target_max_block_size = None
-    dataset = ray.data.read_datasource(
-        _Units(units, tuple(columns), fold), num_cpus=cpus, override_num_blocks=len(units)
-    )
     for table in dataset.iter_batches(
         batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_TABLES
     ):

@@ -1,14 +1,14 @@
 """Writes what a finished sweep says: HTML, Markdown, CSV, PNG, and the winner as a configuration."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ctnet_ray.report.writing import write_pages
-from ctnet_ray.sweep.answer_page import Answer, page, sum_up
+from ctnet_ray.sweep.answer_page import Answer, page
 from ctnet_ray.sweep.importance import as_text
 from ctnet_ray.sweep.standing import Standing
 from ctnet_ray.sweep.trials import Trial
@@ -16,38 +16,20 @@ from ctnet_ray.sweep.trials import Trial
 _COSTS = ("parameters_trained", "rows", "seconds")
 
 
-def write_answer(
-    trials: Sequence[Trial],
-    metric: str,
-    default: Trial | None,
-    winner: Trial,
-    config: Mapping[str, Any],
-    folder: Path,
-    command: str,
-    wall_seconds: float,
-    unset: Mapping[str, Any] | None = None,
-) -> None:
+def write_answer(answer: Answer, config: Mapping[str, Any], folder: Path) -> None:
     """Write a sweep's answer on its warm-up days.
 
     The files are answer.html, which holds all of it; answer.md with importance.png, gain_cost.png and
     days.png beside it (one with nothing to show is left out); trials.csv, a row a trial; winner.yaml.
 
     Args:
-        trials: All trials, whatever became of them.
-        metric: Metric that decides: auc, gauc, logloss.
-        default: Trial of the unchanged configuration; None where there is none.
-        winner: Best trial.
+        answer: The sweep's outcome.
         config: The winner's configuration as plain data (`JobConfig.to_dict`).
         folder: Local folder; made if it is not there.
-        command: What the sweep was started with.
-        wall_seconds: How long it took.
-        unset: Values by dotted name, of the configuration that the sweep starts from, of settings that some
-            trials leave alone; without: they are told as "default".
     """
-    answer = sum_up(trials, metric, default, winner, command, wall_seconds, unset)
     folder.mkdir(parents=True, exist_ok=True)
     _write_trials(answer, folder / "trials.csv")
-    _write_config(config, winner, folder / "winner.yaml")
+    _write_config(config, answer.winner, folder / "winner.yaml")
     write_pages(page(answer), folder, html="answer.html", markdown="answer.md")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ctnet_ray.metrics import COMPARED, METRICS
 from ctnet_ray.report import figures
 from ctnet_ray.report.blocks import (
     Cell,
@@ -15,18 +16,15 @@ from ctnet_ray.report.blocks import (
     Section,
     amount,
     grid,
-    metric_name,
     number,
 )
 from ctnet_ray.report.inference import Estimate
-from ctnet_ray.report.writing import duration
 from ctnet_ray.sweep.figures import gain_against_cost, importance_bars, metric_by_day
 from ctnet_ray.sweep.importance import FEWEST, columns, importance
 from ctnet_ray.sweep.naming import described, short_names, shown
 from ctnet_ray.sweep.standing import Standing, by_day, filled, gain_over, standings
 from ctnet_ray.sweep.trials import Trial
-
-SHOWN = ("auc", "gauc", "logloss")  #: metrics that tables show, besides the one that decides
+from ctnet_ray.terminal import duration
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Answer:
     @property
     def metrics(self) -> list[str]:
         """Metrics of the tables."""
-        return list(dict.fromkeys((*SHOWN, self.metric)))
+        return list(dict.fromkeys((*COMPARED, self.metric)))
 
     @property
     def settings(self) -> dict[str, list[Any]]:
@@ -75,6 +73,7 @@ def sum_up(
     metric: str,
     default: Trial | None,
     winner: Trial,
+    *,
     command: str = "",
     wall_seconds: float = 0.0,
     unset: Mapping[str, Any] | None = None,
@@ -83,7 +82,7 @@ def sum_up(
 
     Args:
         trials: All trials, whatever became of them.
-        metric: Metric that decides: auc, gauc, logloss.
+        metric: Metric that decides.
         default: Trial of the unchanged configuration, counted among the trials if it is not there; None
             where there is none.
         winner: Best trial.
@@ -110,12 +109,12 @@ def page(answer: Answer) -> Page:
         )
     shown_sections = tuple(section for section in sections if section)
     chapter = Chapter("What won", verdict(answer), shown_sections)
-    return Page(f"Answer of a sweep: {metric_name(answer.metric)}", _facts(answer), (chapter,))
+    return Page(f"Answer of a sweep: {METRICS[answer.metric].title}", _facts(answer), (chapter,))
 
 
 def verdict(answer: Answer) -> str:
     """Return in a sentence or two what won, and by how much over the default."""
-    winner, default, name = answer.winner, answer.default, metric_name(answer.metric)
+    winner, default, name = answer.winner, answer.default, METRICS[answer.metric].title
     if not by_day(winner, answer.metric):
         return f"no trial has a {name}: there is no winner."
     if answer.is_default(winner):
@@ -171,15 +170,18 @@ def _gain(answer: Answer) -> Section | None:
         gain, days = gain_over(winner, default, metric)
         if gain is None:
             continue
-        own, other = by_day(winner, metric), by_day(default, metric)
-        means = [number(fmean(values[day] for day in own.keys() & other.keys())) for values in (own, other)]
-        rows.append([metric_name(metric), *means, with_error(gain), str(days)])
+        of_winner, of_default = by_day(winner, metric), by_day(default, metric)
+        means = [
+            number(fmean(values[day] for day in of_winner.keys() & of_default.keys()))
+            for values in (of_winner, of_default)
+        ]
+        rows.append([METRICS[metric].title, *means, with_error(gain), str(days)])
     if not rows:
         return None
     return Section(
         "The winner and the default",
         "Means over the warm-up days that both have. The improvement is positive where the winner is better, "
-        "for logloss too; ± is the standard error of the mean of the days' differences. The winner was "
+        "of every metric; ± is the standard error of the mean of the days' differences. The winner was "
         "chosen on these days, which flatters it.",
         (grid(("metric", winner.label, default.label, "improvement", "days"), rows),),
     )
@@ -188,8 +190,12 @@ def _gain(answer: Answer) -> Section | None:
 def _table(answer: Answer) -> Section:
     settings = answer.settings
     names = ("trial", "status", *short_names(settings).values())
-    name = metric_name(answer.metric)
-    measures = (*map(metric_name, answer.metrics), f"{name} over the median", f"{name} over the default")
+    name = METRICS[answer.metric].title
+    measures = (
+        *(METRICS[metric].title for metric in answer.metrics),
+        f"{name} over the median",
+        f"{name} over the default",
+    )
     rows = [
         [
             Cell(standing.trial.label, answer.role(standing.trial)),
@@ -211,7 +217,7 @@ def _table(answer: Answer) -> Section:
         "trial's own days: compare them between trials with the same days only. Over the median: mean over "
         "a trial's days of the difference to that day's median over the trials that have every day. Over the "
         "default: mean of the paired differences on the days of both, ± its standard error. Both are "
-        "positive where the trial is better, for logloss too. Only settings that differ between "
+        "positive where the trial is better, whatever the metric. Only settings that differ between "
         "trials are shown.",
         (grid((*names, "days", *measures, "parameters trained", "rows", "seconds"), rows, len(names)),),
     )
@@ -219,9 +225,9 @@ def _table(answer: Answer) -> Section:
 
 def _importance(answer: Answer) -> Section:
     reading = (
-        f"Share of each setting in the variation of {metric_name(answer.metric)} between trials (functional "
-        "ANOVA on a random forest; what settings do only together is left out; shares sum to 1). With few "
-        "trials it is a rough guide."
+        f"Share of each setting in the variation of {METRICS[answer.metric].title} between trials "
+        "(functional ANOVA on a random forest; what settings do only together is left out; shares sum to 1). "
+        "With few trials it is a rough guide."
     )
     if not answer.shares:
         reading = f"Unknown: it takes {FEWEST} finished or stopped trials that differ."
@@ -250,7 +256,7 @@ def _days(answer: Answer) -> Section | None:
     return Section(
         "Day by day",
         "Each line is a trial; a hollow end: stopped early.",
-        (Plot("days", f"{metric_name(answer.metric)} by day of each trial", figure),),
+        (Plot("days", f"{METRICS[answer.metric].title} by day of each trial", figure),),
     )
 
 

@@ -1,16 +1,23 @@
 """What a sweep is told, beside the comparison that it belongs to."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from ctnet_ray.config import MethodName
+from annotated_types import Ge, Gt
+from pydantic.dataclasses import dataclass
+
+from ctnet_ray.config import MethodName, OptionalName, Section
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import DECIDING, METRICS
 
-Metric = Literal["gauc", "auc", "logloss"]
+if TYPE_CHECKING:
+    MetricName: TypeAlias = str
+else:
+    MetricName = Literal[tuple(DECIDING)]  # listed by --help, and checked wherever a configuration is read
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Section, section="sweep"):
     """What is tried, how trials are chosen, and when poor ones are stopped."""
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -24,41 +31,31 @@ class SweepConfig:
     search: Literal["grid", "random", "optuna"] = "random"
     """grid: every combination; random: drawn anew each time; optuna: drawn by a model of the trials before
     (tree-structured Parzen estimator)."""
-    trials: int = 32
+    trials: Annotated[int, Gt(0)] = 32
     """Number of trials, the first one and presets among them; a grid may have fewer, and never has more."""
-    metric: Metric = "gauc"
+    metric: MetricName = "gauc"
     """What decides: its mean over the next days of the warm-up."""
     stop: Literal["asha", "median", "none"] = "asha"
     """Which trials are stopped early, by their mean up to the day: asha: all but the best third at each
     rung; median: those below the median of the others; none."""
-    grace_days: int = 2
+    grace_days: Annotated[int, Gt(0)] = 2
     """Scored days that every trial gets."""
     seed: int = 0
     """Seed of the search. Trials train with comparison.seeds."""
-    parallel_trials: int = 0
-    """Trials that run side by side; 0: as many as the cluster's CPUs and GPUs hold."""
-    gpu_share: float = 1.0
+    parallel_trials: Annotated[int | None, Gt(0)] = None
+    """Trials that run side by side; null: as many as the cluster's CPUs and GPUs hold."""
+    gpu_share: Annotated[float, Gt(0)] = 1.0
     """GPUs of a trial where compute.gpu is set; 0.25: four trials share one."""
-    cache_gib: float = 20.0
+    cache_gib: Annotated[float, Ge(0)] = 20.0
     """Space for the frozen source tower's layers, in GiB; 0: each trial runs the tower itself."""
-    name: str = ""
-    """Name of the sweep in runs, MLflow and folders; empty: from its configuration."""
+    name: OptionalName = None
+    """Name of the sweep in runs, MLflow and folders; null: from its configuration."""
 
     def __post_init__(self) -> None:
-        for name, value in {
-            "trials": self.trials,
-            "grace_days": self.grace_days,
-            "gpu_share": self.gpu_share,
-        }.items():
-            if not value > 0:
-                raise CtnetError(f"sweep.{name} must be above 0, not {value}")
-        for name, value in {"parallel_trials": self.parallel_trials, "cache_gib": self.cache_gib}.items():
-            if value < 0:
-                raise CtnetError(f"sweep.{name} must be at least 0, not {value}")
         if not self.space and not self.presets:
             raise CtnetError("sweep.space and sweep.presets are empty: say what is to be tried")
 
     @property
     def mode(self) -> Literal["min", "max"]:
         """Whether the metric is better lower or higher."""
-        return "min" if self.metric == "logloss" else "max"
+        return "max" if METRICS[self.metric].sign > 0 else "min"

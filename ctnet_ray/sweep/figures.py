@@ -1,16 +1,14 @@
 """The pictures of a sweep's answer, in the style of the comparison's (`report.figures`)."""
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ctnet_ray.report.blocks import metric_name
-from ctnet_ray.report.figures import INK, line_style, panels, visible_range
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.report.figures import INK, finish_days, line_style, panels
 from ctnet_ray.report.inference import Days
 from ctnet_ray.sweep.naming import short_names
 from ctnet_ray.sweep.standing import Standing, improvements, medians, usable
@@ -57,21 +55,22 @@ def gain_against_cost(
         The figure; None where no trial has both an improvement and a cost.
     """
     compared = any(standing.gain for standing in standings)
-    own = default.costs.get("parameters_trained") if default else None
+    default_parameters = default.costs.get("parameters_trained") if default else None
     axis_names = {
-        "parameters": "parameters trained" + (" beyond the default's" if own is not None else ""),
+        "parameters": "parameters trained"
+        + (" beyond the default's" if default_parameters is not None else ""),
         "seconds": "seconds of training a day",
     }
     drawn = [
         (standing, place)
         for standing in standings
-        if standing.relative is not None and (place := _costs(standing.trial, own or 0.0))
+        if standing.relative is not None and (place := _costs(standing.trial, default_parameters or 0.0))
     ]
-    kept = [name for name in axis_names if any(name in place for _, place in drawn)]
-    if not kept:
+    known = [name for name in axis_names if any(name in place for _, place in drawn)]
+    if not known:
         return None
-    figure, (row,) = panels(1, len(kept), 11, 4.4, sharey=True)
-    for axes, name in zip(row, kept, strict=True):
+    figure, (row,) = panels(1, len(known), 11, 4.4, sharey=True)
+    for axes, name in zip(row, known, strict=True):
         for standing, place in drawn:
             if name in place:
                 _point(axes, place[name], standing, compared, _style(standing.trial, default, winner))
@@ -82,7 +81,7 @@ def gain_against_cost(
         axes.set_xlabel(axis_names[name])
         axes.grid()
     over = "the default" if compared else "the median trial"
-    row[0].set_title(f"{metric_name(metric)}: improvement over {over}")
+    row[0].set_title(f"{METRICS[metric].title}: improvement over {over}")
     return figure
 
 
@@ -115,21 +114,21 @@ def metric_by_day(
         handles[name] = _curve(left, levels[trial.number], trial, style)
         _curve(right, gains[trial.number], trial, style)
     right.axhline(0, color=INK, linewidth=1)
-    _finish(left, f"{metric_name(metric)} of the next day", levels)
+    _finish(left, f"{METRICS[metric].title} of the next day", levels)
     over = "the default" if compared else "the median trial"
-    _finish(right, f"{metric_name(metric)}: improvement over {over}", gains)
+    _finish(right, f"{METRICS[metric].title}: improvement over {over}", gains)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
     return figure
 
 
-def _costs(trial: Trial, own: float) -> dict[str, float]:
+def _costs(trial: Trial, default_parameters: float) -> dict[str, float]:
     """Return what a trial has cost, by axis."""
-    found = {}
+    costs = {}
     if "parameters_trained" in trial.costs:
-        found["parameters"] = trial.costs["parameters_trained"] - own
+        costs["parameters"] = trial.costs["parameters_trained"] - default_parameters
     if "seconds" in trial.costs and trial.days:
-        found["seconds"] = trial.costs["seconds"] / len(trial.days)
-    return found
+        costs["seconds"] = trial.costs["seconds"] / len(trial.days)
+    return costs
 
 
 def _point(axes: Axes, cost: float, standing: Standing, compared: bool, style: dict[str, Any]) -> None:
@@ -160,22 +159,8 @@ def _curve(axes: Axes, days: Days, trial: Trial, style: dict[str, Any]) -> Any:
 
 
 def _finish(axes: Axes, title: str, curves: Mapping[int, Days]) -> None:
-    axes.set_title(title)
-    locator = AutoDateLocator(minticks=3, maxticks=8)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid()
-    limits = visible_range([list(days.values()) for days in curves.values()])
-    if limits is None:
-        return
-    axes.set_ylim(*limits)
-    outside = [
-        f"{number}: {fmean(days.values()):.3f}, outside"
-        for number, days in curves.items()
-        if days and not any(limits[0] <= value <= limits[1] for value in days.values())
-    ]
-    axes.text(0.01, 0.02, "\n".join(outside), transform=axes.transAxes, fontsize=7.5, va="bottom")
+    values = {number: list(days.values()) for number, days in curves.items()}
+    finish_days(axes, title, values, list(values.values()))
 
 
 def _style(trial: Trial, default: Trial | None, winner: Trial) -> dict[str, Any]:

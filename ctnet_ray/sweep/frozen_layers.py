@@ -15,8 +15,7 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
-from ctnet_ray.models.tower import layer_widths
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.frozen import DayLayers, FrozenTower
 
@@ -26,10 +25,10 @@ _USED = "used.json"  #: rewritten whenever a sweep is about to read the folder
 class _Writer:
     """A frozen tower in an actor of Ray Data."""
 
-    def __init__(self, model: ModelPlan, wanted: Sequence[DayLayers], gpu: bool) -> None:
+    def __init__(self, model: ModelSpec, wanted: Sequence[DayLayers], gpu: bool) -> None:
         start_alone()
         assert model.source  # noqa: S101
-        self._tower = FrozenTower(*model.source, torch.device("cuda" if gpu else "cpu"))
+        self._tower = FrozenTower(model.source, torch.device("cuda" if gpu else "cpu"))
         self._wanted = wanted
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -37,16 +36,16 @@ class _Writer:
         return row
 
 
-def size(model: ModelPlan, wanted: Iterable[DayLayers]) -> int:
+def size(model: ModelSpec, wanted: Iterable[DayLayers]) -> int:
     """Return the bytes that layers take: two a value."""
     if model.source is None:
         return 0
-    values = sum(layer_widths(*model.source).values())
-    return sum(2 * values * own.day.rows for own in {own.folder: own for own in wanted}.values())
+    values = sum(model.source.layers.values())
+    return sum(2 * values * own.samples.rows for own in {own.folder: own for own in wanted}.values())
 
 
 def compute(
-    model: ModelPlan, wanted: Sequence[DayLayers], resources: ComputeConfig, console: Console
+    model: ModelSpec, wanted: Sequence[DayLayers], resources: ComputeConfig, console: Console
 ) -> None:
     """Compute the layers that are not there yet.
 
@@ -59,19 +58,20 @@ def compute(
     missing = [own for own in wanted if storage.read_folder(own.folder) is None]
     if not missing:
         return
-    rows = sum(own.day.rows for own in missing)
+    rows = sum(own.samples.rows for own in missing)
     console.log(f"computing the source tower's layers of {len(missing)} days ({rows:,} rows) for all trials")
     held = ray.cluster_resources().get("CPU", 1)
     actors = max(1, min(len(missing), int(held / resources.cpus_per_worker)))
-    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.range(len(missing), override_num_blocks=len(missing)).map(
+    written = ray.data.range(len(missing), override_num_blocks=len(missing)).map(
         _Writer,  # type: ignore[arg-type]
         fn_constructor_args=(model, missing, resources.gpu),
         num_cpus=resources.cpus_per_worker,
         num_gpus=1 if resources.gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=actors),
-    ).materialize()
+    )
+    written.context.enable_progress_bars = False  # of this dataset, not of the process
+    written.materialize()
 
 
 def make_room(root: str, wanted: Sequence[DayLayers], limit: int) -> int:

@@ -51,15 +51,15 @@ def importance(trials: Sequence[Trial], metric: str) -> dict[str, float]:
                 )
             )
         evaluator = FanovaImportanceEvaluator(seed=_SEED)
-        found = get_param_importances(study, evaluator=evaluator, params=list(encoded))
-    return {name: float(share) for name, share in found.items()}
+        by_name = get_param_importances(study, evaluator=evaluator, params=list(encoded))
+    return {name: float(share) for name, share in by_name.items()}
 
 
 def columns(trials: Sequence[Trial]) -> dict[str, list[Any]]:
     """Return the values of each setting that has several, one a trial, by dotted name."""
     names = dict.fromkeys(name for trial in trials for name in trial.settings)
-    found = {name: [trial.settings.get(name, _DEFAULT) for trial in trials] for name in names}
-    return {name: values for name, values in found.items() if len(set(map(as_text, values))) > 1}
+    by_name = {name: [trial.settings.get(name, _DEFAULT) for trial in trials] for name in names}
+    return {name: values for name, values in by_name.items() if len(set(map(as_text, values))) > 1}
 
 
 def as_text(value: Any) -> str:

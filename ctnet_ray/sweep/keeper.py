@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from ray import tune
@@ -14,6 +13,7 @@ from ctnet_ray.sweep.showing import Shown
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.trial import TrialJob, plans_of
 from ctnet_ray.sweep.trials import DIED, Status, Trial
+from ctnet_ray.terminal import duration
 
 
 class Keeper(tune.Callback):
@@ -71,7 +71,7 @@ class Keeper(tune.Callback):
         own, result = self._of(trial), trial.last_result
         if own.status != "running":
             return
-        last = self._job.comparison.what.last_scored_day
+        last = self._job.comparison.config.last_scored_day
         if failure := result.get("failure"):
             self._end(own, "failed", failure)
         elif own.days and own.days[-1] == last:
@@ -106,10 +106,10 @@ class Keeper(tune.Callback):
         ended = [own for own in self.trials.values() if own.status != "running"]
         mean = trial.mean(self._job.metric)
         value = f"{self._job.metric} {mean:.4f}" if mean is not None else "no metric"
-        what = f"{trial.label} {trial.status}, {value} over {len(trial.days)} days"
+        outcome = f"{trial.label} {trial.status}, {value} over {len(trial.days)} days"
         if trial.status == "failed":
-            what = f"{trial.label} failed: {trial.reason}"
+            outcome = f"{trial.label} failed: {trial.reason}"
         left = self._total - len(ended)
         here = len(ended) - self._ended_before
         seconds = (time.monotonic() - self._started) / max(here, 1) * left
-        return f"{what}; {len(ended)} of {self._total} trials, about {timedelta(seconds=round(seconds))} left"
+        return f"{outcome}; {len(ended)} of {self._total} trials, about {duration(seconds)} left"

@@ -10,11 +10,13 @@ def short_names(names: Collection[str]) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """Return a value as people write it: [first, last], {hidden_3: hidden_4}, 0.003."""
+    """Return a value as people write it: [first, last], {hidden_3: hidden_4}, 0.003, null."""
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {shown(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
+    if value is None:
+        return "null"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

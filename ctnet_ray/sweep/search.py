@@ -51,7 +51,7 @@ class Suggestions(Searcher):
                 metric=VALUE,
                 mode=sweep.mode,
                 seed=sweep.seed,
-                points_to_evaluate=[drawn(own, space) for own in earlier],
+                points_to_evaluate=[drawn(values, space) for values in earlier],
             )
             if space
             else None
@@ -65,15 +65,15 @@ class Suggestions(Searcher):
         """Return a trial's configuration: its number, and its settings as JSON."""
         number = self._count
         if number < len(self._known):
-            own = self._known[number]
+            suggested = self._known[number]
         elif self._optuna:
             self._drawn.add(trial_id)
-            own = settings(self._optuna.suggest(trial_id) or {}, self._space)
+            suggested = settings(self._optuna.suggest(trial_id) or {}, self._space)
         else:
             return Searcher.FINISHED
         self._count += 1
-        self._remember(number, own)
-        return {"number": number, "settings": json.dumps(own)}
+        self._remember(number, suggested)
+        return {"number": number, "settings": json.dumps(suggested)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -16,6 +16,7 @@ from mlflow.entities import Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from ctnet_ray.config import TrackingConfig
+from ctnet_ray.metrics import COMPARED
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.tracking import projection
@@ -46,6 +47,7 @@ class Shown:
         self._uri = without_credentials(tracking.mlflow_uri)
         self._name = name
         self._unset = unset
+        self._metrics = tuple(dict.fromkeys((*COMPARED, sweep.metric)))
         self._client, self._experiment = connect(
             tracking.mlflow_uri, tracking.experiment, True, projection.EXPERIMENT_TAGS
         )
@@ -74,7 +76,7 @@ class Shown:
             ]
             tags = {STATUS: trial.status}
             if trial.status != "running":
-                means = {f"mean_{name}": trial.mean(name) for name in ("auc", "gauc", "logloss")}
+                means = {f"mean_{name}": trial.mean(name) for name in self._metrics}
                 final = {name: value for name, value in means.items() if value is not None}
                 points += _at(trial.days[-1:], {**final, **trial.costs, "days": float(len(trial.days))})
                 if trial.reason:
@@ -117,11 +119,11 @@ class Shown:
         chosen = f"tags.`{projection.KIND}` = '{kind}' and tags.`{SWEEP}` = '{self._name}'"
         if TRIAL in tags:
             chosen += f" and tags.`{TRIAL}` = '{tags[TRIAL]}'"
-        found = self._client.search_runs([self._experiment], chosen, max_results=1)
-        if found:
-            return found[0].info.run_id
-        own = {projection.KIND: kind, SWEEP: self._name, **tags}
-        return self._client.create_run(self._experiment, run_name=name, tags=own).info.run_id
+        runs = self._client.search_runs([self._experiment], chosen, max_results=1)
+        if runs:
+            return runs[0].info.run_id
+        run_tags = {projection.KIND: kind, SWEEP: self._name, **tags}
+        return self._client.create_run(self._experiment, run_name=name, tags=run_tags).info.run_id
 
     def _log_params(self, run: str, values: Mapping[str, Any]) -> None:
         """Log parameters that are not there yet: one can't change in MLflow."""

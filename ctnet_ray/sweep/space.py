@@ -37,14 +37,14 @@ def distributions(space: Mapping[str, Any], config: JobConfig) -> dict[str, Base
     Raises:
         CtnetError: A name is not known, or a value does not fit it.
     """
-    found = {name: _distribution(name, spec) for name, spec in space.items()}
-    for name, distribution in found.items():
+    drawn_from = {name: _distribution(name, spec) for name, spec in space.items()}
+    for name, distribution in drawn_from.items():
         for value in _ends(distribution):
             if name != START:
                 override(config, {name: value})
             elif value not in _STARTS:
                 raise CtnetError(f"sweep.space: start is hot or scratch, not {value!r}")
-    return found
+    return drawn_from
 
 
 def settings(drawn: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> Settings:
@@ -81,26 +81,26 @@ def _grid(space: Mapping[str, BaseDistribution], most: int) -> list[Settings]:
         if not isinstance(distribution, CategoricalDistribution):
             raise CtnetError(f"sweep.space: {name} is no list, as a grid needs: choose sweep.search random")
         choices.append([(name, value) for value in distribution.choices])
-    found = [settings(dict(values), space) for values in itertools.product(*choices)]
-    if len(found) > most:
+    combinations = [settings(dict(values), space) for values in itertools.product(*choices)]
+    if len(combinations) > most:
         raise CtnetError(
-            f"sweep.space: the grid has {len(found)} combinations, and beside the default and the presets "
-            f"sweep.trials leaves {most}: raise it, or choose sweep.search random"
+            f"sweep.space: the grid has {len(combinations)} combinations, and beside the default and the "
+            f"presets sweep.trials leaves {most}: raise it, or choose sweep.search random"
         )
-    return found
+    return combinations
 
 
 def _random(space: Mapping[str, BaseDistribution], most: int, seed: int) -> list[Settings]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
-    found: dict[str, Settings] = {}
+    by_content: dict[str, Settings] = {}
     for _ in range(_DRAWS * most):
-        if len(found) == most:
+        if len(by_content) == most:
             break
         # A space of few combinations gives the same ones again.
-        own = settings(study.ask(dict(space)).params, space)
-        found.setdefault(json.dumps(own, sort_keys=True), own)
-    return list(found.values())
+        drawn_settings = settings(study.ask(dict(space)).params, space)
+        by_content.setdefault(json.dumps(drawn_settings, sort_keys=True), drawn_settings)
+    return list(by_content.values())
 
 
 def _distribution(name: str, spec: Any) -> BaseDistribution:
@@ -126,8 +126,8 @@ def _distribution(name: str, spec: Any) -> BaseDistribution:
 def _is_range(values: Any, kind: str) -> bool:
     if not (isinstance(values, list | tuple) and len(values) == 2):
         return False
-    wanted = int if kind == "randint" else (int, float)
-    if not all(isinstance(value, wanted) and not isinstance(value, bool) for value in values):
+    number = int if kind == "randint" else (int, float)
+    if not all(isinstance(value, number) and not isinstance(value, bool) for value in values):
         return False
     return values[0] < values[1] and (kind != "loguniform" or values[0] > 0)
 

@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.inference import Days, Estimate, estimate
 from ctnet_ray.sweep.trials import Trial
-
-_LOWER_IS_BETTER = frozenset({"logloss"})
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,16 @@ class Standing:
     """Number of those days."""
 
 
-def improvements(metric: str, own: Days, other: Days) -> Days:
-    """Return by how much `own` is better than `other` on each day of both; positive is better."""
-    sign = -1.0 if metric in _LOWER_IS_BETTER else 1.0
-    return {day: sign * (own[day] - other[day]) for day in sorted(own.keys() & other.keys())}
+def improvements(metric: str, values: Days, other: Days) -> Days:
+    """Return by how much `values` are better than `other` on each day of both; positive is better."""
+    sign = METRICS[metric].sign
+    return {day: sign * (values[day] - other[day]) for day in sorted(values.keys() & other.keys())}
 
 
 def by_day(trial: Trial, metric: str) -> Days:
     """Return a trial's finite values of a metric by day."""
-    found = {day: trial.metrics[day.isoformat()].get(metric, math.nan) for day in trial.days}
-    return {day: value for day, value in found.items() if math.isfinite(value)}
+    values = {day: trial.metrics[day.isoformat()].get(metric, math.nan) for day in trial.days}
+    return {day: value for day, value in values.items() if math.isfinite(value)}
 
 
 def usable(trials: Sequence[Trial], metric: str) -> dict[int, Days]:
@@ -56,10 +55,10 @@ def usable(trials: Sequence[Trial], metric: str) -> dict[int, Days]:
     return {trial.number: days for trial in counted if (days := by_day(trial, metric))}
 
 
-def medians(found: Sequence[Days]) -> Days:
+def medians(trials: Sequence[Days]) -> Days:
     """Return each day's median over the trials with the most days (all of them, in any usual sweep)."""
-    most = max(map(len, found), default=0)
-    whole = [days for days in found if len(days) == most]
+    most = max(map(len, trials), default=0)
+    whole = [days for days in trials if len(days) == most]
     every = {day for days in whole for day in days}
     return {day: median(days[day] for days in whole if day in days) for day in every}
 
@@ -71,9 +70,9 @@ def relative(trials: Sequence[Trial], metric: str) -> dict[int, float]:
         trials: Trials of one sweep. Those that neither finished nor were stopped are left out.
         metric: Metric; where lower is better, a positive improvement is still a better trial.
     """
-    found = usable(trials, metric)
-    middle = medians(list(found.values()))
-    each = {number: improvements(metric, days, middle) for number, days in found.items()}
+    by_trial = usable(trials, metric)
+    middle = medians(list(by_trial.values()))
+    each = {number: improvements(metric, days, middle) for number, days in by_trial.items()}
     return {number: fmean(days.values()) for number, days in each.items() if days}
 
 
@@ -87,19 +86,19 @@ def gain_over(trial: Trial, default: Trial | None, metric: str) -> tuple[Estimat
 
 def standings(trials: Sequence[Trial], metric: str, default: Trial | None) -> list[Standing]:
     """Return how the trials stand: finished, stopped, others; best first within each."""
-    found = relative(trials, metric)
+    improvement = relative(trials, metric)
     order = {"finished": 0, "stopped": 1}
     ranked = sorted(
         trials,
         key=lambda trial: (
             order.get(trial.status, 2),
-            -found.get(trial.number, -math.inf),
+            -improvement.get(trial.number, -math.inf),
             trial.number,
         ),
     )
     return [
-        Standing(trial, found[trial.number], *gain_over(trial, default, metric))
-        if trial.number in found
+        Standing(trial, improvement[trial.number], *gain_over(trial, default, metric))
+        if trial.number in improvement
         else Standing(trial, None, None, 0)
         for trial in ranked
     ]

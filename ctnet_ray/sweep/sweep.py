@@ -4,7 +4,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from ctnet_ray.cluster.groups import count_groups
 from ctnet_ray.cluster.launch import connect
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry, variants
+from ctnet_ray.methods import variants
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import START
-from ctnet_ray.orchestration.comparison import Comparison, compare, entries, warm_up_of
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.orchestration.comparison import Comparison, Entry, compare, entries, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
+from ctnet_ray.runs.identity import changed, read_digest
 from ctnet_ray.sweep import search, sharing, space
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up
@@ -48,14 +52,17 @@ class Sweep:
     """Days, seeds, towers and settings; its one target is swept."""
     config: SweepConfig
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that name the sweep: what decides its trials."""
-        what = {key: value for key, value in asdict(self.config).items() if key not in _NOT_DECIDING}
-        comparison = {
-            key: value for key, value in asdict(self.comparison).items() if key not in ("compute", "tracking")
-        }
-        return storage.digest(_plain([what, comparison]))[:12]
+        """Twelve hexadecimal digits that name the sweep: what decides its trials, as a run's digest does.
+
+        Raises:
+            CtnetError: As `sweep`: its schema, or the samples of its first days, are not there.
+        """
+        settings = {**changed(self.config), **changed(self.comparison.config)}
+        deciding = {name: value for name, value in settings.items() if name not in _NOT_DECIDING}
+        runs = _default_entries(self, warm_up_of(self.comparison), "default")
+        return storage.digest([deciding, [read_digest(entry.config, entry.role) for entry in runs]])[:12]
 
     @property
     def name(self) -> str:
@@ -63,15 +70,19 @@ class Sweep:
         return self.config.name or f"sweep_{self.digest[:6]}"
 
 
-_PLACEMENT = "transfer.adapters.placement"  #: empty: the method's own
-_NOT_DECIDING = ("parallel_trials", "gpu_share", "cache_gib")
+_PLACEMENT = "transfer.adapters.placement"  #: none: the method's own
+#: What decides no trial, and what the digests of runs say in its place.
+_NOT_DECIDING = (
+    *("sweep.parallel_trials", "sweep.gpu_share", "sweep.cache_gib"),
+    *("comparison.store", "comparison.schema", "comparison.methods"),
+)
 
 
-def sweep(what: Sweep, output: str, command: str = "") -> None:
+def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
     """Run the trials that are not done yet, then the winner beside the default on the scored days.
 
     Args:
-        what: The sweep.
+        sweep: The sweep.
         output: Local folder for trials, answer and the comparison on the scored days; the same folder goes
             on with the same sweep.
         command: What was typed, for the answer.
@@ -80,57 +91,63 @@ def sweep(what: Sweep, output: str, command: str = "") -> None:
         CtnetError: The sweep can't start, or no trial ended well.
     """
     started = time.monotonic()
-    _check(what)
-    warm_up = warm_up_of(what.comparison)
-    with _claimed(what, Path(output)):
+    _check(sweep)
+    warm_up = warm_up_of(sweep.comparison)
+    with _claimed(sweep, Path(output)):
         tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
         # Said before anything is trained: a space that does not fit.
-        default = _default_entry(what, warm_up)
-        drawn_from = space.distributions(what.config.space, default.config)
-        known = _known(what, warm_up, drawn_from)
-        unset = _unset(what, default.config.to_dict(), known)
-        shown = Shown(warm_up.tracking, what.name, what.config, unset)
-        trials = _walk_trials(what, warm_up, output, known, drawn_from, tracker, shown)
-        winner = best(trials, what.config)
+        runs = _default_entries(sweep, warm_up, sweep.name)
+        default = next(entry for entry in runs if entry.label == sweep.name)
+        drawn_from = space.distributions(sweep.config.space, default.config)
+        known = _known(sweep, warm_up, drawn_from)
+        unset = _unset(sweep, default.config.to_dict(), known)
+        shown = Shown(warm_up.tracking, sweep.name, sweep.config, unset)
+        trials = _walk_trials(sweep, warm_up, output, known, drawn_from, tracker, shown)
+        winner = best(trials, sweep.config)
         if winner is None:
             shown.finish("", {}, "FAILED")
             reason = next((trial.reason for trial in trials if trial.reason), "there is none")
             raise CtnetError(f"no trial ended well, the first failed with: {reason}")
-        config = _winner_config(what, winner)
+        config = _winner_config(sweep, winner)
         took = time.monotonic() - started
-        arguments = trials, what.config.metric, trials[0], winner
-        write_answer(*arguments, config, Path(output), command, took, unset)
-        open_console().print(table(sum_up(*arguments, unset=unset)))
+        answer = sum_up(
+            trials, sweep.config.metric, trials[0], winner, command=command, wall_seconds=took, unset=unset
+        )
+        write_answer(answer, config, Path(output))
+        open_console().print(table(answer))
         shown.finish(output, {"trials": float(len(trials)), "wall_seconds": took})
     if winner.number == 0:
         open_console().print("the default won: there is nothing to compare with it on the scored days")
         return
-    _score(what, winner, output, command, tracker)
+    _score(sweep, winner, output, command, tracker)
 
 
 def best(trials: Sequence[Trial], config: SweepConfig) -> Trial | None:
-    """Return the finished trial with the best mean; None where none finished."""
-    sign = 1 if config.mode == "min" else -1
-    finished = [trial for trial in trials if trial.status == "finished"]
-    scored = [(sign * mean, trial.number, trial) for trial in finished if (mean := trial.mean(config.metric))]
-    return min(scored)[2] if scored else None
+    """Return the finished trial with the best mean, the first of equal ones; None where none has a mean."""
+    sign = METRICS[config.metric].sign
+    scored = [
+        (sign * mean, -trial.number, trial)
+        for trial in trials
+        if trial.status == "finished" and (mean := trial.mean(config.metric)) is not None
+    ]
+    return max(scored)[2] if scored else None  # numbers differ, so that trials are never compared
 
 
-def _check(what: Sweep) -> None:
-    comparison = what.comparison
-    if len(comparison.what.targets) != 1:
+def _check(sweep: Sweep) -> None:
+    comparison = sweep.comparison
+    if len(comparison.config.targets) != 1:
         raise CtnetError("a sweep has one target: name it alone in comparison.targets")
     if comparison.compute.workers != 1:
         raise CtnetError(f"a trial is one worker: set compute.workers to 1, not {comparison.compute.workers}")
-    if len(what.config.presets) >= what.config.trials:
+    if len(sweep.config.presets) >= sweep.config.trials:
         raise CtnetError(
-            f"sweep.trials {what.config.trials} leaves no room for the default and "
-            f"{len(what.config.presets)} presets: raise it"
+            f"sweep.trials {sweep.config.trials} leaves no room for the default and "
+            f"{len(sweep.config.presets)} presets: raise it"
         )
 
 
 @contextmanager
-def _claimed(what: Sweep, folder: Path) -> Iterator[None]:
+def _claimed(sweep: Sweep, folder: Path) -> Iterator[None]:
     """Keep a folder for one sweep and one process."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "sweep.lock", timeout=0)
@@ -140,48 +157,45 @@ def _claimed(what: Sweep, folder: Path) -> Iterator[None]:
         raise CtnetError(f"another process sweeps in {folder}: wait, or set another output") from error
     try:
         record = folder / "sweep.json"
-        held = storage.read_json(str(record)).get("digest") if record.exists() else what.digest
-        if held != what.digest:
+        digest = storage.read_json(str(record)).get("digest") if record.exists() else sweep.digest
+        if digest != sweep.digest:
             raise CtnetError(f"{folder} holds another sweep: set another output, or remove the folder")
-        storage.write_json(str(record), {"digest": what.digest, "name": what.name})
+        storage.write_json(str(record), {"digest": sweep.digest, "name": sweep.name})
         yield
     finally:
         lock.release()
 
 
-def _default_entry(what: Sweep, warm_up: Comparison) -> Any:
-    label = what.name
-    own = replace(
-        warm_up,
-        what=replace(
-            warm_up.what, methods=(label,), variants={label: {"transfer.method": what.config.method}}
-        ),
+def _default_entries(sweep: Sweep, warm_up: Comparison, label: str) -> list[Entry]:
+    """Return the runs that trials build on, and under a label those of the default: one of each a seed."""
+    variants = {label: {"transfer.method": sweep.config.method}}
+    return list(
+        entries(replace(warm_up, config=replace(warm_up.config, methods=(label,), variants=variants)))
     )
-    return next(entry for entry in entries(own) if entry.label == label)
 
 
-def _known(what: Sweep, warm_up: Comparison, drawn_from: Mapping[str, BaseDistribution]) -> list[Settings]:
+def _known(sweep: Sweep, warm_up: Comparison, drawn_from: Mapping[str, BaseDistribution]) -> list[Settings]:
     """Return the settings of the trials that are known ahead: default, presets, grid or random draws."""
-    presets = variants.chosen(what.config.presets, what.comparison.what.variants)
-    first = [{}, *(_preset(presets[name], what) for name in what.config.presets)]
-    if what.config.search == "optuna":
+    presets = variants.chosen(sweep.config.presets, sweep.comparison.config.variants)
+    first = [{}, *(_preset(presets[name], sweep) for name in sweep.config.presets)]
+    if sweep.config.search == "optuna":
         return first
-    return [*first, *space.listed(what.config, drawn_from)]
+    return [*first, *space.listed(sweep.config, drawn_from)]
 
 
-def _preset(settings: Mapping[str, Any], what: Sweep) -> Settings:
-    own = dict(settings)
-    if own.get("transfer.method") == what.config.method:
-        own.pop("transfer.method")
-    return own
+def _preset(settings: Mapping[str, Any], sweep: Sweep) -> Settings:
+    varied = dict(settings)
+    if varied.get("transfer.method") == sweep.config.method:
+        varied.pop("transfer.method")
+    return varied
 
 
-def _unset(what: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) -> Settings:
+def _unset(sweep: Sweep, default: Mapping[str, Any], known: Sequence[Settings]) -> Settings:
     """Return what swept settings are where a trial leaves them alone."""
-    swept = dict.fromkeys((*what.config.space, *(name for own in known for name in own)))
+    swept = dict.fromkeys((*sweep.config.space, *(name for of_trial in known for name in of_trial)))
     unset = {name: _value(default, name) for name in swept}
-    if _PLACEMENT in unset and not unset[_PLACEMENT]:
-        unset[_PLACEMENT] = list(registry.method(what.config.method).placement)
+    if _PLACEMENT in unset and unset[_PLACEMENT] is None:
+        unset[_PLACEMENT] = list(METHODS[sweep.config.method].placement)
     return unset
 
 
@@ -194,23 +208,22 @@ def _value(config: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _parallel(what: Sweep) -> int:
-    compute = replace(what.comparison.compute, parallel_runs=0)
+def _parallel(sweep: Sweep) -> int:
+    compute = replace(sweep.comparison.compute, parallel_runs=None)
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    held = count_groups(compute, what.config.trials, nodes)
-    if what.config.parallel_trials > max(held, 1):
+    most = count_groups(compute, sweep.config.trials, nodes)
+    parallel = sweep.config.parallel_trials or most
+    if parallel > max(most, 1):
         raise CtnetError(
-            f"sweep.parallel_trials {what.config.parallel_trials}: the cluster holds {held} trials of "
+            f"sweep.parallel_trials {parallel}: the cluster holds {most} trials of "
             f"{compute.cpus_per_worker:g} CPUs side by side: lower it, or use a larger cluster"
         )
-    return what.config.parallel_trials or held
+    return parallel
 
 
-def _job(what: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
-    models = storage.absolute(warm_up.tracking.models)
-    own = replace(warm_up, tracking=replace(warm_up.tracking, models=models))
-    layers = storage.join(models, "_frozen_layers") if what.config.cache_gib else ""
-    return TrialJob(own, what.config.method, what.config.metric, what.name, layers, ended)
+def _job(sweep: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
+    layers = storage.join(warm_up.tracking.models, "_frozen_layers") if sweep.config.cache_gib else ""
+    return TrialJob(warm_up, sweep.config.method, sweep.config.metric, sweep.name, layers, ended)
 
 
 def read(output: str) -> dict[int, Trial]:
@@ -230,7 +243,7 @@ def _known_trials(output: str) -> dict[int, Trial]:
 
 
 def _walk_trials(
-    what: Sweep,
+    sweep: Sweep,
     warm_up: Comparison,
     output: str,
     known: Sequence[Settings],
@@ -239,30 +252,30 @@ def _walk_trials(
     shown: Shown,
 ) -> list[Trial]:
     """Let Ray Tune walk the trials that are not at their ends, and return all in their order."""
-    optuna, console = what.config.search == "optuna", open_console(stderr=True)
-    total = what.config.trials if optuna else len(known)
+    optuna, console = sweep.config.search == "optuna", open_console(stderr=True)
+    total = sweep.config.trials if optuna else len(known)
     trials = _known_trials(output)
     ended = {number: trial for number, trial in trials.items() if trial.status != "running"}
     if len(ended) < total:
         connect(warm_up.compute)
-        parallel = _parallel(what)
-        job = _job(what, warm_up, ended)
+        parallel = _parallel(sweep)
+        job = _job(sweep, warm_up, ended)
         with sharing.alone(warm_up.tracking.models, console):
             sharing.train(warm_up, tracker)
-            sharing.compute_layers(job, what.config.cache_gib, console)
+            sharing.compute_layers(job, sweep.config.cache_gib, console)
         keeper = Keeper(job, output, trials, total, shown, console)
         earlier = [trials[number].settings for number in range(len(known), len(trials))]
         suggestions = search.Suggestions(
-            what.config, known, drawn_from if optuna else {}, earlier, keeper.remember
+            sweep.config, known, drawn_from if optuna else {}, earlier, keeper.remember
         )
-        days = (warm_up.what.last_scored_day - warm_up.what.first_scored_day).days + 1
-        _fit(what, job, suggestions, search.scheduler(what.config, days), total, parallel, keeper)
+        days = (warm_up.config.last_scored_day - warm_up.config.first_scored_day).days + 1
+        _fit(sweep, job, suggestions, search.scheduler(sweep.config, days), total, parallel, keeper)
         trials = keeper.trials
     return [trials[number] for number in sorted(trials)]
 
 
 def _fit(
-    what: Sweep,
+    sweep: Sweep,
     job: TrialJob,
     suggestions: Searcher,
     scheduler: Any,
@@ -276,7 +289,7 @@ def _fit(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     trainable = tune.with_resources(
         tune.with_parameters(ContinualTrial, job=job, threads=max(1, int(compute.cpus_per_worker))),
-        {"cpu": compute.cpus_per_worker, "gpu": what.config.gpu_share if compute.gpu else 0},
+        {"cpu": compute.cpus_per_worker, "gpu": sweep.config.gpu_share if compute.gpu else 0},
     )
     folder = storage.join(job.comparison.tracking.models, "_ray")
     tuner = tune.Tuner(
@@ -289,7 +302,7 @@ def _fit(
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name=what.name,
+            name=sweep.name,
             storage_path=folder,
             failure_config=tune.FailureConfig(max_failures=compute.max_failures),
             callbacks=[keeper],
@@ -297,35 +310,26 @@ def _fit(
         ),
     )
     tuner.fit()
-    storage.remove(storage.join(folder, what.name))
+    storage.remove(storage.join(folder, sweep.name))
 
 
-def _scored(what: Sweep, winner: Trial) -> ComparisonConfig:
+def _scored(sweep: Sweep, winner: Trial) -> ComparisonConfig:
     """Return the comparison of the winner with the default on the scored days."""
-    method = what.config.method
-    own = {"transfer.method": method, **winner.settings}
-    comparison = what.comparison.what
-    return replace(comparison, methods=(method, WINNER), variants={**comparison.variants, WINNER: own})
+    method = sweep.config.method
+    settings = {"transfer.method": method, **winner.settings}
+    comparison = sweep.comparison.config
+    return replace(comparison, methods=(method, WINNER), variants={**comparison.variants, WINNER: settings})
 
 
-def _winner_config(what: Sweep, winner: Trial) -> dict[str, Any]:
-    scored = replace(what.comparison, what=_scored(what, winner))
+def _winner_config(sweep: Sweep, winner: Trial) -> dict[str, Any]:
+    scored = replace(sweep.comparison, config=_scored(sweep, winner))
     entry = next(entry for entry in entries(scored) if entry.label == WINNER)
     return entry.config.to_dict()
 
 
-def _score(what: Sweep, winner: Trial, output: str, command: str, tracker: Tracker) -> None:
-    scored = replace(what.comparison, what=_scored(what, winner))
-    compare(scored, str(Path(output) / "scored"), command, baseline=what.config.method)
+def _score(sweep: Sweep, winner: Trial, output: str, command: str, tracker: Tracker) -> None:
+    scored = replace(sweep.comparison, config=_scored(sweep, winner))
+    compare(scored, str(Path(output) / "scored"), command, baseline=sweep.config.method)
     for entry in entries(scored):
         if entry.label == WINNER:
             tracker.set_alias(model_name(entry.config), CHALLENGER)
-
-
-def _plain(value: Any) -> Any:
-    """Return what JSON takes."""
-    if isinstance(value, dict):
-        return {str(key): _plain(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(own) for own in value]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -4,7 +4,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ctnet_ray.report.blocks import metric_name, number
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.report.blocks import number
 from ctnet_ray.sweep.answer_page import Answer, with_error
 from ctnet_ray.sweep.naming import short_names, shown
 
@@ -15,12 +16,12 @@ def table(answer: Answer) -> Table:
     Args:
         answer: The sweep's outcome.
     """
-    name = metric_name(answer.metric)
+    name = METRICS[answer.metric].title
     title = f"{len(answer.trials)} trials by {name} on warm-up days, ± standard error over days"
     shown_table = Table(title=title, title_justify="left", box=box.HORIZONTALS, padding=(0, 1))
     for column in ("trial", "status"):
         shown_table.add_column(column, overflow="fold")
-    for column in ("days", *map(metric_name, answer.metrics), f"{name} over default"):
+    for column in ("days", *(METRICS[metric].title for metric in answer.metrics), f"{name} over default"):
         shown_table.add_column(column, justify="right")
     shown_table.add_column("settings, or why it failed", overflow="fold")
     settings = answer.settings

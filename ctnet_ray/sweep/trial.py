@@ -19,12 +19,13 @@ from ctnet_ray import storage
 from ctnet_ray.cluster.worker import failure
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.comparison import Comparison, entries
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
-from ctnet_ray.sweep.config import Metric
+from ctnet_ray.sweep.config import MetricName
 from ctnet_ray.sweep.search import VALUE
 from ctnet_ray.sweep.space import Settings
 from ctnet_ray.sweep.trials import Trial
@@ -43,7 +44,7 @@ class TrialJob:
     """The comparison, on its warm-up days."""
     method: MethodName
     """Method of trials whose settings name none."""
-    metric: Metric
+    metric: MetricName
     name: str
     """Name of the sweep."""
     frozen_layers: str
@@ -59,10 +60,10 @@ def plans_of(job: TrialJob, number: int, settings: Settings) -> list[RunPlan]:
         CtnetError: The settings do not fit.
     """
     label = f"{job.name}_trial_{number:03}"
-    what = replace(
-        job.comparison.what, methods=(label,), variants={label: {"transfer.method": job.method, **settings}}
+    compared = replace(
+        job.comparison.config, methods=(label,), variants={label: {"transfer.method": job.method, **settings}}
     )
-    comparison = replace(job.comparison, what=what)
+    comparison = replace(job.comparison, config=compared)
     registered = RunFolders(job.comparison.tracking.models)
     own = [entry for entry in entries(comparison) if entry.label == label]
     plans = [plan_job(entry.config, registered, entry.role) for entry in own]
@@ -118,13 +119,12 @@ class ContinualTrial(tune.Trainable):
         self._results = again(earlier, self._job.metric) if earlier else _results(self._job, number, settings)
 
 
-def failed(reason: str, metric: Metric) -> dict[str, Any]:
+def failed(reason: str, metric: MetricName) -> dict[str, Any]:
     """Return the result of a trial that can't go on: the worst value there is."""
-    worst = math.inf if metric == "logloss" else -math.inf
-    return {VALUE: worst, "failure": reason, "done": True}
+    return {VALUE: -METRICS[metric].sign * math.inf, "failure": reason, "done": True}
 
 
-def again(trial: Trial, metric: Metric) -> Iterator[dict[str, Any]]:
+def again(trial: Trial, metric: MetricName) -> Iterator[dict[str, Any]]:
     """Return the results of a trial that ended in an earlier launch."""
     for index, day in enumerate(trial.days):
         last = index == len(trial.days) - 1 and trial.status != "failed"
@@ -136,7 +136,7 @@ def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[st
     plans = plans_of(job, number, settings)
     _compute_layers(plans)
     walks = [_evaluations(plan) for plan in plans]
-    first, last = job.comparison.what.first_scored_day, job.comparison.what.last_scored_day
+    first, last = job.comparison.config.first_scored_day, job.comparison.config.last_scored_day
     trial = Trial(number, settings)
     for evaluations in zip(*walks, strict=True):
         day = evaluations[0].samples.day
@@ -147,7 +147,7 @@ def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[st
         yield _result(trial, day, job.metric, day == last)
 
 
-def _result(trial: Trial, day: date, metric: Metric, done: bool) -> dict[str, Any]:
+def _result(trial: Trial, day: date, metric: MetricName, done: bool) -> dict[str, Any]:
     until = {own: values for own, values in trial.metrics.items() if own <= day.isoformat()}
     value = replace(trial, metrics=until).mean(metric)
     if value is None:
@@ -172,11 +172,11 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
     for step in plan.steps:
         if step.evaluate is None:
             continue
-        found = EvaluationRecord.read(plan.folder, step.day.day)
+        found = EvaluationRecord.read(plan.folder, step.day)
         if found is None:
             walk = walk or loop.walk(plan, OnDevice())
             next(walked for walked in walk if walked.day == step.day)
-            found = EvaluationRecord.read(plan.folder, step.day.day)
+            found = EvaluationRecord.read(plan.folder, step.day)
         assert found  # noqa: S101
         yield found
 
@@ -186,7 +186,7 @@ def _compute_layers(plans: Sequence[RunPlan]) -> None:
     for plan in plans:
         missing = [own for own in frozen_layers_of(plan) if storage.read_folder(own.folder) is None]
         if missing and plan.model.source:
-            tower = FrozenTower(*plan.model.source, OnDevice().device)
+            tower = FrozenTower(plan.model.source, OnDevice().device)
             for own in missing:
                 tower.write(own)
 

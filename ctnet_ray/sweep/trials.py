@@ -1,11 +1,13 @@
 """What is known of a trial, as its sweep's folder keeps it: `trials/trial_007.json`, one file a trial."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import field
 from datetime import date
 from typing import Any, Literal, Self
 
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
+
 from ctnet_ray import storage
-from ctnet_ray.config import from_plain
 
 Status = Literal["running", "finished", "stopped", "failed"]
 #: Why a trial failed whose settings may be innocent: the next launch tries it again.
@@ -46,7 +48,7 @@ class Trial:
 
     def write(self, folder: str) -> None:
         """Write it into a sweep's folder."""
-        storage.write_json(storage.join(folder, "trials", f"{self.label}.json"), asdict(self))
+        storage.write_json(storage.join(folder, "trials", f"{self.label}.json"), to_jsonable_python(self))
 
     @classmethod
     def read(cls, folder: str, number: int) -> Self | None:
@@ -55,4 +57,4 @@ class Trial:
             values = storage.read_json(storage.join(folder, "trials", f"trial_{number:03}.json"))
         except FileNotFoundError:
             return None
-        return from_plain(cls, values)
+        return cls(**values)

@@ -13,7 +13,8 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from ctnet_ray.tracking.tracker import ModelVersion, Tracker
+from ctnet_ray.runs.records import Version
+from ctnet_ray.tracking.tracker import Tracker
 
 _SHORT = 8  # digits of a digest that people are shown
 _CODE = {"code_revision": "code", "config_digest": "config"}
@@ -38,7 +39,7 @@ def ancestry(tracker: Tracker, name: str) -> dict[str, Any]:
         CtnetError: There is no such model or version, or MLflow fails.
     """
     first = tracker.resolve(name)
-    known: dict[str, ModelVersion] = {}
+    known: dict[str, Version] = {}
     models: set[str] = set()
     entries: dict[str, dict[str, Any]] = {}
     open_ids = deque([first.id])
@@ -152,7 +153,7 @@ def _link(tracker: Tracker, tags: Any, what: str) -> str | None:
     return version.id if version else reference
 
 
-def _entry(version: ModelVersion, links: dict[str, str | None]) -> dict[str, Any]:
+def _entry(version: Version, links: dict[str, str | None]) -> dict[str, Any]:
     kept = {key: version.tags.get(key) for key in _KEPT}
     samples = json.loads(version.tags.get("samples", "[]"))
     return {"registered": True, "day": version.day.isoformat(), **links, "samples": samples, **kept}

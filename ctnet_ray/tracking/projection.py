@@ -16,9 +16,11 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
 KIND = "ctnet.kind"  #: tag of all runs: run, step (of a run) or report; the table is filtered by it
@@ -39,7 +41,8 @@ EXPERIMENT_TAGS = {
         "time (wall) to see dates."
     ),
 }
-WEEKLY = ("auc", "gauc")  #: metrics whose mean over the newest days the table shows, as auc_week, gauc_week
+#: Metrics whose mean over the newest days the table shows, as auc_week, gauc_week.
+WEEKLY = tuple(name for name, metric in METRICS.items() if metric.weekly)
 _WEEK = 7
 #: Shown under system/, which MLflow's charts put below the metrics of quality.
 _COSTS = {
@@ -90,7 +93,7 @@ def version_tags(
     step: StepRecord,
     uri: str,
     evaluation: EvaluationRecord | None,
-    registered: Mapping[VersionRef, str],
+    registered: Mapping[Version, str],
 ) -> dict[str, str]:
     """Return the tags of a step's model version: where it came from, where it is, how it scored.
 
@@ -111,7 +114,7 @@ def version_tags(
         "step_digest": step_digest(step),
         "config_digest": record.config_digest,
         "code_revision": record.code_revision,
-        "samples": json.dumps([sample.to_dict() for sample in step.samples]),
+        "samples": json.dumps(to_jsonable_python(step.samples)),
         "sample_digests": " ".join(sample.digest for sample in step.samples),
     }
     for what, ref in (("parent", step.parent), ("source", step.source)):
@@ -193,7 +196,7 @@ def evaluation_digest(evaluation: EvaluationRecord | None) -> str:
     """Return what tells an evaluation from another one of the same version."""
     if evaluation is None:
         return NOT_EVALUATED
-    return storage.digest([evaluation.samples.to_dict(), evaluation.metrics])
+    return storage.digest(to_jsonable_python([evaluation.samples, evaluation.metrics]))
 
 
 def record_digest(record: RunRecord) -> str:

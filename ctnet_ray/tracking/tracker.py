@@ -12,7 +12,7 @@ No weights are copied: a version's artifact is a card that says where they are a
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, VersionRef, version_folder
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, Version, version_folder
 from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists, without_credentials
 
@@ -35,41 +35,14 @@ _PAGE = 1000
 
 
 @dataclass(frozen=True)
-class ModelVersion:
-    """A registered version."""
-
-    name: str
-    """Registered model."""
-    version: int
-    """Number that MLflow gave it."""
-    day: date
-    """Day of the step that made it."""
-    uri: str
-    """Folder of the version."""
-    run: str
-    """Name of the continual run that made it."""
-    tags: Mapping[str, str] = field(repr=False)
-    """All its tags (`projection.version_tags`)."""
-
-    @property
-    def id(self) -> str:
-        """NAME/VERSION, as people type it."""
-        return f"{self.name}/{self.version}"
-
-    @property
-    def ref(self) -> VersionRef:
-        """The version as records name it."""
-        return VersionRef(self.run, self.day, self.uri)
-
-
-@dataclass(frozen=True)
 class _Step:
-    """One version folder, as it is read."""
+    """What a run's folder holds of one step."""
 
     record: StepRecord
     evaluation: EvaluationRecord | None
-    uri: str
+    version: Version
     files: list[dict[str, Any]]
+    """Name, bytes and sha256 of each of the version's files."""
 
 
 @dataclass
@@ -82,12 +55,12 @@ class _Shown:
     children: dict[date, Run]
     evaluations: dict[date, str]
     """Steps that are shown whole, with the digest of the evaluation that is shown."""
-    versions: dict[date, ModelVersion]
+    versions: dict[date, Version]
     """The run's newest version of each day."""
-    newest: ModelVersion | None
+    newest: Version | None
     """The model's version of the newest day, whichever run made it."""
-    aliased: ModelVersion | None = None
-    """Where this process set the alias."""
+    aliased: int | None = None
+    """Number of the version where this process set the alias."""
     settled: set[date] = field(default_factory=set)
     """Steps that this process need not read again."""
 
@@ -108,7 +81,7 @@ class Tracker:
         self.experiment = experiment
         self.shown_uri = without_credentials(uri)
         self._shown: dict[str, _Shown] = {}
-        self._found: dict[tuple[str, date], ModelVersion] = {}
+        self._found: dict[tuple[str, date], Version] = {}
         self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
 
     def publish(self, folder: str) -> None:
@@ -159,7 +132,7 @@ class Tracker:
             if info.status != status:
                 self._client.set_terminated(info.run_id, status)
 
-    def versions(self, model: str) -> list[ModelVersion]:
+    def versions(self, model: str) -> list[Version]:
         """Return all versions of a registered model, ascending by day and version; none if it is unknown.
 
         Raises:
@@ -168,7 +141,7 @@ class Tracker:
         with talking(self.shown_uri):
             return self._search_versions(f"name = {_quoted(model)}")
 
-    def series(self, model: str) -> list[ModelVersion]:
+    def series(self, model: str) -> list[Version]:
         """Return a registered model's version of each day, ascending; the newest where a day has several.
 
         Raises:
@@ -176,7 +149,7 @@ class Tracker:
         """
         return list({version.day: version for version in self.versions(model)}.values())
 
-    def resolve(self, name: str) -> ModelVersion:
+    def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
 
         Raises:
@@ -188,13 +161,13 @@ class Tracker:
             raise CtnetError(f"no registered model {model!r} in {self.shown_uri}: {self._known_models()}")
         if not number:
             return versions[-1]
-        found = [version for version in versions if str(version.version) == number]
+        found = [version for version in versions if str(version.number) == number]
         if not found:
-            known = sorted(version.version for version in versions)
+            known = sorted(version.number for version in versions if version.number)
             raise CtnetError(f"{model} has no version {number!r}: it has {known[0]} to {known[-1]}")
         return found[0]
 
-    def find(self, run: str, day: date) -> ModelVersion | None:
+    def find(self, run: str, day: date) -> Version | None:
         """Return the registered version `run@day`; None where it was not published here.
 
         Raises:
@@ -218,7 +191,7 @@ class Tracker:
         """
         newest = self.resolve(model)
         with talking(self.shown_uri):
-            self._client.set_registered_model_alias(model, alias, str(newest.version))
+            self._client.set_registered_model_alias(model, alias, str(newest.number))
 
     def log_report(self, name: str, folder: str, metrics: Mapping[str, float] | None = None) -> str:
         """Log the files of a local folder as a run of their own.
@@ -254,9 +227,9 @@ class Tracker:
                 self._show_step(record, step, shown)
             if step.evaluation:
                 shown.settled.add(step.record.day)
-        if shown.newest and shown.newest != shown.aliased:
-            self._client.set_registered_model_alias(record.model, NEWEST, str(shown.newest.version))
-            shown.aliased = shown.newest
+        if shown.newest and shown.newest.number != shown.aliased:
+            self._client.set_registered_model_alias(record.model, NEWEST, str(shown.newest.number))
+            shown.aliased = shown.newest.number
         return shown
 
     def _load(self, record: RunRecord) -> _Shown:
@@ -315,7 +288,7 @@ class Tracker:
         child = shown.children[day].info
         new = day not in shown.evaluations
         if new:
-            card = projection.card(record, step.record, step.uri, step.files)
+            card = projection.card(record, step.record, step.version.uri, step.files)
             self._client.log_dict(child.run_id, card, CARD)
         self._show_samples(child.run_id, step)
         self._show_version(record, step, shown)
@@ -356,13 +329,13 @@ class Tracker:
             for ref in refs
         }
         registered = {ref: version.id for ref, version in found.items() if version}
-        tags = projection.version_tags(record, step.record, step.uri, step.evaluation, registered)
+        tags = projection.version_tags(record, step.record, step.version.uri, step.evaluation, registered)
         day = step.record.day
         version = shown.versions.get(day)
         if version and version.tags.get("step_digest") == tags["step_digest"]:
             for key, value in tags.items():
                 if version.tags.get(key) != value:
-                    self._client.set_model_version_tag(version.name, str(version.version), key, value)
+                    self._client.set_model_version_tag(record.model, str(version.number), key, value)
             return
         child = shown.children[day].info
         if not shown.newest:
@@ -371,7 +344,7 @@ class Tracker:
         created = self._client.create_model_version(
             record.model, source, child.run_id, tags=tags, await_creation_for=0
         )
-        version = ModelVersion(record.model, int(created.version), day, step.uri, record.run, tags)
+        version = replace(step.version, name=record.model, number=int(created.version), tags=tags)
         shown.versions[day] = version
         shown.newest = max(shown.newest or version, version, key=_by_day)
 
@@ -389,17 +362,17 @@ class Tracker:
             )
         )
 
-    def _search_versions(self, condition: str) -> list[ModelVersion]:
+    def _search_versions(self, condition: str) -> list[Version]:
         found = _pages(
             lambda token: self._client.search_model_versions(condition, max_results=_PAGE, page_token=token)
         )
         versions = [
-            ModelVersion(
-                entry.name,
-                int(entry.version),
+            Version(
+                entry.tags["run"],
                 date.fromisoformat(entry.tags["day"]),
                 entry.tags["uri"],
-                entry.tags["run"],
+                entry.name,
+                int(entry.version),
                 entry.tags,
             )
             for entry in found
@@ -421,10 +394,10 @@ def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
         uri = version_folder(folder, day)
         found = storage.read_folder(uri)
         if found:
-            # A registered location has to hold in any working directory.
-            where = uri if "://" in uri else storage.resolve(uri)[1]
             step = StepRecord.from_dict(found[0]["step"])
-            yield _Step(step, EvaluationRecord.read(folder, day), where, found[0].get("files", []))
+            # A registered location has to hold in any working directory.
+            version = Version(step.run, day, storage.absolute(uri))
+            yield _Step(step, EvaluationRecord.read(folder, day), version, found[0].get("files", []))
 
 
 def _contradicts(shown: _Shown, step: _Step) -> bool:
@@ -441,8 +414,8 @@ def _contradicts(shown: _Shown, step: _Step) -> bool:
     )
 
 
-def _by_day(version: ModelVersion) -> tuple[date, int]:
-    return version.day, version.version
+def _by_day(version: Version) -> tuple[date, int]:
+    return version.day, version.number or 0
 
 
 def _pages(search: Callable[[str | None], Any]) -> list[Any]:

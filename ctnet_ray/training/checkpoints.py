@@ -5,7 +5,8 @@ names the files. Nothing in a version is executed when it is loaded: no pickle i
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,11 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
     dist.barrier()
 
 
+def exists(uri: str) -> bool:
+    """Whether there is a whole version."""
+    return storage.read_folder(uri) is not None
+
+
 def read_manifest(uri: str) -> dict[str, Any]:
     """Return a version's manifest.
 
@@ -60,18 +66,16 @@ def load(
     uri: str,
     targets: Tensors,
     *,
-    saved_prefix: str = "",
-    target_prefix: str = "",
     may_be_new: tuple[str, ...] = (),
+    alone: bool = False,
 ) -> dict[str, list[str]]:
-    """Load a version's tensors in place. Collective.
+    """Load a version's tensors in place, and compare its files' checksums. Collective.
 
     Args:
         uri: Folder of the version.
-        targets: Tensors to fill, by name; only those under `target_prefix` are.
-        saved_prefix: What stands in the version for `target_prefix`; its other tensors are dropped.
-        target_prefix: Prefix of the names to fill.
+        targets: Tensors to fill, by their names in the version; its other tensors are dropped.
         may_be_new: Prefixes of targets that the version may lack.
+        alone: Whether this process loads for itself, whatever process group it is in.
 
     Returns:
         Names by what became of them: loaded, new, dropped.
@@ -82,28 +86,26 @@ def load(
     """
     manifest, folder = _open(uri)
     _check_files(uri, manifest, folder)
-    wanted = {
-        saved_prefix + name.removeprefix(target_prefix): name
-        for name in targets
-        if name.startswith(target_prefix)
-    }
     way_out = "run the same command again, or remove the version's folder and run the one that made it"
     with _explaining(f"can't read version {uri}", way_out):
         reader = ShardReader(folder, manifest["files"])
-        new = sorted(target for name, target in wanted.items() if name not in reader.saved)
+        new = sorted(targets.keys() - reader.saved.keys())
         unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
         if unexpected:
             raise CtnetError(
                 f"version {uri} lacks {unexpected[0]} (and {len(unexpected) - 1} more): the model changed"
             )
-        found = {name: target for name, target in wanted.items() if name in reader.saved}
-        tensors = {name: targets[target] for name, target in found.items()}
+        tensors = {name: target for name, target in targets.items() if name in reader.saved}
         _check_shapes(uri, reader.saved, tensors)
-        dcp.load(tensors, storage_reader=reader)
+        with ThreadPoolExecutor(1) as pool:
+            # A thread reads all of the files meanwhile: the reader has what a worker's shards hold alone.
+            changed = pool.submit(_changed_files, folder, manifest["files"], alone)
+            dcp.load(tensors, storage_reader=reader, no_dist=alone)
+        _check_unchanged(uri, changed.result(), alone)
     report = {
-        "loaded": sorted(found.values()),
+        "loaded": sorted(tensors),
         "new": new,
-        "dropped": sorted(reader.saved.keys() - wanted.keys()),
+        "dropped": sorted(reader.saved.keys() - targets.keys()),
     }
     counts = ", ".join(f"{len(names)} {what}" for what, names in report.items())
     logger.info("%s: %s; %.0f MiB read", uri, counts, reader.bytes_read / 2**20)
@@ -174,10 +176,34 @@ def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     for entry, info in zip(manifest["files"], infos, strict=True):
         if info.size != entry["bytes"]:
             found = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
-            raise CtnetError(
-                f"version {uri} is damaged: {entry['name']} {found}: remove the version's folder and run the "
-                "command that made it again"
-            )
+            raise _damaged(uri, f"{entry['name']} {found}")
+
+
+def _changed_files(folder: str, files: Sequence[dict[str, Any]], alone: bool) -> list[str]:
+    """Return the files with another checksum, of those that this worker looks at: each is looked at once."""
+    rank, workers = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
+    return [
+        entry["name"]
+        for entry in files[rank::workers]
+        if storage.sha256(storage.join(folder, entry["name"])) != entry["sha256"]
+    ]
+
+
+def _check_unchanged(uri: str, changed: list[str], alone: bool) -> None:
+    """Let every worker know what one found."""
+    of_workers = [changed] * (1 if alone else dist.get_world_size())
+    if len(of_workers) > 1:
+        dist.all_gather_object(of_workers, changed)
+    names = [name for found in of_workers for name in found]
+    if names:
+        raise _damaged(uri, f"{names[0]} has another checksum")
+
+
+def _damaged(uri: str, fault: str) -> CtnetError:
+    return CtnetError(
+        f"version {uri} is damaged: {fault}: remove the version's folder and run the command that made it "
+        "again"
+    )
 
 
 def local_shards(tensor: Any) -> list[torch.Tensor]:

@@ -2,15 +2,20 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pyarrow as pa
 import torch
 import torch.distributed as dist
 
 from ctnet_ray.config import SHARDING, Sharding
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading, read_local
+
+#: How far a step is. A step whose version is on disk is neither trained nor saved, one that has no day to
+#: score is not scored; "done" means that all of it is on disk.
+Moment = Literal["begun", "positioned", "source loaded", "trained", "saved", "scored", "done"]
 
 
 class Context(Protocol):
@@ -30,8 +35,8 @@ class Context(Protocol):
         """Say that `rows` of the `total` rows of the run's reading are done; called often, must be cheap."""
         ...
 
-    def step_done(self, folder: str) -> None:
-        """Say that a step of the run in `folder` is on disk, evaluated."""
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        """Say how far a step of a run is; said on every worker."""
         ...
 
 
@@ -59,5 +64,5 @@ class LocalContext:
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
         """Say nothing."""
 
-    def step_done(self, folder: str) -> None:
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
         """Do nothing."""

@@ -10,15 +10,12 @@ import torch
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.batches.frozen_layers import columns, layers_folder, to_columns
-from ctnet_ray.config import ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.tower import layer_widths
-from ctnet_ray.runs.plan import ModelPlan, RunPlan
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.specs import CTNetSpec, TowerSpec
 from ctnet_ray.samples.reading import Unit, read_unit
 from ctnet_ray.samples.store import Manifest, SampleFile
-from ctnet_ray.schema import Schema
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.state import MODEL, TrainingState
+from ctnet_ray.training.versions import OpenVersion, open_version
 
 _BATCH = 8192  #: rows that the tower sees at once
 
@@ -29,7 +26,7 @@ class DayLayers:
 
     version: str
     """URI of the source version."""
-    day: Manifest
+    samples: Manifest
     """Sample day."""
     folder: str
     """Where they go (`ctnet_ray.batches.frozen_layers.layers_folder`)."""
@@ -44,9 +41,10 @@ def with_frozen_layers(plan: RunPlan, root: str) -> RunPlan:
         plan: Any plan.
         root: Root of the layers, local or URI.
     """
-    if plan.model.kind != "ctnet" or plan.model.shared.features:
+    model = plan.model
+    if not isinstance(model, CTNetSpec) or model.residual or model.shared.features:
         return plan
-    return replace(plan, frozen_layers=root, model=replace(plan.model, layers_given=True))
+    return replace(plan, frozen_layers=root, model=replace(model, layers_given=True))
 
 
 def frozen_layers_of(plan: RunPlan) -> list[DayLayers]:
@@ -65,42 +63,32 @@ class FrozenTower:
     """A source tower that writes its layers.
 
     Args:
-        schema: Its features.
-        config: Its widths.
-        device: Where it computes. A torch.distributed process group of one exists already.
+        spec: The tower.
+        device: Where it computes.
     """
 
-    def __init__(self, schema: Schema, config: ModelConfig, device: torch.device) -> None:
-        plan = ModelPlan("tower", "source", schema, config)
-        self._towers = plan.towers
-        self._columns = columns(layer_widths(schema, config))
-        self._state = TrainingState(plan, TrainingConfig(), device)
-        self._state.model.eval()
-        self._version = ""
+    def __init__(self, spec: TowerSpec, device: torch.device) -> None:
+        self._columns = columns(spec.layers)
+        self._device = device
+        self._opened: OpenVersion | None = None
 
-    def write(self, wanted: DayLayers) -> None:
+    def write(self, layers: DayLayers) -> None:
         """Write a day's layers, unless they are there.
 
         Raises:
             CtnetError: The version, the samples or the disk are not what they should be.
         """
-        if storage.read_folder(wanted.folder):
+        if storage.read_folder(layers.folder):
             return
-        if wanted.version != self._version:
-            checkpoints.load(
-                wanted.version,
-                self._state.parameters(),
-                saved_prefix=f"{MODEL}tower.",
-                target_prefix=f"{MODEL}tower.",
-            )
-            self._version = wanted.version
-        encoder = Encoder(self._towers, wanted.day.domain)
-        with storage.new_folder(wanted.folder) as (folder, publish):
-            for file in wanted.day.files:
-                self._write_file(wanted.day, file, encoder, storage.join(folder, file.name))
-            publish({"version": wanted.version, "day": wanted.day.digest})
+        if self._opened is None or self._opened.record.version.uri != layers.version:
+            self._opened = open_version(layers.version, self._device)
+        encoder = self._opened.encoder(layers.samples.domain)
+        with storage.new_folder(layers.folder) as (folder, publish):
+            for file in layers.samples.files:
+                self._write_file(layers.samples, file, encoder, storage.join(folder, file.name))
+            publish({"version": layers.version, "day": layers.samples.digest})
 
-    def _write_file(self, day: Manifest, file: SampleFile, encoder: Encoder, uri: str) -> None:
+    def _write_file(self, samples: Manifest, file: SampleFile, encoder: Encoder, uri: str) -> None:
         filesystem, path = storage.resolve(uri)
         try:
             with (
@@ -108,15 +96,16 @@ class FrozenTower:
                 pq.ParquetWriter(stream, self._columns, compression="none") as writer,
             ):
                 for index, rows in enumerate(file.row_groups):
-                    unit = Unit(storage.join(day.uri, file.name), index, 0, rows, ())
+                    unit = Unit(storage.join(samples.uri, file.name), index, 0, rows, ())
                     table = pa.concat_tables(self._tables(unit, encoder))
                     writer.write_table(table, row_group_size=rows)
         except OSError as error:
             raise CtnetError(f"can't write {uri} ({error.strerror}): make room") from error
 
     def _tables(self, unit: Unit, encoder: Encoder) -> Iterator[pa.Table]:
+        assert self._opened  # noqa: S101
         block = encoder.encode(read_unit(unit, encoder.folding.columns))
         for start in range(0, block.rows, _BATCH):
             stop = min(start + _BATCH, block.rows)
             batch = encoder.batch([(block, start, stop)], stop - start, float(stop - start))
-            yield to_columns(self._state.layers(batch.to(self._state.device)))
+            yield to_columns(self._opened.layers(batch))

@@ -4,57 +4,43 @@ For each step: refresh the frozen source, train on the day, write the version, s
 A version that is on disk is never made again, so a run that was killed goes on where it was.
 """
 
-import heapq
 import math
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from datetime import date
-from functools import partial
 from itertools import chain, pairwise
 
-import pyarrow as pa
 import torch
 import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.batches.batching import batches
-from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.batches.frozen_layers import layers_folder
-from ctnet_ray.config import TrainingConfig
 from ctnet_ray.errors import DivergedError
-from ctnet_ray.runs.plan import RunPlan, StepPlan, sample_ref
-from ctnet_ray.runs.records import (
-    EvaluationRecord,
-    StepRecord,
-    VersionRef,
-    read_steps,
-    version_folder,
+from ctnet_ray.runs import specs
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
+from ctnet_ray.runs.records import EvaluationRecord, StepRecord, Version, read_steps
+from ctnet_ray.training import checkpoints, versions
+from ctnet_ray.training.batch_loader import (
+    BatchLoader,
+    run_readings,
+    scoring_activity,
+    scoring_reading,
+    training_activity,
 )
-from ctnet_ray.samples.reading import Reading, plan_reading
-from ctnet_ray.samples.store import Manifest
-from ctnet_ray.training import checkpoints
-from ctnet_ray.training.build import given_layers
 from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
-from ctnet_ray.training.state import MODEL, OPTIMIZER, TrainingState
-
-#: Parameters that a model has beyond those of the base model that it starts from.
-_ADDED_TO_BASE = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) for part in ("adapters.", "residual."))
-_EMBEDDINGS = "tower.embedder.embeddings."
-EVALUATION_BATCH_SIZE = 8192  #: rows of a scoring step on each worker
+from ctnet_ray.training.state import TrainingState
 
 
 @dataclass
 class _Progress:
     """Where a run stands; what the next step goes on from."""
 
-    version: VersionRef | None
+    version: Version | None
     rows_seen: int
     loaded: dict[str, list[str]]
-    source: VersionRef | None = None
+    source: Version | None = None
 
 
 def run(plan: RunPlan, context: Context) -> None:
@@ -74,45 +60,55 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         Each step when its version and evaluation are on disk.
     """
     done = {record.day: record for record in read_steps(plan.folder)}
-    steps = _remaining(plan, done)
-    if not steps:
+    left = steps_left(plan, done.values())
+    if not left:
         return
     state = TrainingState(plan.model, plan.training, context.device, context.sharding)
+    readings = run_readings(plan, left, context)
+    loader = BatchLoader(plan.record.run, plan.model, readings, context)
     progress = _Progress(None, 0, {})
-    reader = _Reader(plan, steps, done, context)
-    for step in steps:
+    for step, record in ((entry.step, entry.record) for entry in left):
+        context.reached("begun", plan, step)
         _position(plan, state, _goes_on_from(plan, step, done), progress)
-        record = done.get(step.day.day)
+        context.reached("positioned", plan, step)
         if plan.reuse == "frozen":
             _refresh(state, record.source if record else step.source, progress)
         elif record is None:
             _start_over(plan, state, step, progress)
+        context.reached("source loaded", plan, step)
         if record is None:
-            metrics = _train(state, step, reader, plan, progress)
-            done[step.day.day] = _save(plan, state, step, progress, metrics)
+            metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
+            context.reached("trained", plan, step)
+            done[step.day] = _save(plan, state, step, progress, metrics)
+            context.reached("saved", plan, step)
         if step.evaluate:
             started = time.monotonic()
-            metrics = _evaluate(plan, state, reader, step.evaluate)
+            metrics = score_day(state, loader, step.evaluate.day, plan.record.run)
+            context.reached("scored", plan, step)
             if context.rank == 0:
                 samples, seconds = sample_ref(step.evaluate), time.monotonic() - started
-                EvaluationRecord(plan.record.run, step.day.day, samples, metrics, seconds).write(plan.folder)
-        context.step_done(plan.folder)
+                EvaluationRecord(plan.record.run, step.day, samples, metrics, seconds).write(plan.folder)
+        context.reached("done", plan, step)
         yield step
 
 
-def _remaining(plan: RunPlan, done: dict[date, StepRecord]) -> list[StepPlan]:
-    """Return the steps that lack their version or their evaluation."""
-    return [
-        step
-        for step in plan.steps
-        if step.day.day not in done
-        or (step.evaluate and EvaluationRecord.read(plan.folder, step.day.day) is None)
-    ]
+def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
+    """Score a version on a sample day. Collective; nothing is written.
+
+    Returns:
+        As `score_day`.
+
+    Raises:
+        CtnetError: Samples or version are not what they should be.
+    """
+    state = versions.open_sharded(plan.version, context.device, context.sharding)
+    loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context)
+    return score_day(state, loader, plan.samples.day, plan.name)
 
 
-def _goes_on_from(plan: RunPlan, step: StepPlan, done: dict[date, StepRecord]) -> StepRecord | None:
+def _goes_on_from(plan: RunPlan, step: StepPlan, done: Mapping[date, StepRecord]) -> StepRecord | None:
     """Return the step's own record where it is done, else that of the step before it; None at the start."""
-    days = [planned.day.day for planned in plan.steps if planned.day.day <= step.day.day]
+    days = [planned.day for planned in plan.steps if planned.day <= step.day]
     return next((done[day] for day in reversed(days) if day in done), None)
 
 
@@ -120,41 +116,29 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     """Bring the state to a step's version, or to the start of the run, unless it is there already."""
     if record is None:
         if plan.start and progress.version is None:
-            targets = state.tensors()
-            kept = {name: targets[name] for name in targets if plan.start_optimizer or name.startswith(MODEL)}
-            progress.loaded = checkpoints.load(plan.start.uri, kept, may_be_new=_ADDED_TO_BASE)
+            progress.loaded = versions.start_from(state, plan.start, optimizer=plan.start_optimizer)
             progress.version = plan.start
         return
-    version = VersionRef(plan.record.run, record.day, version_folder(plan.folder, record.day))
+    version = plan.version(record.day)
     if progress.version == version:
         return
     if plan.trains:
-        checkpoints.load(version.uri, state.tensors())
+        versions.resume(state, version)
     progress.version, progress.rows_seen = version, record.rows_seen
 
 
-def _refresh(state: TrainingState, source: VersionRef | None, progress: _Progress) -> None:
-    """Load the frozen tower, unless it holds this source version already, or its layers are given."""
+def _refresh(state: TrainingState, source: Version | None, progress: _Progress) -> None:
+    """Load the frozen tower, unless it holds this source version already."""
     if source is None or source == progress.source:
         return
+    versions.load_source(state, source)
     progress.source = source
-    if state.source_prefix is None:
-        return
-    prefix = f"{MODEL}{state.source_prefix}"
-    checkpoints.load(source.uri, state.parameters(), saved_prefix=f"{MODEL}tower.", target_prefix=prefix)
 
 
 def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
     """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
-    part = "tower." if plan.reuse == "all" else _EMBEDDINGS
-    if not plan.start_optimizer:
-        state.reset_optimizer()
-    prefixes = tuple(f"{kind}{part}" for kind in (MODEL, OPTIMIZER) if kind == MODEL or plan.start_optimizer)
-    targets = {name: value for name, value in state.tensors().items() if name.startswith(prefixes)}
-    # Tables of features that the source has not stay the target's own.
-    may_be_new = prefixes if plan.reuse == "embeddings" else ()
-    progress.loaded = checkpoints.load(step.source.uri, targets, may_be_new=may_be_new)
+    progress.loaded = versions.reuse(state, step.source, plan.reuse, optimizer=plan.start_optimizer)
     progress.source = step.source
     if plan.reuse == "all":
         # Nothing is left of the version before: this one's only parent is the source's.
@@ -162,7 +146,7 @@ def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _
 
 
 def _train(
-    state: TrainingState, step: StepPlan, reader: "_Reader", plan: RunPlan, progress: _Progress
+    state: TrainingState, step: StepPlan, batches: Iterable[Batch], plan: RunPlan, progress: _Progress
 ) -> dict[str, float]:
     counts = state.counts()
     if not step.train:
@@ -171,7 +155,7 @@ def _train(
     reset_peak(state.device)
     started = time.monotonic()
     loss = torch.zeros((), dtype=torch.float64, device=state.device)
-    moved = (batch.to(state.device) for batch in reader.train(step))
+    moved = (batch.to(state.device) for batch in batches)
     for batch, following in pairwise(chain(moved, (None,))):
         assert batch  # noqa: S101  (for the type checker)
         if following:
@@ -185,7 +169,7 @@ def _train(
     beside_rows = beside_epochs(plan.training) * sum(day.rows for day in step.beside)
     mean = loss.item() / rows
     if not math.isfinite(mean):
-        raise _diverged(plan, f"the loss of {step.day.day} is not finite")
+        raise _diverged(plan.record.run, f"the loss of {step.day} is not finite")
     progress.rows_seen += rows + beside_rows
     seconds = time.monotonic() - started
     return {
@@ -206,7 +190,7 @@ def _save(
 ) -> StepRecord:
     record = StepRecord(
         run=plan.record.run,
-        day=step.day.day,
+        day=step.day,
         parent=progress.version,
         source=progress.source,
         samples=tuple(map(sample_ref, (*step.train, *step.beside))),
@@ -214,17 +198,33 @@ def _save(
         metrics=metrics,
         loaded=progress.loaded,
     )
-    uri = version_folder(plan.folder, step.day.day)
+    version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}
-    checkpoints.save(uri, tensors, {"step": record.to_dict(), "model": plan.model.to_dict()})
-    progress.version, progress.loaded = VersionRef(plan.record.run, step.day.day, uri), {}
+    # A version says all that opening it needs to know.
+    manifest = {"run": asdict(plan.record), "step": record.to_dict(), "model": specs.to_dict(plan.model)}
+    checkpoints.save(version.uri, tensors, manifest)
+    progress.version, progress.loaded = version, {}
     return record
 
 
-def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manifest) -> dict[str, float]:
+def score_day(state: TrainingState, loader: BatchLoader, day: date, run: str) -> dict[str, float]:
+    """Score a sample day, each row once. Collective.
+
+    Args:
+        state: What scores.
+        loader: Hands out the day's batches.
+        day: The sample day.
+        run: Name of the run, for the message.
+
+    Returns:
+        Metrics (`ctnet_ray.training.metrics.evaluate`), the same on every worker.
+
+    Raises:
+        DivergedError: A score is not finite.
+    """
     state.model.eval()
     with Collector() as collector:
-        for batch in reader.score(day):
+        for batch in loader.batches(scoring_activity(day)):
             logit_B = state.score(batch.to(state.device)).cpu()
             kept_B = batch.weight_B.cpu() > 0
             columns = (batch.label_B.cpu(), logit_B, batch.group_B)
@@ -232,134 +232,10 @@ def _evaluate(plan: RunPlan, state: TrainingState, reader: "_Reader", day: Manif
         try:
             return collector.metrics()
         except FloatingPointError as error:
-            raise _diverged(plan, f"{error} on {day.day}") from error
+            raise _diverged(run, f"{error} on {day}") from error
 
 
-def _diverged(plan: RunPlan, what: str) -> DivergedError:
+def _diverged(run: str, symptom: str) -> DivergedError:
     return DivergedError(
-        f"{plan.record.run}: {what}: lower training.dense_learning_rate or training.embedding_learning_rate"
+        f"{run}: {symptom}: lower training.dense_learning_rate or training.embedding_learning_rate"
     )
-
-
-def beside_epochs(training: TrainingConfig) -> int:
-    """Return the passes over each day of other domains."""
-    return training.beside_epochs or training.epochs
-
-
-class _Reader:
-    """Hands out the batches of a run's readings, each domain's one after another from one stream."""
-
-    def __init__(
-        self, plan: RunPlan, steps: list[StepPlan], done: dict[date, StepRecord], context: Context
-    ) -> None:
-        self._context = context
-        self._run = plan.record.run
-        self._own = plan.record.domain
-        self._readings: dict[str, deque[Reading]] = {}
-        for domain, reading in _readings(plan, steps, done, context):
-            self._readings.setdefault(domain, deque()).append(reading)
-        layers = given_layers(plan.model)
-        self._encoders = {domain: Encoder(plan.model.towers, domain, layers) for domain in self._readings}
-        self._tables: dict[str, Iterator[pa.Table]] = {
-            domain: context.tables(tuple(readings), self._encoders[domain].folding)
-            for domain, readings in self._readings.items()
-        }
-        self._rows = 0
-        self._total = sum(reading.day_rows for readings in self._readings.values() for reading in readings)
-        self._counts = {
-            step.day.day: _reading_counts(step, plan.training) for step in steps if step.day.day not in done
-        }
-
-    def train(self, step: StepPlan) -> Iterator[Batch]:
-        """Return the batches of a step, those of other domains spread evenly between the domain's own."""
-        day = step.day.day
-        readings = {
-            domain: [self._readings[domain].popleft() for _ in range(count)]
-            for domain, count in self._counts[day].items()
-        }
-        return self._counted(
-            _spread(self._read(domain, own) for domain, own in readings.items()), f"train {day}"
-        )
-
-    def score(self, day: Manifest) -> Iterator[Batch]:
-        """Return the batches of the day to score."""
-        _, parts = self._read(self._own, [self._readings[self._own].popleft()])
-        return self._counted(parts, f"score {day.day}")
-
-    def _read(self, domain: str, readings: list[Reading]) -> tuple[int, Iterator[tuple[Batch, int]]]:
-        """Return the number of batches, and each with the rows that it holds over all workers."""
-        tables, encoder = self._tables[domain], self._encoders[domain]
-        return sum(reading.steps for reading in readings), (
-            (batch, reading.total_rows(step))
-            for reading in readings
-            for step, batch in enumerate(batches(reading, tables, encoder))
-        )
-
-    def _counted(self, parts: Iterable[tuple[Batch, int]], activity: str) -> Iterator[Batch]:
-        for batch, rows in parts:
-            yield batch
-            self._rows += rows
-            self._context.progress(self._run, activity, self._rows, self._total)
-
-
-Counted = Iterator[tuple[Batch, int]]
-
-
-def _spread(streams: Iterable[tuple[int, Counted]]) -> Counted:
-    """Merge streams of known lengths so that each is spread evenly over the whole.
-
-    Streams of 4 and 2 batches: a a b a a b would leave the end to the second, so batch i of n stands at
-    (i + 1/2) / n: a (1/8), b (1/4), a (3/8), a (5/8), b (3/4), a (7/8).
-    """
-    placed = [_placed(order, count, stream) for order, (count, stream) in enumerate(streams)]
-    for _, _, part in heapq.merge(*placed, key=lambda entry: entry[:2]):
-        yield part
-
-
-def _placed(order: int, count: int, stream: Counted) -> Iterator[tuple[float, int, tuple[Batch, int]]]:
-    """Give each batch of a stream its place between 0 and 1, and the stream's order for equal places."""
-    for index, part in enumerate(stream):
-        yield (index + 0.5) / count, order, part
-
-
-def _reading_counts(step: StepPlan, training: TrainingConfig) -> dict[str, int]:
-    """Return the number of training readings of each domain in a step."""
-    counts: dict[str, int] = {}
-    for days, epochs in ((step.train, training.epochs), (step.beside, beside_epochs(training))):
-        for day in days:
-            counts[day.domain] = counts.get(day.domain, 0) + epochs
-    return counts
-
-
-def _readings(
-    plan: RunPlan, steps: list[StepPlan], done: dict[date, StepRecord], context: Context
-) -> Iterator[tuple[str, Reading]]:
-    """Say what will be read, each domain's in the order in which the loop asks for it."""
-    training = plan.training
-    read = partial(plan_reading, rank=context.rank, world_size=context.world_size)
-    groups = (
-        ("train", training.epochs, training.batch_size),
-        ("beside", beside_epochs(training), training.beside_batch_size or training.batch_size),
-    )
-    for step in steps:
-        for days, epochs, batch_size in groups if step.day.day not in done else ():
-            for day in getattr(step, days):
-                for epoch in range(epochs):
-                    seed = (training.seed, step.day.day.toordinal(), day.day.toordinal(), epoch)
-                    yield (
-                        day.domain,
-                        read(
-                            day, batch_size=batch_size, seed=seed, frozen_layers=_layers_of(plan, step, day)
-                        ),
-                    )
-        if step.evaluate:
-            size = EVALUATION_BATCH_SIZE * context.world_size
-            layers = _layers_of(plan, step, step.evaluate)
-            yield step.evaluate.domain, read(step.evaluate, batch_size=size, frozen_layers=layers)
-
-
-def _layers_of(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
-    """Return the folder of the frozen tower's layers for a day that a step reads; empty: none are given."""
-    if not (plan.model.layers_given and step.source):
-        return ""
-    return layers_folder(plan.frozen_layers, step.source.uri, day)

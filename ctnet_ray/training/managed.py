@@ -13,15 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ctnet_ray import storage
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import TrainingConfig
+from ctnet_ray.models.base import Model, derived_seed
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.managed import EMPTY, MISSING, ManagedIds
-from ctnet_ray.runs.plan import ModelPlan
-from ctnet_ray.training.build import input_of
-
-_DULL = ("tower", "embedder", "embeddings")  #: parts of a module's name that tell no tables apart
 
 
 @dataclass(frozen=True)
@@ -42,9 +38,9 @@ class TablePart:
             accumulator: See `TrainingConfig.embedding_initial_accumulator`.
         """
         height, width = self.weight_RC.shape
-        own_K = (rows_K >= self.row) & (rows_K < self.row + height)
-        places = rows_K[own_K] - self.row
-        fresh = fresh_KD[own_K, self.column : self.column + width]
+        local_K = (rows_K >= self.row) & (rows_K < self.row + height)
+        places = rows_K[local_K] - self.row
+        fresh = fresh_KD[local_K, self.column : self.column + width]
         self.weight_RC[places] = fresh.to(self.weight_RC)
         self.accumulator_R[places] = accumulator
 
@@ -73,34 +69,24 @@ class IdLearning:
     """Learns the ids of the tables that are trained and have an eviction.
 
     Args:
-        trained: The modules of trained tables by their name in the model.
-        plan: The model.
+        model: The model, its tables sharded.
         config: Seed and the optimiser's initial state.
         tensors: Parameters and optimiser states of tables, by their names in the model.
     """
 
-    def __init__(
-        self,
-        trained: Mapping[str, Tables],
-        plan: ModelPlan,
-        config: TrainingConfig,
-        tensors: Mapping[str, Any],
-    ) -> None:
-        self._plan, self._config = plan, config
+    def __init__(self, model: Model, config: TrainingConfig, tensors: Mapping[str, Any]) -> None:
+        self._model, self._config = model, config
         self._learners = {
-            name: (tables, {table: _learner(name, tables, table, tensors) for table in tables.mappings})
-            for name, tables in trained.items()
-            if tables.mappings
+            tables: {table: _learner(model, tables, table, tensors) for table in tables.mappings}
+            for tables in model.tables()
         }
 
     def learn(self, batch: Batch) -> None:
         """Count a batch's ids, and evict where it is time. Collective; before the batch is looked up."""
-        for name, (tables, learners) in self._learners.items():
-            tower = input_of(self._plan, name, batch.domain)
-            if tower:
-                values = tables.values_by_table(batch.inputs[tower])
-                for table, learner in learners.items():
-                    self._count(learner, values[table])
+        for tables, role in self._model.lookups(batch.domain):
+            values = tables.values_by_table(batch.inputs[role])
+            for table, learner in self._learners.get(tables, {}).items():
+                self._count(learner, values[table])
 
     def end_day(self) -> dict[str, float]:
         """Evict once more, so that nothing is known but what a version holds. Collective.
@@ -110,7 +96,7 @@ class IdLearning:
             rows_in_use (by ids at the end of the day).
         """
         metrics = {}
-        for _, learners in self._learners.values():
+        for learners in self._learners.values():
             for learner in learners.values():
                 self._evict(learner)
                 dist.all_reduce(learner.looked_up)
@@ -148,8 +134,8 @@ class IdLearning:
 
     def _draw(self, learner: _Learner, rows: int) -> torch.Tensor:
         """Draw embeddings that depend on seed, table and time alone, [rows, D]."""
-        digest = storage.digest([self._config.seed, learner.name, learner.ids.batches])
-        random = torch.Generator().manual_seed(int(digest[:15], 16))
+        seed = derived_seed(self._config.seed, learner.name, learner.ids.batches)
+        random = torch.Generator().manual_seed(seed)
         return learner.std * torch.randn(rows, learner.dim, generator=random)
 
 
@@ -160,43 +146,43 @@ def reset_mappings(model: nn.Module) -> None:
             module.reset()
 
 
-def _learner(name: str, tables: Tables, table: str, tensors: Mapping[str, Any]) -> _Learner:
-    weight = next(key for key in tensors if key.startswith(f"{name}.") and key.endswith(f".{table}.weight"))
+def _learner(model: Model, tables: Tables, table: str, tensors: Mapping[str, Any]) -> _Learner:
+    prefix = model.prefix(tables)
+    weight = next(key for key in tensors if key.startswith(prefix) and key.endswith(f".{table}.weight"))
     shards = tensors[weight].local_shards()
     # A worker that holds nothing of a table has no optimiser state of it.
     states = tensors[f"{weight}.{table}.momentum1"].local_shards() if shards else []
-    kept = [part for part in name.split(".") if part not in _DULL]
     ids = tables.mappings[table]
     return _Learner(
         name=weight,
-        label=".".join([*kept, table]),
+        label=".".join(filter(None, (model.label(tables), table))),
         dim=tensors[weight].size(1),
         std=tables.std,
         ids=ids,
         parts=[
-            TablePart(*_corner(part), part.tensor, own.tensor)
-            for part, own in zip(shards, states, strict=True)
+            TablePart(*_corner(shard), shard.tensor, state.tensor)
+            for shard, state in zip(shards, states, strict=True)
         ],
         looked_up=torch.zeros(2, dtype=torch.int64, device=next(ids.buffers()).device),
     )
 
 
-def _corner(part: Any) -> tuple[int, int]:
+def _corner(shard: Any) -> tuple[int, int]:
     """Return where a shard begins: its row and its column."""
-    row, column = part.metadata.shard_offsets
+    row, column = shard.metadata.shard_offsets
     return row, column
 
 
-def _of_all_workers(own_N3: torch.Tensor) -> torch.Tensor:
+def _of_all_workers(rows_N3: torch.Tensor) -> torch.Tensor:
     """Put int64 tensors [N, 3] of all workers, each of its own length, one after the other. Collective."""
     workers = dist.get_world_size()
     if workers == 1:
-        return own_N3
-    lengths = [torch.zeros(1, dtype=torch.int64, device=own_N3.device) for _ in range(workers)]
-    dist.all_gather(lengths, torch.full_like(lengths[0], len(own_N3)))
+        return rows_N3
+    lengths = [torch.zeros(1, dtype=torch.int64, device=rows_N3.device) for _ in range(workers)]
+    dist.all_gather(lengths, torch.full_like(lengths[0], len(rows_N3)))
     longest = max(int(length) for length in lengths)
-    padded = own_N3.new_zeros(longest, 3)
-    padded[: len(own_N3)] = own_N3
+    padded = rows_N3.new_zeros(longest, 3)
+    padded[: len(rows_N3)] = rows_N3
     parts = [torch.empty_like(padded) for _ in range(workers)]
     dist.all_gather(parts, padded)
     return torch.cat([part[: int(length)] for part, length in zip(parts, lengths, strict=True)])

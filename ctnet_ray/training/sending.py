@@ -6,22 +6,20 @@ for them computes nothing meanwhile. So they run beside the step before, as in T
     step n      how many of n + 1 | forward n | row numbers of n + 1 | backward n | optimiser n
     step n + 1  how many of n + 2 | forward n + 1 (looks up what has come) | ...
 
-TorchRec's own pipeline traces a model for what each of its tables looks up; here it is what they looked up in
-the last batch of that domain. Row numbers alone are sent early: rows are read after the step before has
+TorchRec's own pipeline traces a model for what each of its tables looks up; here the model says it
+(`Model.lookups`). Row numbers alone are sent early: rows are read after the step before has
 updated them, so results are the same to the last bit. Tables whose ids have a mapping are left out, for a
 step may give a row to another id.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch.distributed as dist
-from torch import nn
 from torchrec import JaggedTensor, KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import Batch
+from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
-from ctnet_ray.schema import Role
 
 
 class _Sent:
@@ -48,10 +46,10 @@ class _Sent:
 
     def looked(self) -> dict[str, JaggedTensor]:
         """Look up what has come, and return what was asked for."""
-        found: dict[str, JaggedTensor] = {}
+        looked: dict[str, JaggedTensor] = {}
         for (sharded, context), rows in zip(self._lookups, self._waiting, strict=True):
-            found |= sharded.compute_and_output_dist(context, rows.wait())
-        return found
+            looked |= sharded.compute_and_output_dist(context, rows.wait())
+        return looked
 
 
 class Sending:
@@ -61,38 +59,25 @@ class Sending:
         model: The model, its tables sharded.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._tables = [
-            module for module in model.modules() if isinstance(module, Tables) and not module.mappings
-        ]
-        self._reads: dict[str, list[tuple[Tables, Role]]] = {}
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._started: list[_Sent] = []
 
     def start(self, batch: Batch) -> None:
         """Tell the other workers how many of a batch's row numbers come. Collective.
 
-        Call it before the step of the batch before; the first batch of a domain is not sent ahead.
+        Call it before the step of the batch before.
         """
-        for tables, tower in self._reads.get(batch.domain, ()):
-            sent = _Sent(tables, batch.inputs[tower])
-            tables.sent.append(sent)
-            self._started.append(sent)
+        if dist.get_world_size() == 1:
+            return
+        for tables, role in self._model.lookups(batch.domain):
+            if not tables.mappings:
+                sent = _Sent(tables, batch.inputs[role])
+                tables.sent.append(sent)
+                self._started.append(sent)
 
-    def exchange(self, batch: Batch) -> None:
-        """Send the row numbers that were started. Collective; right after the forward pass of `batch`."""
+    def exchange(self) -> None:
+        """Send the row numbers that were started. Collective; right after a forward pass."""
         for sent in self._started:
             sent.exchange()
         self._started.clear()
-        if dist.get_world_size() > 1 and batch.domain not in self._reads:
-            self._reads[batch.domain] = [*_looked_up(self._tables, batch.inputs)]
-
-
-def _looked_up(
-    tables: list[Tables], inputs: Mapping[Role, KeyedJaggedTensor]
-) -> Iterator[tuple[Tables, Role]]:
-    """Give each of the tables that looked an input up, and which."""
-    for module in tables:
-        for tower, features in inputs.items():
-            if module.looked_up is features:
-                yield module, tower
-                break

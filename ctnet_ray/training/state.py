@@ -25,11 +25,11 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import SHARDING, Sharding, TrainingConfig
-from ctnet_ray.models.base import BaseModel
+from ctnet_ray.models.base import TOWER, Model, derived_seed
 from ctnet_ray.models.embedding import Tables
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.models.registry import build_model
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training import cpu_backward
-from ctnet_ray.training.build import build_model, learning_rates, source_prefix
 from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.managed import IdLearning, reset_mappings
 from ctnet_ray.training.sending import Sending
@@ -47,7 +47,7 @@ class TrainingState:
     """Everything that goes on from day to day.
 
     Args:
-        plan: The model.
+        spec: The model.
         config: Optimisers and seed.
         device: Where this worker computes.
         sharding: Ways to spread a table over the workers that TorchRec's planner may choose from.
@@ -55,41 +55,38 @@ class TrainingState:
 
     def __init__(
         self,
-        plan: ModelPlan,
+        spec: ModelSpec,
         config: TrainingConfig,
         device: torch.device,
         sharding: Sequence[Sharding] = SHARDING,
     ) -> None:
         cpu_backward.install()
+        self.spec = spec
         self.config = config
         self.device = device
         torch.manual_seed(config.seed)
-        model = build_model(plan, "meta")
-        self.source_prefix = source_prefix(plan)
-        self._frozen = f"{MODEL}{self.source_prefix}" if plan.source and self.source_prefix else None
-        if dist.get_rank():
-            # Workers draw their own shards of the tables; dense parameters become the first one's.
-            torch.manual_seed(config.seed ^ (dist.get_rank() << 32))
-        dense_rates, embedding_rates = learning_rates(plan)
-        # Sharded, frozen tables look like others.
-        trained = _trained_tables(model)
-        for name, tables in trained.items():
-            rate = config.embedding_learning_rate * _multiple(embedding_rates, name)
+        self.network: Model = build_model(spec, "meta")
+        """The model by itself; its tables are sharded in place."""
+        multiples = self.network.learning_rates()
+        for tables in self.network.tables():
+            rate = config.embedding_learning_rate * multiples.get(tables, 1.0)
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
-        self.model = _shard(model, device, sharding, config.batch_size, some_unused=bool(plan.domains))
+        # Workers draw their own shards of the tables; dense parameters become the first one's.
+        torch.manual_seed(derived_seed(config.seed, "tables", dist.get_rank()))
+        self.model = _shard(self.network, device, sharding, config.batch_size, some_unused=bool(spec.domains))
         reset_mappings(self.model)
         named = dict(in_backward_optimizer_filter(self.model.named_parameters()))
         self._dense = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
-        groups = _by_rate(self._dense, dense_rates)
+        groups = _by_rate(self.network, list(self._dense.values()))
         self.optimizer = torch.optim.AdamW(
             [{"params": group, "lr": config.dense_learning_rate * rate} for rate, group in groups.items()],
             weight_decay=config.weight_decay,
             fused=True,
         )
         self.reset_optimizer()
-        self._sending = Sending(self.model)
+        self._sending = Sending(self.network)
         states = {n.removeprefix(OPTIMIZER): state for n, state in self._embedding_states().items()}
-        self._ids = IdLearning(trained, plan, config, {**self.model.state_dict(), **states})
+        self._ids = IdLearning(self.network, config, {**self.model.state_dict(), **states})
 
     def reset_optimizer(self) -> None:
         """Put the optimisers' state back to what it is before the first step."""
@@ -106,25 +103,33 @@ class TrainingState:
 
     def parameters(self) -> dict[str, Any]:
         """Return the model's tensors by name, without a copy."""
-        return {f"{MODEL}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return parameters_of(self.model)
 
     def tensors(self) -> dict[str, Any]:
         """Return all that a version holds, by name, without a copy.
 
         The frozen source tower is left out: the version's record names the source version that it is.
         """
-        parameters = self.parameters()
-        if self._frozen:
-            parameters = {n: value for n, value in parameters.items() if not n.startswith(self._frozen)}
-        return {**parameters, **self.optimizer_tensors()}
+        return {**own_tensors(self.network, self.parameters()), **self.optimizer_tensors()}
+
+    def tensors_of(self, *parts: nn.Module, optimizer: bool = True) -> dict[str, Any]:
+        """Return what a version holds of parts of the network, by name, without a copy.
+
+        Args:
+            parts: Modules of the network; itself is one.
+            optimizer: Whether the optimisers' state of their parameters belongs to it.
+        """
+        kinds = (MODEL, OPTIMIZER) if optimizer else (MODEL,)
+        prefixes = tuple(f"{kind}{self.network.prefix(part)}" for kind in kinds for part in parts)
+        return {name: value for name, value in self.tensors().items() if name.startswith(prefixes)}
 
     def counts(self) -> dict[str, float]:
         """Return the number of scalars that are trained, and of all that the model holds."""
         # Mappings of ids are no parameters.
         parameters = {n: value for n, value in self.parameters().items() if value.dtype.is_floating_point}
-        held = {name: tensor.size().numel() for name, tensor in parameters.items()}
-        trained = sum(count for n, count in held.items() if not (self._frozen and n.startswith(self._frozen)))
-        return {"parameters_trained": float(trained), "parameters_held": float(sum(held.values()))}
+        sizes = {name: tensor.size().numel() for name, tensor in parameters.items()}
+        trained = sum(sizes[name] for name in own_tensors(self.network, parameters))
+        return {"parameters_trained": float(trained), "parameters_held": float(sum(sizes.values()))}
 
     def optimizer_tensors(self) -> dict[str, Any]:
         """Return the optimisers' state by name, without a copy."""
@@ -160,12 +165,12 @@ class TrainingState:
         self.optimizer.zero_grad(set_to_none=True)
         self._ids.learn(batch)
         loss_B = self._losses(batch)
-        self._sending.exchange(batch)
+        self._sending.exchange()
         loss = loss_B.sum()
         # Gradients are averaged over workers: scaled so that the average is the gradient of the mean loss
         # over all rows of the step, wherever they lie.
         (loss * (weight * dist.get_world_size() / batch.total_weight)).backward()
-        if self.config.clip_norm:
+        if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
         self.optimizer.step()
         return loss.detach()
@@ -184,16 +189,8 @@ class TrainingState:
         return self._logits(batch).float()
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        rounds = self.config.bf16 if self.device.type == "cuda" else self.config.cpu_bf16
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=rounds):
+        with rounded(self.config, self.device):
             return self.model(batch)
-
-    @torch.no_grad()
-    def layers(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Return what a model of one tower computes, by layer, [B, width] each."""
-        model = self.model.module
-        assert isinstance(model, BaseModel)  # noqa: S101
-        return model.tower(batch.inputs[model.reads]).layers()
 
     def _losses(self, batch: Batch) -> torch.Tensor:
         logit_B = self._logits(batch).float()
@@ -201,27 +198,49 @@ class TrainingState:
         return loss_B * batch.weight_B
 
 
-def _trained_tables(model: nn.Module) -> dict[str, Tables]:
-    """Return the model's embedding tables by name, without frozen ones."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, Tables) and all(table.requires_grad for table in module.parameters())
+def parameters_of(model: nn.Module) -> dict[str, Any]:
+    """Return a model's tensors by their names in a version, without a copy."""
+    return {f"{MODEL}{name}": tensor for name, tensor in model.state_dict().items()}
+
+
+def own_tensors(network: Model, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a network's tensors that a version of it holds: all but the frozen source tower's."""
+    frozen = _within(network, network.frozen(), parameters)
+    return {name: tensor for name, tensor in parameters.items() if name not in frozen}
+
+
+def source_tensors(network: Model, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a network's tensors that a source version fills, by their names there; may be none."""
+    slot = network.source_slot()
+    prefix = f"{MODEL}{network.prefix(slot)}" if slot else ""
+    tensors = _within(network, slot, parameters)
+    return {f"{MODEL}{TOWER}.{name.removeprefix(prefix)}": tensor for name, tensor in tensors.items()}
+
+
+def _within(network: Model, part: nn.Module | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    if part is None:
+        return {}
+    prefix = f"{MODEL}{network.prefix(part)}"
+    return {name: tensor for name, tensor in parameters.items() if name.startswith(prefix)}
+
+
+def rounded(config: TrainingConfig, device: torch.device) -> torch.autocast:
+    """Round to bfloat16 what a model computes within, where the configuration says so."""
+    rounds = config.bf16 if device.type == "cuda" else config.cpu_bf16
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=rounds)
+
+
+def _by_rate(model: Model, parameters: Sequence[nn.Parameter]) -> dict[float, list[nn.Parameter]]:
+    """Group parameters by the multiple of the rate that they have, so that a fused kernel updates many."""
+    multiples = {
+        parameter: multiple
+        for part, multiple in model.learning_rates().items()
+        for parameter in part.parameters()
     }
-
-
-def _by_rate(
-    parameters: Mapping[str, nn.Parameter], multiples: Mapping[str, float]
-) -> dict[float, list[nn.Parameter]]:
-    """Group parameters by the multiple that their name's prefix has, so that a fused kernel updates many."""
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in parameters.items():
-        groups[_multiple(multiples, name)].append(parameter)
+    for parameter in parameters:
+        groups[multiples.get(parameter, 1.0)].append(parameter)
     return groups
-
-
-def _multiple(multiples: Mapping[str, float], name: str) -> float:
-    return next((multiple for prefix, multiple in multiples.items() if name.startswith(prefix)), 1.0)
 
 
 def _shard(

@@ -26,7 +26,6 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import yaml
 
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
@@ -68,7 +67,7 @@ class FeatureColumn:
     name: str
     column: str
     kind: Kind
-    separator: str
+    separator: str | None
     """Text between the elements of a sequence in a text column; a list column needs none."""
     optional: bool
     """Whether files may lack the column; it is missing in their rows then."""
@@ -84,9 +83,10 @@ class TableMapping:
     time_unit: Unit
     zone: str
     """Time zone whose midnight parts the days, and in which times without a zone are."""
-    domain_column: str
-    """Empty: all rows are of domain `domain`."""
-    domain: str
+    domain_column: str | None
+    """None: all rows are of domain `domain`."""
+    domain: str | None
+    """None: `domain_column` says it."""
     rename: Mapping[str, str]
     """Domain names by value of the domain column; other values name their domain themselves."""
     user: str
@@ -134,15 +134,9 @@ def load(path: str) -> TableMapping:
         path: Local path or URI of a YAML file.
 
     Raises:
-        CtnetError: The file is absent, is no YAML, or a key of it can't be; the message names the key.
+        CtnetError: The file is absent or no YAML, or a key of it can't be; the message names the key.
     """
-    try:
-        content = yaml.safe_load(storage.read_bytes(path))
-    except FileNotFoundError as error:
-        raise CtnetError(f"no mapping file at {path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CtnetError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    return from_dict(content, Path(path).name)
+    return from_dict(storage.read_yaml(path, "mapping"), Path(path).name)
 
 
 def from_dict(content: Any, name: str = "mapping") -> TableMapping:
@@ -165,8 +159,8 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         time_column=_text(_needed(time, "column", f"{name}: time"), f"{name}: time.column"),
         time_unit=_choice(time.get("unit", "iso"), get_args(Unit), f"{name}: time.unit"),
         zone=_zone(time.get("zone", "UTC"), f"{name}: time.zone"),
-        domain_column=_text(domain["column"], f"{name}: domain.column") if "column" in domain else "",
-        domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else "",
+        domain_column=_text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
+        domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
             _id_text(value): _text(new, f"{name}: domain.rename.{value}")
             for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
@@ -206,7 +200,7 @@ def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
         name,
         _text(entry.get("column", name), f"{where}.column"),
         _choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
-        _text(entry["separator"], f"{where}.separator") if "separator" in entry else "",
+        _text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
         _flag(entry.get("optional", False), f"{where}.optional"),
     )
 

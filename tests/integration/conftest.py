@@ -1,11 +1,16 @@
-"""One Ray, one small world and one set of trained runs for the whole suite: a launch costs 10 to 20 s."""
+"""What the suite shares: a launch costs 10 to 20 s, of which most is one process after another importing.
+
+`make integration` has two processes, each with a Ray of its own. All that needs the trained runs is in one.
+"""
 
 import io
 import logging
+import os
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -16,6 +21,9 @@ import pytest
 import ray
 import yaml
 from mlflow import MlflowClient
+from moto.server import ThreadedMotoServer
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
@@ -36,11 +44,13 @@ from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training.checkpoints import read_manifest
 from ctnet_ray.writers.synthetic import write_schema, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
-from jobs import pretrain_source, train_target
+from jobs import train_target
 
 FIRST = date(2022, 4, 25)
 DAYS = [FIRST + timedelta(days=index) for index in range(6)]
 TRANSFER_DAYS = DAYS[2:5]
+#: Files with a test that needs the trained runs.
+NEED_TRAINED = ("test_jobs.py", "test_object_store.py", "test_resume.py", "test_sweep.py")
 ONE = ComputeConfig(cpus_per_worker=0.5, parallel_runs=2)
 WORLD = WorldConfig(
     days=len(DAYS),
@@ -155,6 +165,22 @@ class Trained:
         return found.metrics
 
 
+class Halves(LoadScopeScheduling):
+    """Gives all that needs the trained runs to one process, and all else to the other.
+
+    `--dist loadgroup` would, but pytest-xdist 3.8 can't mark groups with pytest 9.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "trained" if nodeid.partition("::")[0].endswith(NEED_TRAINED) else "other"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:
+    """Return how pytest-xdist shares out the tests."""
+    return Halves(config, log)
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Six days of a source domain `feed` and a target domain `channel`."""
@@ -173,8 +199,37 @@ def _write_database(path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
+def object_store() -> Iterator[None]:
+    """S3's interface on this machine, which this process and those that it starts find by environment."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        yield
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(object_store: None) -> Iterator[None]:
     """A local Ray that the launches of this process join."""
+    os.environ |= {
+        # Ray Train looks after its workers every two seconds, and has a process that looks for nodes that are
+        # about to be taken away: days of these tests take a tenth of one, and nobody takes this node.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        # Ray's workers are at niceness 15 else, and beside the other process of the suite come last.
+        "RAY_worker_niceness": "0",
+    }
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
@@ -191,14 +246,18 @@ def ray_folder() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def trained(world: World, cluster: None) -> Trained:
     """A source series of four days, a base model of five, and transfers from the third day on."""
-    source = world.config("feed")
-    pretrain_source.main(source.data, source.model, source.training, source.compute, source.tracking)
-    tracker = world.tracker()
-    base = world.config(last=DAYS[1])
-    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(io.StringIO()) as said:
+    tracker, base = world.tracker(), world.config(last=DAYS[1])
+    source = plan_job(world.config("feed"), tracker, "source")
+    with (
+        redirect_stdout(io.StringIO()) as printed,
+        redirect_stderr(io.StringIO()) as said,
+        ThreadPoolExecutor() as beside,
+    ):
+        pretrained = beside.submit(run_plans, [source], ONE, tracker, world.tracking.models)
         train_target.main(
             base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
         )
+        pretrained.result()
     # The base run goes on for three days in the same launch.
     configs = [world.config(last=DAYS[4])]
     configs += [
@@ -211,5 +270,6 @@ def trained(world: World, cluster: None) -> Trained:
     ]
     plans = [plan_job(config, tracker) for config in configs]
     run_plans(plans, ONE, tracker, world.tracking.models)
-    plans.append(plan_job(source, tracker, "source"))
-    return Trained({plan.record.method: plan for plan in plans}, printed.getvalue(), said.getvalue())
+    return Trained(
+        {plan.record.method: plan for plan in [*plans, source]}, printed.getvalue(), said.getvalue()
+    )

@@ -1,8 +1,8 @@
 """Ray nodes as processes of their own: own ports, own folders, one token. Only these are ended."""
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,17 +35,25 @@ class Head:
 @contextmanager
 def head_node(cpus: int) -> Iterator[Head]:
     """Start a head that asks for TOKEN."""
-    port, dashboard = _free_ports(2)
-    options = ["--head", f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1"]
-    with _node(options, cpus) as process:
-        yield Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}", process)
+    options = ["--head", "--port=0", "--dashboard-port=0", "--dashboard-host=127.0.0.1"]
+    with _node(options, cpus) as (process, printed):
+        yield Head(*addresses(printed), process)
 
 
 @contextmanager
 def worker_node(head: Head, cpus: int) -> Iterator[subprocess.Popen[bytes]]:
     """Start a node that joins a head, and wait until it has."""
-    with _node([f"--address={head.nodes_address}"], cpus) as process:
+    with _node([f"--address={head.nodes_address}"], cpus) as (process, _):
         yield process
+
+
+def addresses(printed: str) -> tuple[str, str]:
+    """Return where a head takes jobs and where nodes join it, out of what `ray start --head` printed."""
+    jobs = re.search(r"RAY_API_SERVER_ADDRESS='(.+?)'", printed)
+    nodes = re.search(r"ray start --address='(.+?)'", printed)
+    assert jobs, printed
+    assert nodes, printed
+    return jobs[1], nodes[1]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -84,23 +92,24 @@ def submit(address: str, token: str, folder: Path, job: list[str]) -> subprocess
 
 
 @contextmanager
-def _node(options: list[str], cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+def _node(options: list[str], cpus: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Yield a node's process and what it printed when it was up."""
     folder = tempfile.mkdtemp(prefix="ray-")  # short, for the names of its sockets are
     command = [RAY, "start", "--block", "--disable-usage-stats", "--node-ip-address=127.0.0.1", *options]
-    command += [f"--num-cpus={cpus}", f"--temp-dir={folder}"]
-    command += [f"--dashboard-agent-listen-port={_free_ports(1)[0]}"]
+    # Port 0: each part of Ray takes a free one as it starts. One chosen here could be taken by then.
+    command += [f"--num-cpus={cpus}", f"--temp-dir={folder}", "--dashboard-agent-listen-port=0"]
     # Jobs run with the `python` of the shell that started Ray.
     environment = {**_environment(TOKEN), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    said = Path(folder) / "start.log"
-    with said.open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    log = Path(folder) / "start.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, env=environment, stdout=sink, stderr=subprocess.STDOUT)
     try:
         until = time.monotonic() + START_SECONDS
-        while "Ray runtime started" not in said.read_text():
-            assert process.poll() is None, said.read_text()
-            assert time.monotonic() < until, said.read_text()
+        while "--block" not in log.read_text():  # what it says last
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-        yield process
+        yield process, log.read_text()
     finally:
         # Nothing of it is needed any more, and a tidy end takes half a minute.
         end(process)
@@ -113,14 +122,6 @@ def _environment(token: str) -> dict[str, str]:
     mode = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
     # Ray's workers are at niceness 15 else, and beside other work on the machine take minutes to start.
     return {**kept, **mode, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [entry.getsockname()[1] for entry in sockets]
-    for entry in sockets:
-        entry.close()
-    return ports
 
 
 def made(folder: Path) -> Path:

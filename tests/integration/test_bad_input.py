@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ctnet_ray.cluster import launch
 from ctnet_ray.config import AdapterConfig, ComputeConfig, ModelConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.continual import evaluate_version, train_series
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs import specs
 from ctnet_ray.runs.records import RunRecord, StepRecord, version_folder
 from ctnet_ray.samples.store import SampleStore
 from jobs import pretrain_source, train_target
@@ -103,7 +103,7 @@ def half_a_manifest(world: World) -> None:
 def rewrite(world: World, change: Callable[[Any], Any]) -> None:
     store = SampleStore(world.store)
     (file,) = Path(store.uri("channel", BAD_DAY)).glob("*.parquet")
-    table = pq.read_table(file, partitioning=None)
+    table = pq.read_table(file, partitioning=None)  # type: ignore[arg-type]
     with store.write_day("channel", BAD_DAY) as writer:
         writer.write(change(table))
 
@@ -173,29 +173,29 @@ def test_model_or_version_that_is_not_there(own: World, monkeypatch: pytest.Monk
     with said_before_ray(own, monkeypatch, "known has no version '7': it has 1 to 1"):
         train_series(own.config(transfer=TransferConfig(hot_start="known/7")), "target")
     with said_before_ray(own, monkeypatch, "no registered model 'nothing' .*it has known"):
-        evaluate_version("nothing/1", DAYS[1], "", "", ComputeConfig(), own.tracking)
+        evaluate_version("nothing/1", DAYS[1], None, None, ComputeConfig(), own.tracking)
     with said_before_ray(own, monkeypatch, "no samples of channel on 2022-05-09"):
-        evaluate_version("known/1", date(2022, 5, 9), "", "", ComputeConfig(), own.tracking)
+        evaluate_version("known/1", date(2022, 5, 9), None, None, ComputeConfig(), own.tracking)
     with said_before_ray(own, monkeypatch, "the source series has no version for 2022-04-25: it has no vers"):
         train_series(own.config(transfer=own.ctnet()), "target")
 
 
 def test_source_series_that_starts_too_late(own: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(own, "ctnet.feed.source", DAYS[1:3], reads="source")
+    register(own, "ctnet.feed.source", DAYS[1:3], role="source")
     with said_before_ray(own, monkeypatch, "no version for 2022-04-25: its first version is of 2022-04-26"):
         train_series(own.config(transfer=own.ctnet()), "target")
 
 
 def test_source_series_of_two_widths(own: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    register(own, "ctnet.feed.source", DAYS[:2], reads="source")
+    register(own, "ctnet.feed.source", DAYS[:2], role="source")
     wider = ModelConfig(hidden=(16, 9), attention_hidden=8)
-    register(own, "ctnet.feed.source", DAYS[2:4], reads="source", model_config=wider, run="other")
+    register(own, "ctnet.feed.source", DAYS[2:4], role="source", model_config=wider, run="other")
     with said_before_ray(own, monkeypatch, r"ctnet.feed.source: version 3 \(2022-04-27\) has other features"):
         train_series(own.config(transfer=own.ctnet()), "target")
 
 
 def test_source_version_whose_folder_is_gone(own: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = register(own, "ctnet.feed.source", DAYS[:2], reads="source")
+    folder = register(own, "ctnet.feed.source", DAYS[:2], role="source")
     storage.remove(version_folder(folder, DAYS[1]))
     with said_before_ray(own, monkeypatch, "no model version at .*day=2022-04-26: it was removed"):
         train_series(own.config(transfer=own.ctnet()), "target")
@@ -215,7 +215,7 @@ def test_source_version_whose_folder_is_gone(own: World, monkeypatch: pytest.Mon
 def test_adapter_placement(
     own: World, monkeypatch: pytest.MonkeyPatch, placement: tuple[str, ...], message: str
 ) -> None:
-    register(own, "ctnet.feed.source", DAYS[:1], reads="source")
+    register(own, "ctnet.feed.source", DAYS[:1], role="source")
     transfer = own.ctnet(adapters=AdapterConfig(placement=placement))
     with said_before_ray(own, monkeypatch, message):
         train_series(own.config(transfer=transfer), "target")
@@ -294,7 +294,7 @@ def test_cluster_that_does_not_let_us_in(monkeypatch: pytest.MonkeyPatch, failur
         ("--data.first_day=yesterday", "first_day"),
         ("--config=none.yaml", "none.yaml"),
         ("--method=magic", "magic"),
-        ("--compute.min_workers=3", "compute.min_workers must be between 0 and compute.workers (1), not 3"),
+        ("--compute.min_workers=3", "compute.min_workers must be between 1 and compute.workers (1), not 3"),
     ],
 )
 def test_command_says_in_one_line_what_is_wrong(
@@ -326,14 +326,14 @@ def register(
     model: str,
     days: list[date],
     *,
-    reads: schemas.Tower = "target",
+    role: schemas.Role = "target",
     model_config: ModelConfig | None = None,
     run: str = "run",
 ) -> str:
     """Register versions that have no weights, for what is checked before any weight is read."""
     config = world.config()
     schema = schemas.load(world.schema)
-    plan = ModelPlan("tower", reads, schema.for_tower(reads), model_config or config.model)
+    spec = specs.TowerSpec(schema.for_tower(role), model_config or config.model, role)
     record = RunRecord(
         f"{model}-{run}", model, "base", "base", "channel", 0, config.to_dict(), "0", schema.to_dict(), "0"
     )
@@ -342,6 +342,7 @@ def register(
     for day in days:
         step = StepRecord(record.run, day, None, None, (), 1, {}, {})
         with storage.new_folder(version_folder(folder, day)) as (_, publish):
-            publish({"step": step.to_dict(), "model": plan.to_dict(), "files": []})
+            manifest = {"run": asdict(record), "step": step.to_dict(), "model": specs.to_dict(spec)}
+            publish({**manifest, "files": []})
     world.tracker().publish(folder)
     return folder

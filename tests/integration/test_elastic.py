@@ -19,7 +19,7 @@ from tests.integration.nodes import end, head_node, made, submit_when_ready, tra
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 # The head (one CPU) holds no worker, a node of two CPUs holds one worker and its reading.
 ELASTIC = ComputeConfig(workers=2, min_workers=1, cpus_per_worker=1.5)
-FIXED = replace(ELASTIC, min_workers=0)
+FIXED = replace(ELASTIC, min_workers=None)
 
 
 def test_a_day_goes_on_with_one_worker_when_a_node_is_lost_for_good(

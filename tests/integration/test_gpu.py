@@ -8,7 +8,7 @@ import torch
 
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
-from ctnet_ray.sweep.sweep import read, sweep
+from ctnet_ray.sweep.sweep import read, run_sweep
 from jobs import pretrain_source, train_target
 from tests.integration.conftest import DAYS, World
 from tests.integration.sweeps import SETTINGS, made
@@ -41,8 +41,8 @@ def test_a_source_and_ctnet_train_on_a_gpu_with_nccl(world: World, cluster: None
 
 def test_trials_of_a_sweep_share_a_gpu(world: World, cluster: None, tmp_path: Path) -> None:
     own = world.copied_to(tmp_path)
-    settings = replace(SETTINGS, gpu_share=0.5, presets=())
-    sweep(made(own, settings, gpu=True), str(tmp_path / "out"))
+    settings = replace(SETTINGS, gpu_share=0.5, presets=(), parallel_trials=0)
+    run_sweep(made(own, settings, gpu=True), str(tmp_path / "out"))
     trials = read(str(tmp_path / "out"))
     assert len(trials) == 5
     assert all(trial.status == "finished" for trial in trials.values()), trials

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,13 +39,14 @@ def test_job_needs_the_token_and_does_what_the_command_does(world: World, head: 
     assert [step.day for step in read_steps(run)] == DAYS[:2]
     assert EvaluationRecord.read(run, DAYS[1])
 
-    refused = submit(head.address, "", folder, job)
+    # A job that fails says so with its exit status.
+    fails = [*job, "--data.last_day", "2022-04-01"]
+    with ThreadPoolExecutor() as beside:
+        tries = [("", job), ("f" * 64, job), (TOKEN, fails)]
+        refused, wrong, failed = beside.map(lambda own: submit(head.address, own[0], folder, own[1]), tries)
     assert refused.returncode != 0
     assert "Missing authentication token" in refused.stdout
-    wrong = submit(head.address, "f" * 64, folder, job)
     assert wrong.returncode != 0
-    # A job that fails says so with its exit status.
-    failed = submit(head.address, TOKEN, folder, [*job, "--data.last_day", "2022-04-01"])
     assert failed.returncode != 0
     assert "error: data.last_day 2022-04-01 is before data.first_day 2022-04-25" in failed.stdout
 
@@ -54,7 +56,7 @@ def test_a_sweep_is_submitted_like_a_job(world: World, head: Head, tmp_path: Pat
     own = world.copied_to(tmp_path)
     folder = tmp_path / "working"
     folder.mkdir()
-    config = replace(SETTINGS, space={"transfer.refresh_days": [0]}, presets=())
+    config = replace(SETTINGS, space={"transfer.refresh_days": [None]}, presets=())
     write_sweep(folder / "sweep.yaml", made(own, config), tmp_path / "out")
     job = [sys.executable, "-m", "tuning.sweep", "--config", "sweep.yaml"]
 

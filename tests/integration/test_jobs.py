@@ -35,7 +35,7 @@ def test_run_registers_a_version_a_day_and_a_metric_a_scored_day(
 ) -> None:
     plan = trained.plans[method]
     versions = world.tracker().versions(plan.record.model)
-    assert [(version.version, version.day) for version in versions] == list(enumerate(days, 1))
+    assert [(version.number, version.day) for version in versions] == list(enumerate(days, 1))
     assert [version.tags["parent"] for version in versions[1:]] == [version.id for version in versions[:-1]]
     client = _client(world)
     assert int(client.get_model_version_by_alias(plan.record.model, "newest").version) == len(days)
@@ -115,7 +115,7 @@ def test_command_prints_a_table_of_days_and_says_how_to_look_at_runs(trained: Tr
 
 
 def test_two_workers_score_a_version_as_one_does(world: World, trained: Trained) -> None:
-    scores = evaluate_version("ctnet.channel.ctnet/2", DAYS[4], "", "", TWO, world.tracking)
+    scores = evaluate_version("ctnet.channel.ctnet/2", DAYS[4], None, None, TWO, world.tracking)
     assert scores == pytest.approx(trained.metrics("ctnet", DAYS[3]), abs=1e-6)
     assert scores["rows"] == WORLD.target_rows
 
@@ -140,7 +140,7 @@ def test_two_workers_train_on_every_row_once(world: World, trained: Trained) -> 
         assert step.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=0.1)
     recorded = EvaluationRecord.read(plan.folder, DAYS[3])
     assert recorded
-    assert evaluate_version("two.workers", DAYS[4], "", "", ONE, world.tracking) == pytest.approx(
+    assert evaluate_version("two.workers", DAYS[4], None, None, ONE, world.tracking) == pytest.approx(
         recorded.metrics, abs=1e-6
     )
 

@@ -47,7 +47,7 @@ def plan_runs(world: World) -> dict[str, RunPlan]:
         "channel": world.config(training=training),
         "diverges": world.config(
             last=DAYS[2],
-            training=replace(training, dense_learning_rate=1e30, clip_norm=0.0),
+            training=replace(training, dense_learning_rate=1e30, clip_norm=None),
             tracking=replace(world.tracking, name="diverges"),
         ),
         "short": world.config(last=DAYS[1], training=replace(training, seed=1)),
@@ -161,7 +161,7 @@ def _parent(world: World, plan: RunPlan) -> Run:
 
 
 def _has_version(plan: RunPlan, index: int) -> Callable[[], bool]:
-    return lambda: storage.exists(version_folder(plan.folder, plan.steps[index].day.day))
+    return lambda: storage.exists(version_folder(plan.folder, plan.steps[index].day))
 
 
 def _kill_workers_when(is_time: Callable[[], bool]) -> None:

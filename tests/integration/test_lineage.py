@@ -6,11 +6,12 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, VersionRef, version_folder
+from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.tracking.lineage import ancestry, tree
 from ctnet_ray.tracking.tracker import Tracker
 from jobs import lineage as job
@@ -57,7 +58,7 @@ def test_ancestry_holds_each_version_once(tracker: Tracker) -> None:
     }
     entry = found["versions"]["m.ctnet/2"]
     assert entry["day"] == "2022-05-04"
-    assert entry["samples"] == [_samples("ctnet", date(2022, 5, 4)).to_dict()]
+    assert entry["samples"] == [to_jsonable_python(_samples("ctnet", date(2022, 5, 4)))]
     assert (entry["code_revision"], entry["config_digest"]) == ("revision of ctnet", "config of ctnet")
     assert json.loads(json.dumps(found)) == found
 
@@ -102,7 +103,7 @@ def test_long_chain_is_flat() -> None:
 
 
 def test_ancestor_that_is_not_registered(root: Path, tmp_path: Path, tracker: Tracker) -> None:
-    far = VersionRef("far", DAY, "s3://bucket/far/day=2022-05-01")
+    far = Version("far", DAY, "s3://bucket/far/day=2022-05-01")
     _write_run(tmp_path, "orphan", days=range(1), start=far)
     tracker.publish(str(tmp_path / "orphan"))
     found = ancestry(tracker, "m.orphan")
@@ -156,9 +157,9 @@ def _tracker(root: Path) -> Tracker:
     return Tracker(f"sqlite:///{root}/mlflow.db", "ctnet")
 
 
-def _ref(root: Path, run: str, index: int) -> VersionRef:
+def _ref(root: Path, run: str, index: int) -> Version:
     day = DAY + timedelta(days=index)
-    return VersionRef(run, day, version_folder(str(root / run), day))
+    return Version(run, day, version_folder(str(root / run), day))
 
 
 def _samples(domain: str, day: date) -> SampleRef:
@@ -169,8 +170,8 @@ def _write_run(
     root: Path,
     run: str,
     days: range,
-    start: VersionRef | None = None,
-    source: Callable[[int], VersionRef] | None = None,
+    start: Version | None = None,
+    source: Callable[[int], Version] | None = None,
     workers: tuple[int, ...] = (),
 ) -> None:
     record = RunRecord(run, f"m.{run}", run, run, run, 0, {}, f"config of {run}", {}, f"revision of {run}")

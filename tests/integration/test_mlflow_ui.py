@@ -208,10 +208,10 @@ def _write_run(folder: Path, method: str, seed: int) -> RunRecord:
     config = JobConfig(
         data=DataConfig("store", "schema.yaml", "tab4", FIRST, FIRST + timedelta(days=DAYS - 1)),
         training=TrainingConfig(seed=seed, dense_learning_rate=RATES[method]),
-        transfer=TransferConfig(method=method, source_series="" if method == "base" else "source"),  # type: ignore[arg-type]
+        transfer=TransferConfig(method=method, source_series=None if method == "base" else "source"),  # type: ignore[arg-type]
     )
     run = f"tab4.{method}.s{seed}"
-    record = RunRecord(run, run, method, method, "tab4", seed, config.to_dict(), config.digest, {}, "abc123")
+    record = RunRecord(run, run, method, method, "tab4", seed, config.to_dict(), "cfg123", {}, "abc123")
     record.write(str(folder))
     for index in range(DAYS):
         day = FIRST + timedelta(days=index)

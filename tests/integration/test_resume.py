@@ -82,7 +82,7 @@ def _same_as_never_killed(own: World, trained: Trained, folder: str) -> None:
     expected = outcome(trained.plans["base"].folder)
     assert outcome(folder) == {day: expected[day] for day in STEPS}
     versions = own.tracker().versions("ctnet.channel.base")
-    assert [(version.version, version.day) for version in versions] == list(enumerate(STEPS, 1))
+    assert [(version.number, version.day) for version in versions] == list(enumerate(STEPS, 1))
     assert own.metric_history(versions[0].run, "auc") == [expected[day][-1]["auc"] for day in STEPS]
     assert own.metric_history(versions[0].run, "train_loss") == [expected[day][-2] for day in STEPS]
     left = [path.name for path in Path(folder).iterdir() if path.name.startswith(".tmp-")]

@@ -45,11 +45,11 @@ def test_half_a_cpu_is_enough_to_read_with(world: World, cluster: None) -> None:
         def is_there(self) -> bool:
             return True
 
-    free = ray.cluster_resources()["CPU"] - 0.5
+    free = ray.cluster_resources()["CPU"] - stream_module.READING_CPUS
     trainer = Trainer.options(num_cpus=free).remote()
     assert ray.get(trainer.is_there.remote())
     day = SampleStore(world.store).manifest("feed", DAYS[0])
     reading = plan_reading(day, rank=0, world_size=1, batch_size=64)
-    tables = stream_module.stream([reading], ["item"], cpus=0.5)
+    tables = stream_module.stream([reading], ["item"])
     assert sum(table.num_rows for table in tables) == reading.rows
-    ray.kill(trainer)
+    ray.kill(trainer)  # type: ignore[arg-type]

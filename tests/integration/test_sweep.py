@@ -9,17 +9,22 @@ from mlflow import MlflowClient
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.showing import Shown
-from ctnet_ray.sweep.sweep import read, sweep
+from ctnet_ray.sweep.sweep import read, run_sweep
 from ctnet_ray.sweep.trials import DIED, Trial
+from tests.integration.commands import start
 from tests.integration.conftest import DAYS, Trained, World
-from tests.integration.sweeps import SETTINGS, made
+from tests.integration.sweeps import SETTINGS, made, write_sweep
 
 
 @pytest.fixture(scope="module")
-def swept(world: World, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a sweep of six trials."""
-    folder = tmp_path_factory.mktemp("sweep")
-    sweep(made(world), str(folder), command="python -m tuning.sweep")
+def swept(world: World, trained: Trained) -> Path:
+    """The folder of a sweep of six trials, which was typed beside its data, with relative paths."""
+    folder = world.root / "swept"
+    file = write_sweep(world.root / "sweep.yaml", made(world), folder)
+    file.write_text(file.read_text().replace(f"{world.root}/", ""))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(world.root)
+        start(patch, "tuning.sweep", ["--config", file.name])
     return folder
 
 
@@ -76,10 +81,10 @@ def test_a_sweep_that_is_done_does_nothing_again(
     world: World, swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()}
-    sweep(made(world), str(swept))
+    run_sweep(made(world), str(swept))
     assert {path: path.stat().st_mtime_ns for path in (swept / "trials").iterdir()} == before
     with pytest.raises(CtnetError, match="holds another sweep: set another output"):
-        sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
+        run_sweep(made(world, replace(SETTINGS, metric="logloss")), str(swept))
 
 
 def test_a_trial_that_was_tried_again_shows_no_failure(world: World, tmp_path: Path) -> None:
@@ -100,8 +105,10 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
     world: World, trained: Trained, tmp_path: Path
 ) -> None:
     space = {"training.dense_learning_rate": [1e18, 0.01]}
-    config = SweepConfig(space=space, search="grid", metric="logloss", name="fails", cache_gib=0)
-    sweep(made(world, config), str(tmp_path))
+    config = SweepConfig(
+        space=space, search="grid", metric="logloss", name="fails", cache_gib=0, parallel_trials=2
+    )
+    run_sweep(made(world, config), str(tmp_path))
     trials = read(str(tmp_path))
     assert [trial.status for trial in trials.values()] == ["finished", "failed", "finished"]
     assert "lower training.dense_learning_rate" in trials[1].reason
@@ -110,8 +117,10 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
 
 def test_optuna_draws_trials_and_asha_stops_some(world: World, trained: Trained, tmp_path: Path) -> None:
     space = {"transfer.adapters.learning_rate": {"loguniform": [0.01, 10]}, "transfer.refresh_days": [0, 1]}
-    config = SweepConfig(space=space, search="optuna", trials=6, metric="auc", grace_days=1, name="drawn")
-    sweep(made(world, config), str(tmp_path))
+    config = SweepConfig(
+        space=space, search="optuna", trials=6, metric="auc", grace_days=1, name="drawn", parallel_trials=2
+    )
+    run_sweep(made(world, config), str(tmp_path))
     trials = read(str(tmp_path))
     assert len(trials) == 6
     assert all(set(trial.settings) == set(space) for trial in list(trials.values())[1:])
@@ -134,6 +143,6 @@ def test_what_can_not_be_swept_is_said_in_one_line(
     world: World, trained: Trained, tmp_path: Path, config: dict, compute: dict, message: str
 ) -> None:
     with pytest.raises(CtnetError) as info:
-        sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
+        run_sweep(made(world, replace(SETTINGS, **config), **compute), str(tmp_path))
     assert message in str(info.value)
     assert "\n" not in str(info.value)

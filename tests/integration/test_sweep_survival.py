@@ -18,7 +18,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.reading import plan_reading, read_local
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP
-from ctnet_ray.sweep.sweep import read, sweep
+from ctnet_ray.sweep.sweep import read, run_sweep
 from ctnet_ray.sweep.trials import Trial
 from tests.integration.conftest import DAYS, Trained, World
 from tests.integration.sweeps import SETTINGS, made, write_sweep
@@ -31,7 +31,7 @@ WAIT_SECONDS = 500
 def expected(world: World, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Trial]:
     """The trials of a sweep that nothing disturbs."""
     folder = tmp_path_factory.mktemp("sweep")
-    sweep(made(world), str(folder))
+    run_sweep(made(world), str(folder))
     return read(str(folder))
 
 
@@ -89,7 +89,7 @@ def test_a_metric_that_no_day_has_is_said_in_one_line(world: World, cluster: Non
         with store.write_day("channel", day) as writer:
             writer.write(rows.set_column(rows.column_names.index(GROUP), GROUP, alone))
     with pytest.raises(CtnetError) as info:
-        sweep(made(own, replace(SETTINGS, metric="gauc", presets=())), str(tmp_path / "out"))
+        run_sweep(made(own, replace(SETTINGS, metric="gauc", presets=())), str(tmp_path / "out"))
     assert str(info.value).startswith("no trial ended well, the first failed with: gauc was never reported")
     assert "choose sweep.metric auc or logloss" in str(info.value)
     assert "\n" not in str(info.value)

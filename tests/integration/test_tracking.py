@@ -21,7 +21,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     SampleRef,
     StepRecord,
-    VersionRef,
+    Version,
     version_folder,
 )
 from ctnet_ray.tracking.tracker import Tracker
@@ -46,12 +46,12 @@ def _record(run: str, **changes: object) -> RunRecord:
 
 
 def _write_step(
-    folder: Path, record: RunRecord, day: date, source: VersionRef | None = None, loss: float = 0.5
+    folder: Path, record: RunRecord, day: date, source: Version | None = None, loss: float = 0.5
 ) -> None:
     uri = version_folder(str(folder), day)
     before = day - timedelta(days=1)
     parent_uri = version_folder(str(folder), before)
-    parent = VersionRef(record.run, before, parent_uri) if Path(parent_uri).exists() else None
+    parent = Version(record.run, before, parent_uri) if Path(parent_uri).exists() else None
     samples = (_samples(record.domain, day),)
     metrics = {"train_loss": loss, "rows": 100.0, "rows_per_second": 50.0}
     step = StepRecord(record.run, day, parent, source, samples, 100, metrics, {})
@@ -72,7 +72,7 @@ def _write_run(folder: Path, run: str, days: int = 3, source: str = "") -> RunRe
     record = _record(run)
     record.write(str(folder))
     for day in (DAY + timedelta(days=index) for index in range(days)):
-        _write_step(folder, record, day, VersionRef(source, day, f"/src/day={day}") if source else None)
+        _write_step(folder, record, day, Version(source, day, f"/src/day={day}") if source else None)
         _evaluate(folder, record, day)
     return record
 
@@ -142,10 +142,10 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
         "tab4/2022-05-03": "evaluation",
     }
     digest = _samples("tab4", date(2022, 5, 2)).digest
-    assert json.loads(inputs["tab4/2022-05-02"].dataset.profile)["digest"] == digest
+    assert json.loads(inputs["tab4/2022-05-02"].dataset.profile or "")["digest"] == digest
 
     versions = tracker.series("m.tgt")
-    assert [(version.version, version.day) for version in versions] == [
+    assert [(version.number, version.day) for version in versions] == [
         (1, DAY),
         (2, DAY + timedelta(days=1)),
     ]
@@ -283,8 +283,8 @@ def test_run_made_again_is_shown_anew(tracker: Tracker, uri: str, tmp_path: Path
     tracker = Tracker(uri, "ctnet")
     tracker.publish(str(tmp_path / "run"))
     # The first day's version is the same and is not registered twice; the second day's newest one counts.
-    assert [version.version for version in tracker.versions("m.r")] == [1, 2, 3]
-    assert [version.version for version in tracker.series("m.r")] == [1, 3]
+    assert [version.number for version in tracker.versions("m.r")] == [1, 2, 3]
+    assert [version.number for version in tracker.series("m.r")] == [1, 3]
     shown = _picture(uri)["runs"]
     assert [value for key, _, value in shown[""]["metrics"] if key == "train_loss"] == [0.5, 0.75]
     assert set(shown) == {"", "2022-05-01", "2022-05-02"}
@@ -327,13 +327,13 @@ def test_two_publishers_at_once_on_no_database(tmp_path: Path, monkeypatch: pyte
     assert errors == []
     tracker = Tracker(uri, "new experiment")
     for name in ("m.a", "m.b"):
-        assert [version.version for version in tracker.series(name)] == [1, 2, 3, 4, 5, 6]
+        assert [version.number for version in tracker.series(name)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_step_without_weights(tracker: Tracker, tmp_path: Path) -> None:
     record = _record("d", method="source_direct")
     record.write(str(tmp_path / "run"))
-    step = StepRecord("d", DAY, None, VersionRef("elsewhere", DAY, "/far"), (), 0, {}, {})
+    step = StepRecord("d", DAY, None, Version("elsewhere", DAY, "/far"), (), 0, {}, {})
     with storage.new_folder(version_folder(str(tmp_path / "run"), DAY)) as (_, publish):
         publish({"step": step.to_dict(), "files": []})
     tracker.publish(str(tmp_path / "run"))
@@ -445,7 +445,7 @@ def _picture(uri: str, run: str = "r") -> dict:
             {
                 "version": int(entry.version),
                 "tags": {key: value for key, value in entry.tags.items() if not key.startswith("mlflow.")},
-                "run": names.get(entry.run_id),
+                "run": names.get(entry.run_id or ""),
             }
             for entry in versions
         ],

@@ -1,7 +1,6 @@
 """Two towers that share some features, one batch, and models built and trained as the loop does it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +8,8 @@ import torch
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
-from ctnet_ray.runs.plan import ModelPlan
-from ctnet_ray.runs.specs import SharedAttention
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, SharedAttention, TowerSpec
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training.state import TrainingState
 
@@ -36,29 +34,24 @@ SCHEMA = from_dict(
 )
 SOURCE_CONFIG = ModelConfig(hidden=(7, 5), attention_hidden=3, embedding_init=0.5)
 CONFIG = ModelConfig(hidden=(6, 4), attention_hidden=3, embedding_init=0.5)
-SOURCE = ModelPlan("tower", "source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
-TARGET = ModelPlan("tower", "target", SCHEMA.for_tower("target"), CONFIG)
+SOURCE = TowerSpec(SCHEMA.for_tower("source"), SOURCE_CONFIG, "source")
+TARGET = TowerSpec(SCHEMA.for_tower("target"), CONFIG, "target")
 EVERYWHERE = ("features", "embedding", "hidden", "logit")
 NOTHING_SHARED = SharedAttention()
 ROWS = 24
 
 
-def ctnet_plan(
-    kind: str = "ctnet", shared: SharedAttention = NOTHING_SHARED, residual: Any = None, **adapters: Any
-) -> ModelPlan:
+def ctnet_plan(shared: SharedAttention = NOTHING_SHARED, residual: Any = None, **adapters: Any) -> CTNetSpec:
     """A CTNet with adapters on the hidden layers, unless told otherwise."""
-    transfer = TransferConfig(adapters=AdapterConfig(**{"placement": ("hidden",), **adapters}))
-    if residual:
-        transfer = replace(transfer, residual=residual)
-    source = (SOURCE.schema, SOURCE.config)
-    return ModelPlan(kind, "target", TARGET.schema, CONFIG, source, transfer, shared)  # type: ignore[arg-type]
+    config = AdapterConfig(**{"placement": ("hidden",), **adapters})
+    return CTNetSpec(TARGET, SOURCE, config, residual, shared)
 
 
-def state(plan: ModelPlan, seed: int = 0, **training: Any) -> TrainingState:
+def state(plan: ModelSpec, seed: int = 0, **training: Any) -> TrainingState:
     return TrainingState(plan, TrainingConfig(seed=seed, **training), torch.device("cpu"))
 
 
-def batch(plan: ModelPlan, start: int = 0, stop: int = ROWS, domain: str = "feed") -> Batch:
+def batch(plan: ModelSpec, start: int = 0, stop: int = ROWS, domain: str = "feed") -> Batch:
     """Rows `start` to `stop` of a step of 24."""
     ids = [(index * 7919) % 101 + 1 for index in range(ROWS)]
     lists = pa.list_(pa.int64())
@@ -74,7 +67,7 @@ def batch(plan: ModelPlan, start: int = 0, stop: int = ROWS, domain: str = "feed
             "group": pa.array(ids),
         }
     )
-    encoder = Encoder(plan.towers, domain)
+    encoder = Encoder(plan.inputs, domain)
     return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
 
 

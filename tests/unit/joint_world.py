@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from ctnet_ray.batches.batch import Batch, keys
 from ctnet_ray.config import JointConfig, ModelConfig
 from ctnet_ray.models.embedding import Tables
+from ctnet_ray.models.joint.parts import JointModel
+from ctnet_ray.runs.specs import JointSpec
 from ctnet_ray.schema import Schema, from_dict
 from ctnet_ray.training import cpu_backward
 
@@ -48,6 +51,17 @@ CONFIG = ModelConfig(hidden=(8, 6, 4), attention_hidden=3, embedding_init=0.3)
 JOINT = JointConfig()
 
 Row = dict[str, list[int]]
+Make = type[JointModel]
+
+
+def build(
+    make: Make,
+    schema: Schema,
+    config: ModelConfig = CONFIG,
+    joint: JointConfig = JOINT,
+    device: str = "cpu",
+) -> Any:
+    return make(JointSpec(make.__name__, schema, config, joint, DOMAINS), device)
 
 
 def rows(count: int, seed: int = 0) -> list[Row]:
@@ -111,10 +125,10 @@ def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
 class Trainer:
     """A joint network under `DistributedModelParallel` and fused optimisers; needs a process group."""
 
-    def __init__(self, make: type, schema: Schema, seed: int = 0, joint: JointConfig = JOINT) -> None:
+    def __init__(self, make: Make, schema: Schema, seed: int = 0, joint: JointConfig = JOINT) -> None:
         cpu_backward.install()
         torch.manual_seed(seed)
-        model = make(schema, CONFIG, joint, DOMAINS, "meta")
+        model = build(make, schema, joint=joint, device="meta")
         for tables in (module for module in model.modules() if isinstance(module, Tables)):
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": 0.1, "eps": 1e-8})
         # Each step leaves the parameters of one domain alone unused.
@@ -131,7 +145,7 @@ class Trainer:
         self.optimizer.step()
 
 
-def check_learns_and_round_trips(make: type, schema: Schema) -> None:
+def check_learns_and_round_trips(make: Make, schema: Schema) -> None:
     """Alternating steps lower both domains' losses; a fresh model with the state dict scores the same."""
     trainer, batches = Trainer(make, schema), learnable(schema)
     before = [loss(trainer.model, batch).item() for batch in batches]
@@ -148,9 +162,9 @@ def check_learns_and_round_trips(make: type, schema: Schema) -> None:
         torch.testing.assert_close(fresh.model(batch), trainer.model(batch), rtol=0, atol=0)
 
 
-def check_empty_histories(make: type, schema: Schema) -> None:
+def check_empty_histories(make: Make, schema: Schema) -> None:
     """Examples without any click have finite logits and gradients, alone and beside others."""
-    model = make(schema, CONFIG, JOINT, DOMAINS)
+    model = build(make, schema)
     made = rows(6)
     sequences = [feature.name for feature in schema.features if feature.kind == "sequence"]
     empty = [{**row, **{name: [] for name in sequences}} for row in made]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +23,12 @@ from ctnet_ray.config import (
 )
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, StepRecord, read_steps, version_folder
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.training import checkpoints, loop
-from ctnet_ray.training.context import Context, LocalContext
-from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.context import Context, LocalContext, Moment
 
 DAYS = [date(2022, 5, 1) + timedelta(days=index) for index in range(6)]
 ROWS = {"feed": 310, "search": 200, "channel": 150}  #: rows of each domain's day
@@ -159,7 +158,7 @@ def results(planned: RunPlan) -> tuple[list[tuple[StepRecord, Any]], list[Any]]:
         kept = {key: value for key, value in step.metrics.items() if key in ("train_loss", "rows")}
         parent = replace(step.parent, uri="") if step.parent else None
         steps.append((replace(step, metrics=kept, parent=parent), files))
-    found = [EvaluationRecord.read(planned.folder, step.day.day) for step in planned.steps]
+    found = [EvaluationRecord.read(planned.folder, step.day) for step in planned.steps]
     return steps, [replace(evaluation, seconds=0) if evaluation else None for evaluation in found]
 
 
@@ -167,40 +166,42 @@ class Killed(BaseException):
     """What a test kills a run with."""
 
 
-_OWNERS = {"loop": loop, "EvaluationRecord": EvaluationRecord, "TrainingState": TrainingState}
-KILLS = (
-    ("loop._position", 2, True),
-    ("TrainingState.train_step", 4, True),
-    ("loop._save", 1, False),
-    ("loop._save", 1, True),
-    ("EvaluationRecord.write", 1, False),
-    ("EvaluationRecord.write", 1, True),
+Kill = tuple[Moment | Literal["batch"], int]  #: after which moment, or batch, of a walk it is killed
+
+
+class Killing(LocalContext):
+    """A worker that dies at a moment."""
+
+    def __init__(self, kill: Kill) -> None:
+        self._moment, self._left = kill
+
+    def progress(self, run: str, activity: str, rows: int, total: int) -> None:
+        if activity.startswith("train"):
+            self._count("batch")
+
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        self._count(moment)
+
+    def _count(self, moment: str) -> None:
+        self._left -= moment == self._moment
+        if moment == self._moment and not self._left:
+            raise Killed
+
+
+KILLS: tuple[Kill, ...] = (
+    ("positioned", 2),
+    ("batch", 5),
+    ("trained", 1),
+    ("saved", 1),
+    ("scored", 1),
+    ("done", 1),
 )
 
 
-def kill_at(patch: pytest.MonkeyPatch, target: str, call: int, *, after: bool) -> None:
-    """Let a function's call-th call kill the run, before or after its work."""
-    owner, name = target.split(".")
-    original, calls = getattr(_OWNERS[owner], name), [0]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call and not after:
-            raise Killed
-        result = original(*args, **kwargs)
-        if calls[0] == call:
-            raise Killed
-        return result
-
-    patch.setattr(_OWNERS[owner], name, wrapped)
-
-
-def check_killed(planned: RunPlan, expected: RunPlan, kills: Sequence[tuple[str, int, bool]] = KILLS) -> None:
+def check_killed(planned: RunPlan, expected: RunPlan, kills: Sequence[Kill] = KILLS) -> None:
     """Kill a run again and again; it must end as `expected`, the same run never killed, did."""
-    for target, call, after in kills:
-        with pytest.MonkeyPatch.context() as patch:
-            kill_at(patch, target, call, after=after)
-            with pytest.raises(Killed):
-                walk(planned)
+    for kill in kills:
+        with pytest.raises(Killed):
+            walk(planned, Killing(kill))
     walk(planned)
     assert results(planned) == results(expected)

@@ -9,7 +9,8 @@ from torch import nn
 
 from ctnet_ray.config import AdapterConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.adapters import Adapter, Adapters, FeatureAdapters, placed_layers
+from ctnet_ray.models.adapters import FUSIONS, Adapter, Adapters, FeatureAdapters
+from ctnet_ray.runs.layers import placed_layers
 
 LAYERS = ("features", "embedding", "hidden_1", "hidden_2", "hidden_3", "logit")
 WIDTHS = {"embedding": 6, "hidden_1": 4, "hidden_2": 3, "logit": 1}
@@ -24,7 +25,8 @@ def filled(layer: nn.Linear, weight: list[list[float]], bias: list[float]) -> nn
 
 def built(source: dict[str, int] = WIDTHS, target: dict[str, int] = WIDTHS, **config: Any) -> Adapters:
     torch.manual_seed(0)
-    return Adapters(AdapterConfig(**{"placement": ("hidden",), **config}), source, target, FEATURES)
+    made = AdapterConfig(**{"placement": ("hidden",), **config})
+    return FUSIONS[made.fusion](made, source, target, FEATURES)
 
 
 def test_gated_adapter_is_the_equation() -> None:
@@ -95,22 +97,23 @@ def test_a_layer_can_be_served_by_another_one_of_a_deeper_source() -> None:
         source=source, source_layers={"hidden_1": "hidden_3", "hidden_2": "hidden_3"}, init="random"
     )
     layers = {layer: torch.randn(1, width) for layer, width in source.items()}
-    _, after = adapters.changes(layers)
-    assert adapters.reads == ("hidden_3",)
     for layer, width in (("hidden_1", 4), ("hidden_2", 3)):
-        state = torch.randn(1, width)
+        z = torch.randn(1, width)
         torch.testing.assert_close(
-            after[layer](state), state + adapters.layers[layer](layers["hidden_3"], state)
+            adapters(layer, z, layers), z.relu() + adapters.layers[layer](layers["hidden_3"], z.relu())
         )
 
 
 def test_a_gate_on_the_target_sees_the_layer_that_it_changes() -> None:
     adapters = built(placement=("hidden_1",), gate="glu_target", init="random")
     source = torch.randn(2, 4)
-    _, after = adapters.changes({"hidden_1": source})
-    state = torch.randn(2, 4)
-    torch.testing.assert_close(after["hidden_1"](state), state + adapters.layers["hidden_1"](source, state))
-    assert not torch.allclose(after["hidden_1"](state) - state, after["hidden_1"](state + 1) - state - 1)
+    state = torch.rand(2, 4)  # above zero, so its own activation
+
+    def after(state: torch.Tensor) -> torch.Tensor:
+        return adapters("hidden_1", state, {"hidden_1": source})
+
+    torch.testing.assert_close(after(state), state + adapters.layers["hidden_1"](source, state))
+    assert not torch.allclose(after(state) - state, after(state + 1) - state - 1)
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:
@@ -249,8 +252,13 @@ def states(hidden_1: list[float], hidden_2: list[float], logit: float) -> dict[s
 )
 def test_fusion_decides_where_the_source_comes_in(fusion: str, before: set, after: set) -> None:
     adapters = built(fusion=fusion, init="random", placement=("hidden", "logit"))
-    found = adapters.changes(states([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], 5.0))
-    assert [set(changes) for changes in found] == [before, after]
+    source = states([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], 5.0)
+    for layer in ("embedding", "hidden_1", "hidden_2", "logit"):
+        z = torch.full((1, WIDTHS[layer]), -100.0)  # far below zero: what is added before it is not seen
+        unseen = torch.zeros_like(z) if layer.startswith("hidden_") else z
+        assert (layer in after) != torch.equal(adapters(layer, z, source), unseen)
+        seen = adapters(layer, -z, source)
+        assert (layer in before | after) != torch.equal(seen, -z)
 
 
 def test_only_concatenation_has_joins() -> None:
@@ -258,4 +266,5 @@ def test_only_concatenation_has_joins() -> None:
         "hidden_1",
         "hidden_2",
     }
-    assert not built(placement=("hidden", "embedding", "logit")).joins
+    plain = built(placement=("hidden", "embedding", "logit"))
+    assert "joins" not in dict(plain.named_children())

@@ -44,7 +44,7 @@ def test_a_repeated_day_is_whole_and_takes_no_space(schema, tmp_path: Path) -> N
 def test_the_step_is_measured_on_batches_in_memory(schema, tmp_path: Path) -> None:
     (day,) = samples.write_days(str(tmp_path), schema, 1, ROWS)
     plan = samples.make_plan(str(tmp_path), "run", schema, [day], BATCH, evaluate=True)
-    Encoder(plan.model.towers, plan.record.domain).check(day)
+    Encoder(plan.model.inputs, plan.record.domain).check(day)
     held = batches_in_memory(day, plan, 2)
     assert [len(batch.label_B) for batch in held] == [BATCH, BATCH]
     speed = step_speed(TrainingState(plan.model, plan.training, torch.device("cpu")), held, 2 * ROWS)

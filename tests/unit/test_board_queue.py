@@ -146,6 +146,15 @@ def test_rows_are_those_of_this_launch_also_after_a_restart() -> None:
     assert (snapshot.rows, snapshot.total) == (40, 100)
 
 
+def test_metrics_of_a_version_are_handed_back() -> None:
+    board = queue()
+    index = board.take(0)
+    assert index is not None
+    assert board.metrics(index) is None
+    board.run_done(0, {"auc": 0.75})
+    assert board.metrics(index) == {"auc": 0.75}
+
+
 def test_news_are_told_once() -> None:
     board = queue()
     board.take(0)

@@ -18,14 +18,14 @@ from safetensors import safe_open
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.specs import CTNetSpec, TowerSpec
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
-from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.state import TrainingState, source_tensors
 from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("process_group")
 ROWS = 32
 
 
-def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> ModelPlan:
+def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> CTNetSpec:
     schema = from_dict(
         {
             "embedding_dim": 4,
@@ -48,10 +48,10 @@ def plan(rows: int = 40, hidden: tuple[int, ...] = (6, 4)) -> ModelPlan:
     )
     config = ModelConfig(hidden=hidden, attention_hidden=3, embedding_init=0.3)
     adapters = AdapterConfig(init="random", placement=("hidden",))
-    return ModelPlan("ctnet", "target", schema, config, (schema, config), TransferConfig(adapters=adapters))
+    return CTNetSpec(TowerSpec(schema, config, "target"), TowerSpec(schema, config, "source"), adapters)
 
 
-def state(seed: int, model: ModelPlan | None = None) -> TrainingState:
+def state(seed: int, model: CTNetSpec | None = None) -> TrainingState:
     return TrainingState(model or plan(), TrainingConfig(seed=seed), torch.device("cpu"))
 
 
@@ -67,7 +67,7 @@ def batch(start: int = 0, stop: int = ROWS) -> Batch:
             "group": pa.array(numbers),
         }
     )
-    encoder = Encoder(plan().towers, "feed")
+    encoder = Encoder(plan().inputs, "feed")
     return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
 
 
@@ -169,17 +169,17 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     fewer = {name: tensor for name, tensor in made.tensors().items() if "output" not in name}
     checkpoints.save(uri, fewer, {})
     with pytest.raises(
-        CtnetError, match=r"lacks model\.tower\.output\.bias \(and 7 more\): the model changed"
+        CtnetError, match=r"lacks model\.tower\.mlp\.output\.bias \(and 7 more\): the model changed"
     ):
         checkpoints.load(uri, made.tensors())
-    with pytest.raises(CtnetError, match=r"lacks optimizer\.tower\.output\."):
-        checkpoints.load(uri, made.tensors(), may_be_new=("model.tower.output.",))
-    new = ("model.tower.output.", "optimizer.tower.output.")
+    with pytest.raises(CtnetError, match=r"lacks optimizer\.tower\.mlp\.output\."):
+        checkpoints.load(uri, made.tensors(), may_be_new=("model.tower.mlp.output.",))
+    new = ("model.tower.mlp.output.", "optimizer.tower.mlp.output.")
     assert len(checkpoints.load(uri, made.tensors(), may_be_new=new)["new"]) == 8
 
 
 @pytest.mark.parametrize("other", [plan(rows=41), plan(hidden=(7, 4))])
-def test_another_shape_is_named(tmp_path: Path, other: ModelPlan) -> None:
+def test_another_shape_is_named(tmp_path: Path, other: CTNetSpec) -> None:
     uri = str(tmp_path / "version")
     checkpoints.save(uri, state(0).tensors(), {})
     target = state(0, other)
@@ -190,24 +190,22 @@ def test_another_shape_is_named(tmp_path: Path, other: ModelPlan) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_one_prefix_is_loaded_for_another(tmp_path: Path) -> None:
+def test_a_source_version_fills_the_source_tower(tmp_path: Path) -> None:
     uri = str(tmp_path / "version")
     first, second = trained(), state(1)
     checkpoints.save(uri, first.tensors(), {})
     before = locals_of(second.tensors())
-    report = checkpoints.load(
-        uri, second.parameters(), saved_prefix="model.tower.", target_prefix="model.source_tower."
-    )
-    assert all(name.startswith("model.source_tower.") for name in report["loaded"])
+    report = checkpoints.load(uri, source_tensors(second.network, second.parameters()))
+    assert all(name.startswith("model.tower.") for name in report["loaded"])
     assert "model.adapters.layers.hidden_1.value.bias" in report["dropped"]
     loaded, saved = locals_of(second.parameters()), locals_of(first.parameters())
     for name in report["loaded"]:
-        assert torch.equal(loaded[name], saved[name.replace("source_tower", "tower")]), name
+        assert torch.equal(loaded[name.replace("tower", "source_tower")], saved[name]), name
     after = locals_of(second.tensors())
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "flip"])
 def test_a_damaged_version_is_named(tmp_path: Path, damage: str) -> None:
     uri = str(tmp_path / "version")
     made = state(0)
@@ -215,6 +213,10 @@ def test_a_damaged_version_is_named(tmp_path: Path, damage: str) -> None:
     (path,) = Path(uri).glob("*.safetensors")
     if damage == "remove":
         path.unlink()
+    elif damage == "flip":
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1  # inside a tensor
+        path.write_bytes(content)
     else:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CtnetError, match=r"version .* is damaged: .*safetensors") as info:

@@ -140,6 +140,8 @@ def test_missing_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("outer: {name: x, inner: {rte: 1}}\n", "rte"),
         ("outer: {name: x, widths: 3}\n", "outer.widths"),
         ("outer: [\n", "parsing"),
+        ("times: 3\nouter: {name: x}\ntimes: 4\n", "'times' stands twice"),
+        ("outer: {name: x, inner: {rate: 1, rate: 2}}\n", "'rate' stands twice"),
         ("- 1\n", ""),
     ],
 )
@@ -177,7 +179,7 @@ def test_help_says_every_option_with_its_default(
 
 def job(data: DataConfig, training: TrainingConfig = TrainingConfig()) -> None:  # noqa: B008
     """Check a configuration."""
-    print(JobConfig(data=data, training=training).digest)
+    print(JobConfig(data=data, training=training))
 
 
 JOB = ["--data.store=s", "--data.schema=x", "--data.domain=d"]

@@ -1,5 +1,6 @@
 """The comparisons and sweeps that stand in configs/ are ones that can be run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from jsonargparse import auto_cli
 import jobs.compare
 import tuning.sweep
 from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
+from ctnet_ray.runs.identity import deciding
 from ctnet_ray.sweep import space
 from ctnet_ray.sweep.sweep import Sweep
 
@@ -27,20 +29,20 @@ def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -
     auto_cli(jobs.compare.main, args=["--config", str(path)])
     [comparison] = given
     runs = list(entries(comparison))
-    assert len({entry.config.digest for entry in runs}) == len(runs)
+    assert len({json.dumps(deciding(entry.config)) for entry in runs}) == len(runs)
     assert {entry.config.data.domain for entry in runs} == {
-        comparison.what.source,
-        *comparison.what.targets,
+        comparison.config.source,
+        *comparison.config.targets,
     }
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_has_its_trials(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Sweep] = []
-    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda what, output, command: given.append(what))
+    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda sweep, output, command: given.append(sweep))
     auto_cli(tuning.sweep.main, args=["--config", str(path)])
-    [what] = given
-    runs = entries(warm_up_of(what.comparison))
+    [sweep] = given
+    runs = entries(warm_up_of(sweep.comparison))
     target = next(entry for entry in runs if entry.role == "target")
-    drawn_from = space.distributions(what.config.space, target.config)
-    assert len(space.listed(what.config, drawn_from)) == what.config.trials - 1 - len(what.config.presets)
+    drawn_from = space.distributions(sweep.config.space, target.config)
+    assert len(space.listed(sweep.config, drawn_from)) == sweep.config.trials - 1 - len(sweep.config.presets)

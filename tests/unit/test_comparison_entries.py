@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from ctnet_ray import storage
 from ctnet_ray.config import (
-    METHODS,
     ComparisonConfig,
     ComputeConfig,
     ModelConfig,
@@ -14,6 +14,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.comparison import Comparison, Entry, entries
 from ctnet_ray.orchestration.planning import model_name
 
@@ -32,7 +33,7 @@ def made_of(**changes: Any) -> list[Entry]:
         "first_day": FIRST,
         "first_scored_day": date(2022, 5, 2),
         "last_scored_day": date(2022, 5, 8),
-        "methods": METHODS,
+        "methods": tuple(METHODS),
         **changes,
     }
     target, source = TrainingConfig(epochs=3), TrainingConfig(epochs=1, batch_size=1024)
@@ -52,7 +53,7 @@ def test_from_scratch_every_method_starts_on_the_first_day() -> None:
     assert list(found) == ["source", *METHODS]
     assert {entry.config.data.first_day for entry in found.values()} == {FIRST}
     assert {entry.config.data.last_day for entry in found.values()} == {date(2022, 5, 7)}
-    assert {entry.config.transfer.hot_start for entry in found.values()} == {""}
+    assert {entry.config.transfer.hot_start for entry in found.values()} == {None}
 
 
 def test_with_a_transfer_day_methods_start_as_they_can() -> None:
@@ -60,9 +61,9 @@ def test_with_a_transfer_day_methods_start_as_they_can() -> None:
     for name in METHODS:
         config = found[name].config
         stateless = name in {"source_direct", "finetune_all"}
-        assert config.transfer.hot_start == ("x.channel.base" if name in HOT else ""), name
+        assert config.transfer.hot_start == ("x.channel.base" if name in HOT else None), name
         assert config.data.first_day == (TRANSFER if name in HOT or stateless else FIRST), name
-        series = "" if name == "base" or name in JOINT else "x.feed.source"
+        series = None if name == "base" or name in JOINT else "x.feed.source"
         assert config.transfer.source_series == series, name
         assert found[name].builds_on_others == bool(series), name
         assert config.data.beside == (("feed",) if name in JOINT else ()), name
@@ -71,13 +72,13 @@ def test_with_a_transfer_day_methods_start_as_they_can() -> None:
 def test_variants_say_how_they_start() -> None:
     found = by_label(methods=EVERYTHING, transfer_day=TRANSFER, more_sources={"channel": ("search",)})
     for name in ("ctnet_scratch", "ctnet_residual_scratch"):
-        assert (found[name].config.transfer.hot_start, found[name].config.data.first_day) == ("", FIRST)
+        assert (found[name].config.transfer.hot_start, found[name].config.data.first_day) == (None, FIRST)
     reset = found["base_optimizer_reset"]
     assert reset.config.transfer.hot_start == "x.channel.base"
     assert reset.config.transfer.hot_start_optimizer == "reset"
     assert reset.builds_on_others
     assert found["finetune_all_7"].config.transfer.window == 7
-    assert found["finetune_all_all_days"].config.transfer.window == 0
+    assert found["finetune_all_all_days"].config.transfer.window is None
 
 
 def test_no_two_runs_share_a_registered_model() -> None:
@@ -96,8 +97,8 @@ def test_each_seed_has_a_store_a_source_series_and_a_base_model_of_its_own() -> 
     found = made_of(seeds=(0, 7), transfer_day=TRANSFER)
     assert [entry.label for entry in found[:2]] == ["source", "source"]
     seventh = {entry.label: entry.config for entry in found if entry.config.training.seed == 7}
-    assert {config.data.store for config in seventh.values()} == {"data/7"}
-    assert {config.data.schema for config in seventh.values()} == {"data/7/schema.yaml"}
+    assert {config.data.store for config in seventh.values()} == {storage.absolute("data/7")}
+    assert {config.data.schema for config in seventh.values()} == {storage.absolute("data/7/schema.yaml")}
     assert seventh["ctnet"].transfer.source_series == "x.feed.source.s7"
     assert seventh["ctnet"].transfer.hot_start == "x.channel.base.s7"
 

@@ -14,8 +14,8 @@ from tests.unit.loop_world import BASE, DAYS, World, version, walk
 METHODS: dict[str, dict[str, Any]] = {
     "ctnet": {"transfer__hot_start": BASE},
     "ctnet_residual": {"transfer__hot_start": BASE},
-    "minet": {"data__beside": ("feed",), "transfer__source_series": ""},
-    "dasl": {"data__beside": ("feed",), "transfer__source_series": ""},
+    "minet": {"data__beside": ("feed",), "transfer__source_series": None},
+    "dasl": {"data__beside": ("feed",), "transfer__source_series": None},
 }
 
 

@@ -58,8 +58,8 @@ def test_logits_are_those_of_the_equation() -> None:
         model.tower(read.inputs["target"]),
     )
     adapter: Adapter = model.adapters.layers["hidden_2"]
-    second = model.tower.layers[1](target.hidden[0]) + adapter(source.hidden[1])
-    expected = model.tower.output(second.relu())[:, 0]
+    second = model.tower.mlp.hidden[1](target.hidden[0]) + adapter(source.hidden[1])
+    expected = model.tower.mlp.output(second.relu())[:, 0]
     torch.testing.assert_close(model(read), expected)
 
 
@@ -75,9 +75,9 @@ def test_logits_of_all_adapters_at_once_are_those_of_the_equations() -> None:
     vectors = [own[name] + moved[name] if name in moved else own[name] for name in own]
     layer = torch.cat(vectors, dim=1) + adapt.layers["embedding"](source.embedding_BE)
     for index in range(2):
-        layer = model.tower.layers[index](layer).relu()
+        layer = model.tower.mlp.hidden[index](layer).relu()
         layer = layer + adapt.layers[f"hidden_{index + 1}"](source.hidden[index])
-    logit_B1 = model.tower.output(layer) + adapt.layers["logit"](source.logit_B.unsqueeze(1))
+    logit_B1 = model.tower.mlp.output(layer) + adapt.layers["logit"](source.logit_B.unsqueeze(1))
     torch.testing.assert_close(model(read), logit_B1[:, 0])
 
 
@@ -87,7 +87,7 @@ def test_concatenation_is_a_linear_layer_on_both_side_by_side() -> None:
     read, adapt = batch(plan), model.adapters
     source = model.source_tower(read.inputs["source"])
     layer = model.tower(read.inputs["target"]).hidden[0]
-    for index, following in ((1, model.tower.layers[1]), (2, model.tower.output)):
+    for index, following in ((1, model.tower.mlp.hidden[1]), (2, model.tower.mlp.output)):
         both = torch.cat([layer, adapt.layers[f"hidden_{index}"](source.hidden[index - 1])], dim=1)
         join = adapt.joins[f"hidden_{index}"]
         wide = torch.nn.Linear(both.shape[1], following.out_features)
@@ -164,7 +164,7 @@ def test_gate_none_trains_as_the_base_model_does() -> None:
 
 def test_weightless_rows_teach_nothing() -> None:
     plan = ctnet_plan()
-    encoder = Encoder(plan.towers, "feed")
+    encoder = Encoder(plan.inputs, "feed")
     table = pa.table(
         {
             "item": pa.array([1, 2]),
@@ -210,7 +210,7 @@ def test_adapters_move_by_their_own_rate() -> None:
     trained.train_step(batch(plan))
     moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in values(trained).items()}
     assert moved["model.adapters.layers.hidden_1.value.bias"] == pytest.approx(0.0025, rel=1e-3)
-    assert moved["model.tower.output.bias"] == pytest.approx(0.01, rel=1e-3)
+    assert moved["model.tower.mlp.output.bias"] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_trained_and_held_are_counted_once() -> None:

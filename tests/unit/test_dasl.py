@@ -6,13 +6,12 @@ from torch import nn
 
 from ctnet_ray.models.joint.dasl import Dasl, DualAttention
 from tests.unit.joint_world import (
-    CONFIG,
     DOMAINS,
     INTERESTS,
-    JOINT,
     Row,
     Trainer,
     batch_of,
+    build,
     check_empty_histories,
     check_learns_and_round_trips,
     learnable,
@@ -25,7 +24,7 @@ from tests.unit.joint_world import (
 @pytest.fixture
 def model() -> Dasl:
     torch.manual_seed(0)
-    model = Dasl(INTERESTS, CONFIG, JOINT, DOMAINS)
+    model = build(Dasl, INTERESTS)
     shuffled(model)
     return model
 
@@ -36,7 +35,7 @@ def test_widths_and_features(model: Dasl) -> None:
     assert [(gru.input_size, gru.hidden_size) for gru in model.grus] == [(16, 8), (12, 8)]
     assert tuple(model.user.weight.shape) == (8, 12)
     # s, u, and the vectors of item, tag, price, user and clicks.
-    assert [mlp.layers[0].in_features for mlp in model.mlps] == [8 + 8 + 24] * 2
+    assert [mlp.hidden[0].in_features for mlp in model.mlps] == [8 + 8 + 24] * 2
 
 
 def test_dual_attention_by_hand() -> None:

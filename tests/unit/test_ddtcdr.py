@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from ctnet_ray.models.joint.ddtcdr import Ddtcdr
-from ctnet_ray.models.joint.layers import OrthogonalMap
+from ctnet_ray.models.joint.parts import OrthogonalMap
 from tests.unit.joint_world import (
-    CONFIG,
     DOMAINS,
     JOINT,
     PLAIN,
     Trainer,
     batch_of,
+    build,
     check_empty_histories,
     check_learns_and_round_trips,
     learnable,
@@ -24,7 +24,7 @@ from tests.unit.joint_world import (
 
 def ddtcdr(alpha: float) -> Ddtcdr:
     torch.manual_seed(0)
-    return Ddtcdr(PLAIN, CONFIG, replace(JOINT, transfer_share=alpha), DOMAINS)
+    return build(Ddtcdr, PLAIN, joint=replace(JOINT, transfer_share=alpha))
 
 
 def test_users_and_items_features() -> None:

@@ -5,7 +5,9 @@ import torch
 
 from ctnet_ray.batches.batch import keys
 from ctnet_ray.config import ModelConfig
-from ctnet_ray.models.embedding import AttentionUnit, Embedder, Tables, concatenate, width
+from ctnet_ray.models.attention import AttentionUnit
+from ctnet_ray.models.embedding import Embedder, Tables, concatenate
+from ctnet_ray.runs.layers import width
 from tests.unit.tower_world import CONFIG, ROWS, SCHEMA, Row, jagged
 
 

@@ -1,6 +1,7 @@
 """From columns to row numbers, against values worked out by hand."""
 
 from datetime import date
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -63,9 +64,8 @@ def encoded(schema: Schema, rows: pa.Table, domain: str = "feed") -> dict[str, l
     return by_row(batch.inputs["target"])
 
 
-def by_row(inputs: torch.Tensor) -> dict[str, list[list[int]]]:
-    jagged = inputs.to_dict()  # type: ignore[attr-defined]
-    return {name: [part.tolist() for part in value.to_dense()] for name, value in jagged.items()}
+def by_row(inputs: Any) -> dict[str, list[list[int]]]:
+    return {name: [part.tolist() for part in value.to_dense()] for name, value in inputs.to_dict().items()}
 
 
 CATEGORICAL, SEQUENCE = {"kind": "categorical"}, {"kind": "sequence", "table": "item", "max_length": 2}

@@ -30,11 +30,11 @@ EMBEDDINGS = "tower.embedder.embeddings."
         (1, [[2], [3], [4]]),
         (2, [[1, 2], [2, 3], [3, 4]]),
         (4, [[0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4]]),  # no more than there is
-        (0, [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]),
+        (None, [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]),
     ],
 )
 def test_a_window_is_the_last_days_in_order(
-    job_world: World, method: str, window: int, days: list[list[int]]
+    job_world: World, method: str, window: int | None, days: list[list[int]]
 ) -> None:
     planned = job_world.plan(job_world.method(method, transfer__window=window))
     assert [[day.day for day in step.train] for step in planned.steps] == [

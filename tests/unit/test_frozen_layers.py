@@ -19,7 +19,7 @@ from tests.unit.loop_world import BASE, World, results, version, walk
 PLACEMENTS = {
     "hidden": {},
     "everywhere": {"transfer__adapters__placement": ("features", "embedding", "hidden", "logit")},
-    "one_time": {"transfer__refresh_days": 0},
+    "one_time": {"transfer__refresh_days": None},
     "glu_target": {"transfer__adapters__gate": "glu_target"},
     "no_adapters": {"transfer__adapters__gate": "none"},
 }
@@ -27,7 +27,7 @@ PLACEMENTS = {
 
 def write_layers(plan: RunPlan) -> None:
     assert plan.model.source
-    tower = FrozenTower(*plan.model.source, torch.device("cpu"))
+    tower = FrozenTower(plan.model.source, torch.device("cpu"))
     for wanted in frozen_layers_of(plan):
         tower.write(wanted)
 
@@ -103,7 +103,7 @@ def test_shared_attention_keeps_the_tower(job_world: World) -> None:
 def test_each_day_has_its_states_once(job_world: World, tmp_path: Path) -> None:
     plan = with_frozen_layers(job_world.plan(job_world.method("ctnet")), str(tmp_path))
     wanted = frozen_layers_of(plan)
-    assert [(Path(own.version).name, own.day.day.day) for own in wanted] == [
+    assert [(Path(own.version).name, own.samples.day.day) for own in wanted] == [
         ("day=2022-05-03", 3), ("day=2022-05-03", 4), ("day=2022-05-04", 4),
         ("day=2022-05-04", 5), ("day=2022-05-05", 5), ("day=2022-05-05", 6),
     ]  # fmt: skip
@@ -113,7 +113,7 @@ def test_each_day_has_its_states_once(job_world: World, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     write_layers(plan)
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == before
-    for own, file in zip(sorted(first.glob("*.parquet")), wanted[0].day.files, strict=True):
+    for own, file in zip(sorted(first.glob("*.parquet")), wanted[0].samples.files, strict=True):
         meta = pq.ParquetFile(own).metadata
         assert tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups)) == file.row_groups
 
@@ -142,7 +142,7 @@ def test_states_follow_the_content_of_the_day(job_world: World, tmp_path: Path) 
     )
     folders = {own.folder for own in frozen_layers_of(plan)}
     assert not folders & {
-        own.folder for own in frozen_layers_of(replace(plan, steps=changed)) if not own.day.files
+        own.folder for own in frozen_layers_of(replace(plan, steps=changed)) if not own.samples.files
     }
 
 

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
 ]
-JOINT = {"data__beside": ("feed",), "transfer__source_series": ""}
+JOINT = {"data__beside": ("feed",), "transfer__source_series": None}
 METHODS: dict[str, dict[str, Any]] = {
     "base": {"tracking__name": "base_again"},
     "finetune_all": {"transfer__window": 1},
@@ -126,7 +126,7 @@ def test_states_of_the_frozen_tower_are_the_cpus(world: World, tmp_path: Path) -
     assert plan.model.source
     on_cpu = walk(plan)
     given = with_frozen_layers(planned(world, "ctnet", tmp_path / "given"), str(tmp_path / "states"))
-    tower = FrozenTower(*plan.model.source, torch.device("cuda"))
+    tower = FrozenTower(plan.model.source, torch.device("cuda"))
     for own in frozen_layers_of(given):
         tower.write(own)
     walk(given)

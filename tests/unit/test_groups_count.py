@@ -10,11 +10,12 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.train import ControllerError, TrainingFailedError, WorkerGroupError
 
 from ctnet_ray.cluster.groups import cause, count_groups, is_defect
-from ctnet_ray.cluster.launch import StepLeft, _settled, rows_to_read
+from ctnet_ray.cluster.launch import _settled
 from ctnet_ray.cluster.worker import failure
 from ctnet_ray.config import ComputeConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError, DivergedError
-from ctnet_ray.runs.plan import StepPlan
+from ctnet_ray.runs.plan import StepLeft, StepPlan, rows_to_read
+from ctnet_ray.runs.records import StepRecord
 from ctnet_ray.samples.store import Manifest
 
 NODE = {"CPU": 16.0, "GPU": 2.0, "memory": 1e9}
@@ -103,11 +104,12 @@ def test_rows_to_read_are_those_of_what_is_not_on_disk() -> None:
         return Manifest("channel", date(2022, 5, number), rows, 0, (), {}, "a test")
 
     steps = [
-        StepPlan((day(number, 100),), day(number, 100), day(number + 1, 7), beside=(day(number, 1000),))
+        StepPlan((day(number, 100),), date(2022, 5, number), day(number + 1, 7), beside=(day(number, 1000),))
         for number in (1, 2)
     ]
     training = TrainingConfig(epochs=3)
     # The first step lacks its evaluation alone; the second one is trained 3 times on both domains.
-    left = [StepLeft(steps[0], trained=True), StepLeft(steps[1], trained=False)]
+    record = StepRecord("r", steps[0].day, None, None, (), 0, {}, {})
+    left = [StepLeft(steps[0], record), StepLeft(steps[1], None)]
     assert rows_to_read(left, training) == 7 + 3 * 100 + 3 * 1000 + 7
     assert rows_to_read([], training) == 0

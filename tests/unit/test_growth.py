@@ -208,7 +208,7 @@ def test_a_ratio_trains_source_target_and_both(tmp_path: Path, monkeypatch: pyte
     # The source's day has twice the target's rows; joint training reads both.
     assert rows == [[120.0] * 3, [60.0] * 3, [180.0] * 3]
     sources = [step.source for step in read_steps(plans[1].folder)]
-    assert [source.day for source in sources if source] == [step.day.day for step in plans[0].steps]
+    assert [source.day for source in sources if source] == [step.day for step in plans[0].steps]
 
 
 @pytest.mark.usefixtures("process_group")
@@ -229,7 +229,14 @@ def test_other_curves_measure_what_their_figures_draw(
 
     monkeypatch.setattr(measure, "run_job", walked)
     monkeypatch.setattr(measure, "MILLION", 100)
-    small = {"batch_size": 20, "features": 2, "table_rows": 30, "dim": 4, "days": 2, "day_rows": 60}
+    small: dict[str, Any] = {
+        "batch_size": 20,
+        "features": 2,
+        "table_rows": 30,
+        "dim": 4,
+        "days": 2,
+        "day_rows": 60,
+    }
     sizes = Sizes(
         row_millions=(2,),
         score=True,

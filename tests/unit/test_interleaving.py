@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ctnet_ray.config import MethodName, ResidualConfig, TransferConfig
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.config import JointConfig, MethodName, ResidualConfig
 from ctnet_ray.runs.records import read_steps
+from ctnet_ray.runs.specs import JointSpec, ModelSpec, ResidualSpec
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.training import loop
+from ctnet_ray.training.batch_loader import spread
 from ctnet_ray.training.state import TrainingState
 from tests.unit.ctnet_world import ROWS as STEP_ROWS
 from tests.unit.ctnet_world import SCHEMA, SOURCE, batch, local, state
@@ -29,12 +29,12 @@ pytestmark = pytest.mark.usefixtures("process_group")
 JOINT: tuple[MethodName, ...] = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
 
 
-def spread(*lengths: int) -> str:
+def spread_letters(*lengths: int) -> str:
     streams = [
         (length, iter([(letter, 1) for _ in range(length)]))
         for letter, length in zip("abc", lengths, strict=False)
     ]
-    return "".join(letter for letter, _ in loop._spread(streams))  # type: ignore[arg-type,misc]
+    return "".join(letter for letter, _ in spread(streams))  # type: ignore[arg-type,misc]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def spread(*lengths: int) -> str:
     ],
 )
 def test_streams_are_spread_evenly(lengths: tuple[int, ...], expected: str) -> None:
-    assert spread(*lengths) == expected
+    assert spread_letters(*lengths) == expected
 
 
 def remembered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor, float]]:
@@ -70,7 +70,7 @@ def remembered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor,
 def rows_of(job_world: World, domain: str, day: int) -> Counter:
     """Count a day's rows of two features, without the stream."""
     uri = SampleStore(str(job_world.root / "samples")).manifest(domain, DAYS[day]).uri
-    table = pq.read_table(uri, columns=["item", "tag"], partitioning=None)
+    table = pq.read_table(uri, columns=["item", "tag"], partitioning=None)  # type: ignore[arg-type]
     pairs = zip(table["item"].to_pylist(), table["tag"].to_pylist(), strict=True)
     # 60 and 9 rows: id n is in row (n mod rows - 1) + 1.
     return Counter((item % 59 + 1, tag % 8 + 1) for item, tag in pairs)
@@ -118,7 +118,7 @@ def test_the_loss_of_other_domains_is_weighted(monkeypatch: pytest.MonkeyPatch) 
     """A weighted step is one on a loss that many times as large."""
     gradients = []
     for weight in (1.0, 0.5, 0.0):
-        made = state(SOURCE, clip_norm=0.0)
+        made = state(SOURCE, clip_norm=None)
         monkeypatch.setattr(made.optimizer, "step", lambda: None)
         made.train_step(batch(SOURCE), weight)
         gradients.append([parameter.grad.clone() for parameter in made._dense.values()])  # type: ignore[union-attr]
@@ -144,9 +144,9 @@ def test_the_weight_of_other_domains_decides_what_they_teach(job_world: World, t
 def test_a_source_of_several_domains_learns_which_is_which(job_world: World, tmp_path: Path) -> None:
     settings = {"first": 1, "last": 2, "data__beside": ("search",), "tracking__label": "several"}
     planned = walk(job_world.plan(job_world.config("feed", **settings), "source", tmp_path / "run"))
-    assert "domain" in planned.model.towers["source"].table("domain").name
+    assert "domain" in planned.model.inputs["source"].table("domain").name
     alone = job_world.plan(job_world.config("feed", 1, 2, tracking__label="alone"), "source")
-    assert "domain" not in {feature.name for feature in alone.model.schema.features}
+    assert "domain" not in {feature.name for feature in alone.model.inputs["source"].features}
     table = version(planned, 2)["model.tower.embedder.embeddings.width_4.embeddings.domain.weight"]
     untrained = state_of(planned.model, planned.training)[
         "model.tower.embedder.embeddings.width_4.embeddings.domain.weight"
@@ -156,7 +156,7 @@ def test_a_source_of_several_domains_learns_which_is_which(job_world: World, tmp
     assert [step.rows_seen for step in read_steps(planned.folder)] == [510, 1020]
 
 
-def state_of(model: ModelPlan, training: Any) -> dict[str, torch.Tensor]:
+def state_of(model: ModelSpec, training: Any) -> dict[str, torch.Tensor]:
     made = TrainingState(model, training, torch.device("cpu"))
     return {name: local(tensor) for name, tensor in made.parameters().items()}
 
@@ -170,20 +170,12 @@ def test_every_joint_method_walks_the_loop(job_world: World, tmp_path: Path, met
     walk(planned)
     assert [step.metrics["source_rows"] for step in read_steps(planned.folder)] == [310, 310]
     killed = job_world.plan(config, folder=tmp_path / "killed" / "run")
-    check_killed(killed, planned, [("loop._save", 1, False), ("loop._save", 1, True)])
+    check_killed(killed, planned, [("trained", 1), ("saved", 1)])
 
 
-_RESIDUAL = ModelPlan(
-    "residual",
-    "source",
-    SOURCE.schema,
-    SOURCE.config,
-    (SOURCE.schema, SOURCE.config),
-    TransferConfig("residual", residual=ResidualConfig()),
-)
-_JOINT = ModelPlan(
-    "mlp_pp", "target", SCHEMA.joint(("feed", "channel")), SOURCE.config, domains=("feed", "channel")
-)
+_RESIDUAL = ResidualSpec(SOURCE, ResidualConfig())
+_DOMAINS = ("feed", "channel")
+_JOINT = JointSpec("mlp_pp", SCHEMA.joint(_DOMAINS), SOURCE.config, JointConfig(), _DOMAINS)
 PLANS = {"joint": (_JOINT, ("feed", "channel", "channel", "feed")), "residual": (_RESIDUAL, ("feed",) * 3)}
 
 

@@ -18,28 +18,33 @@ import pytest
 import torch
 
 from ctnet_ray import storage
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, MethodName, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
+from ctnet_ray.methods import table
 from ctnet_ray.methods.method import source_versions
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
+from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import (
     EvaluationRecord,
     RunRecord,
     StepRecord,
-    VersionRef,
+    Version,
     read_steps,
     version_folder,
 )
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.samples.reading import plan_reading, read_unit
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import checkpoints, loop
-from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.context import LocalContext, Moment
 from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.sending import _Sent
+from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.versions import load_source, open_version, start_from
+from tests.unit.loop_world import Kill, Killed, Killing
 from tests.unit.workers import as_worker
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -85,13 +90,13 @@ def write(store: SampleStore, domain: str, day: date, table: pa.Table) -> Manife
 def plan(
     folder: Path,
     days: list[Manifest],
-    model: ModelPlan,
-    sources: list[VersionRef | None] | None = None,
+    model: ModelSpec,
+    sources: list[Version | None] | None = None,
     **changes: Any,
 ) -> RunPlan:
     """Plan a run that trains on all days but the last and scores the day after each."""
     steps = tuple(
-        StepPlan((day,), day, following, source)
+        StepPlan((day,), day.day, following, source)
         for day, following, source in zip(days[:-1], days[1:], sources or [None] * len(days), strict=False)
     )
     record = RunRecord(folder.name, "model", "method", "label", days[0].domain, 0, {}, "", {}, "")
@@ -106,23 +111,18 @@ class World:
     root: Path
     feed: list[Manifest]
     channel: list[Manifest]
-    series: list[VersionRef]
+    series: list[Version]
     base: RunPlan
 
 
-SOURCE = ModelPlan("tower", "source", SCHEMA.for_tower("source"), SOURCE_CONFIG)
-TARGET = ModelPlan("tower", "target", SCHEMA.for_tower("target"), CONFIG)
-CTNET = replace(
-    TARGET,
-    kind="ctnet",
-    source=(SOURCE.schema, SOURCE.config),
-    transfer=TransferConfig(adapters=AdapterConfig(placement=("hidden", "logit"))),
-)
+SOURCE = TowerSpec(SCHEMA.for_tower("source"), SOURCE_CONFIG, "source")
+TARGET = TowerSpec(SCHEMA.for_tower("target"), CONFIG, "target")
+CTNET = CTNetSpec(TARGET, SOURCE, AdapterConfig(placement=("hidden", "logit")))
 
 
-def versions(planned: RunPlan) -> list[VersionRef]:
+def versions(planned: RunPlan) -> list[Version]:
     run, folder = planned.record.run, planned.folder
-    return [VersionRef(run, step.day, version_folder(folder, step.day)) for step in read_steps(folder)]
+    return [Version(run, step.day, version_folder(folder, step.day)) for step in read_steps(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Worl
 
 def method_plan(world: World, folder: Path, method: MethodName, **changes: Any) -> RunPlan:
     """Plan a method from the third day on, hot-started from the base version of the second."""
-    chosen, days = registry.method(method), world.channel[2:]
+    chosen, days = table.METHODS[method], world.channel[2:]
     sources = source_versions(chosen, [day.day for day in days], world.series)
     model = SOURCE if chosen.reads == "source" else {"tower": TARGET, "ctnet": CTNET}[chosen.model]
     start = versions(world.base)[1] if chosen.trains else None
@@ -157,7 +157,7 @@ def results(planned: RunPlan) -> tuple[list, list]:
         files = checkpoints.read_manifest(version_folder(planned.folder, step.day))["files"]
         kept = {key: step.metrics[key] for key in ("train_loss", "rows") if key in step.metrics}
         steps.append((replace(step, metrics=kept), files))
-    days = [step.day.day for step in planned.steps]
+    days = [step.day for step in planned.steps]
     found = [EvaluationRecord.read(planned.folder, day) for day in days]
     return steps, [replace(evaluation, seconds=0) if evaluation else None for evaluation in found]
 
@@ -201,59 +201,38 @@ def test_the_source_is_refreshed_as_the_method_says(world: World, tmp_path: Path
 def test_source_direct_scores_as_the_source_itself(world: World, tmp_path: Path) -> None:
     planned = method_plan(world, tmp_path / "run", "source_direct")
     loop.run(planned, LocalContext())
-    state = TrainingState(SOURCE, TRAINING, torch.device("cpu"))
-    checkpoints.load(world.series[2].uri, state.parameters())
-    expected = scored(state, SOURCE, planned.steps[0])
+    expected = scored(open_version(world.series[2]).score, SOURCE, planned.steps[0])
     assert results(planned)[1][0].metrics == expected
 
 
-def scored(state: TrainingState, model: ModelPlan, step: StepPlan) -> dict[str, float]:
+def scored(score: Callable[[Batch], torch.Tensor], model: ModelSpec, step: StepPlan) -> dict[str, float]:
     """Score a step's evaluation day in one batch, without the loop."""
     assert step.evaluate
-    encoder = Encoder(model.towers, step.evaluate.domain)
+    encoder = Encoder(model.inputs, step.evaluate.domain)
     reading = plan_reading(step.evaluate, rank=0, world_size=1, batch_size=1)
     blocks = [encoder.encode(read_unit(unit, encoder.folding.columns)) for unit in reading.units]
     batch = encoder.batch([(block, 0, block.rows) for block in blocks], 8192, 1.0)
-    scores, kept = state.score(batch), batch.weight_B > 0
+    scores, kept = score(batch), batch.weight_B > 0
     columns = [tensor[kept].numpy() for tensor in (batch.label_B, scores, batch.group_B)]
     return evaluate(Scores(*columns))
 
 
-class Killed(BaseException):
-    """What a test kills a run with."""
-
-
-def killed_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int, *, after: bool) -> None:
-    """Let a function's call-th call kill the run, before or after its work."""
-    owner, name = target.rsplit(".", 1)
-    module: Any = {"loop": loop, "checkpoints": checkpoints, "storage": storage}.get(owner)
-    module = module or {"EvaluationRecord": EvaluationRecord, "TrainingState": TrainingState}[owner]
-    original, calls = getattr(module, name), [0]
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == call and not after:
-            raise Killed
-        result = original(*args, **kwargs)
-        if calls[0] == call:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(module, name, wrapped)
-
-
-POINTS = [
-    ("loop._position", 2),
-    ("loop._refresh", 2),
-    ("TrainingState.train_step", 5),
-    ("loop._save", 1),
-    ("loop._save", 2),
-    ("checkpoints._save_shards", 2),
-    ("storage._replace_folder", 3),
-    ("loop._evaluate", 1),
-    ("loop._evaluate", 3),
-    ("EvaluationRecord.write", 1),
-    ("EvaluationRecord.write", 2),
+KILLS: list[Kill] = [
+    ("begun", 2),
+    ("positioned", 2),
+    ("source loaded", 2),
+    ("batch", 5),
+    ("batch", 6),
+    ("trained", 1),
+    ("trained", 2),
+    ("saved", 1),
+    ("saved", 2),
+    ("saved", 3),
+    ("scored", 1),
+    ("scored", 2),
+    ("scored", 3),
+    ("done", 1),
+    ("done", 2),
 ]
 
 
@@ -267,17 +246,7 @@ def never_killed(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict
     return found
 
 
-def check_killed(
-    world: World, folder: Path, method: MethodName, kills: list[tuple[str, int, bool]], expected: tuple
-) -> None:
-    planned = method_plan(world, folder / "run", method)
-    for target, call, after in kills:
-        with pytest.MonkeyPatch.context() as patch:
-            killed_at(patch, target, call, after=after)
-            with pytest.raises(Killed):
-                loop.run(planned, LocalContext())
-    loop.run(planned, LocalContext())
-    found = results(planned)
+def check_same(folder: Path, found: tuple, expected: tuple) -> None:
     assert [files for _, files in found[0]] == [files for _, files in expected[0]]
     # The run's folder is another one.
     assert [without_uri(step) for step, _ in found[0]] == [without_uri(step) for step, _ in expected[0]]
@@ -289,21 +258,57 @@ def without_uri(step: StepRecord) -> StepRecord:
     return replace(step, parent=replace(step.parent, uri="")) if step.parent else step
 
 
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(("target", "call"), POINTS)
+@pytest.mark.parametrize("kill", KILLS, ids=lambda kill: f"{kill[0]} {kill[1]}")
 def test_ctnet_killed_anywhere_ends_the_same(
-    world: World, tmp_path: Path, never_killed: dict, target: str, call: int, after: bool
+    world: World, tmp_path: Path, never_killed: dict, kill: Kill
 ) -> None:
-    check_killed(world, tmp_path, "ctnet", [(target, call, after)], never_killed["ctnet"])
+    planned = method_plan(world, tmp_path / "run", "ctnet")
+    with pytest.raises(Killed):
+        loop.run(planned, Killing(kill))
+    loop.run(planned, LocalContext())
+    check_same(tmp_path, results(planned), never_killed["ctnet"])
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (ShardWriter, "write_data", 2),  # the second version's files
+        (storage, "write_json", 5),  # the third version's manifest, behind two and two evaluations
+    ],
+)
+def test_ctnet_killed_while_it_saves_ends_the_same(
+    world: World, tmp_path: Path, never_killed: dict, owner: Any, name: str, call: int, after: bool
+) -> None:
+    original, calls = getattr(owner, name), [0]
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == call and not after:
+            raise Killed
+        result = original(*args, **kwargs)
+        if calls[0] == call:
+            raise Killed
+        return result
+
+    planned = method_plan(world, tmp_path / "run", "ctnet")
+    with patch.object(owner, name, dying), pytest.raises(Killed):
+        loop.run(planned, LocalContext())
+    loop.run(planned, LocalContext())
+    check_same(tmp_path, results(planned), never_killed["ctnet"])
 
 
 @pytest.mark.parametrize("method", ["base", "source_direct", "ctnet_one_time"])
 def test_other_methods_killed_again_and_again_end_the_same(
     world: World, tmp_path: Path, never_killed: dict, method: MethodName
 ) -> None:
-    kills = [("loop._save", 1, True), ("loop._evaluate", 1, True), ("EvaluationRecord.write", 1, True)]
-    kills += [("loop._save", 1, False), ("loop._save", 1, True), ("loop._position", 2, False)]
-    check_killed(world, tmp_path, method, kills, never_killed[method])
+    kills: list[Kill] = [("saved", 1), ("scored", 1), ("done", 1), ("trained", 1), ("saved", 1), ("begun", 2)]
+    planned = method_plan(world, tmp_path / "run", method)
+    for kill in kills:
+        with pytest.raises(Killed):
+            loop.run(planned, Killing(kill))
+    loop.run(planned, LocalContext())
+    check_same(tmp_path, results(planned), never_killed[method])
 
 
 def test_a_run_that_is_done_does_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,12 +322,13 @@ def test_a_hot_start_scores_as_the_base_model_before_it_trains(world: World, tmp
     base, ctnet = (TrainingState(m, TRAINING, torch.device("cpu")) for m in (TARGET, CTNET))
     start = versions(world.base)[1]
     checkpoints.load(start.uri, base.parameters())
-    loop._position(planned, ctnet, None, loop._Progress(None, 0, {}))
-    loop._refresh(ctnet, step.source, loop._Progress(None, 0, {}))
-    assert scored(ctnet, CTNET, step) == scored(base, TARGET, step)
+    start_from(ctnet, start, optimizer=True)
+    assert step.source
+    load_source(ctnet, step.source)
+    assert scored(ctnet.score, CTNET, step) == scored(base.score, TARGET, step)
     recorded = EvaluationRecord.read(world.base.folder, DAYS[1])
     assert recorded
-    assert scored(ctnet, CTNET, step) == recorded.metrics
+    assert scored(ctnet.score, CTNET, step) == recorded.metrics
 
 
 def test_a_base_model_that_goes_on_from_a_version_is_the_run_that_never_stopped(
@@ -340,7 +346,8 @@ def test_a_hot_start_may_leave_the_optimizers_behind(
     planned = method_plan(world, tmp_path / "run", "base", start_optimizer=False)
     state = TrainingState(TARGET, TRAINING, torch.device("cpu"))
     fresh = {n: t.clone() for n, t in state.optimizer_tensors().items() if not hasattr(t, "local_shards")}
-    loop._position(planned, state, None, loop._Progress(None, 0, {}))
+    assert planned.start
+    start_from(state, planned.start, optimizer=False)
     assert all(torch.equal(fresh[name], state.optimizer_tensors()[name]) for name in fresh)
     (shard,) = checkpoints.local_shards(
         next(t for n, t in state.optimizer_tensors().items() if n.endswith("momentum1"))
@@ -352,19 +359,18 @@ def test_a_hot_start_may_leave_the_optimizers_behind(
     assert steps[0][1] != never_killed["base"][0][0][1]
 
 
-def test_days_added_later_go_on_from_the_last(
-    world: World, tmp_path: Path, never_killed: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_added_later_go_on_from_the_last(world: World, tmp_path: Path, never_killed: dict) -> None:
     whole = method_plan(world, tmp_path / "run", "ctnet")
     last = replace(whole.steps[1], evaluate=None)
     loop.run(replace(whole, steps=(whole.steps[0], last)), LocalContext())
     assert EvaluationRecord.read(whole.folder, DAYS[3]) is None
-    order: list[str] = []
-    for name in ("_train", "_evaluate"):
-        original = getattr(loop, name)
-        monkeypatch.setattr(loop, name, lambda *a, o=original, n=name: (order.append(n), o(*a))[1])
-    loop.run(whole, LocalContext())
-    assert order == ["_evaluate", "_train", "_evaluate"]
+    context = Counting()
+    loop.run(whole, context)
+    assert [moment for moment in context.moments if moment in ("trained", "scored")] == [
+        "scored",
+        "trained",
+        "scored",
+    ]
     found, expected = results(whole), never_killed["ctnet"]
     assert [files for _, files in found[0]] == [files for _, files in expected[0]]
     assert found[1] == expected[1]
@@ -380,7 +386,7 @@ def test_two_epochs_read_the_day_twice(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "training",
     [
-        replace(TRAINING, dense_learning_rate=1e30, clip_norm=0.0),
+        replace(TRAINING, dense_learning_rate=1e30, clip_norm=None),
         replace(TRAINING, embedding_learning_rate=1e30),
         replace(TRAINING, dense_learning_rate=1e30, batch_size=256),  # one step: only scores show it
     ],
@@ -413,13 +419,13 @@ class Counting(LocalContext):
     def __init__(self, rank: int = 0, world_size: int = 1) -> None:
         self.rank, self.world_size = rank, world_size
         self.said: list[tuple[str, int, int]] = []
-        self.done = 0
+        self.moments: list[Moment] = []
 
     def progress(self, run: str, activity: str, rows: int, total: int) -> None:
         self.said.append((activity, rows, total))
 
-    def step_done(self, folder: str) -> None:
-        self.done += 1
+    def reached(self, moment: Moment, plan: RunPlan, step: StepPlan) -> None:
+        self.moments.append(moment)
 
 
 def test_progress_ends_at_the_total(world: World, tmp_path: Path) -> None:
@@ -428,15 +434,16 @@ def test_progress_ends_at_the_total(world: World, tmp_path: Path) -> None:
     rows = [rows for _, rows, _ in context.said]
     assert rows == sorted(rows)
     assert context.said[-1] == (f"score {DAYS[2]}", 600, 600)
-    assert context.done == 2
+    step = ["begun", "positioned", "source loaded", "trained", "saved", "scored", "done"]
+    assert context.moments == step * 2
 
 
 def work(rank: int, world_size: int, root: Path) -> None:
     """One of two workers."""
     store = SampleStore(str(root / "samples"))
     channel = [store.manifest("channel", day) for day in DAYS]
-    series = [VersionRef("series", day, version_folder(str(root / "series"), day)) for day in DAYS]
-    start = VersionRef("base", DAYS[1], version_folder(str(root / "base"), DAYS[1]))
+    series = [Version("series", day, version_folder(str(root / "series"), day)) for day in DAYS]
+    start = Version("base", DAYS[1], version_folder(str(root / "base"), DAYS[1]))
     small = [store.manifest("tiny", day) for day in DAYS[:3]]
     context = Counting(rank, world_size)
     steps = []
@@ -459,8 +466,8 @@ def test_two_workers_count_every_row_once_and_keep_step(
     outcomes = [json.loads((world.root / f"{rank}.json").read_text()) for rank in range(2)]
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["steps"] == 3 * 3 + 1 + 1  # 75 rows of a worker, 32 a step
-    # Of two towers' lookups: none in a day's first step, nor in the second step of all.
-    assert outcomes[0]["ahead"] == 2 * (1 + 2 + 2)
+    # Of two towers' lookups: none in a day's first step.
+    assert outcomes[0]["ahead"] == 2 * (2 + 2 + 2)
     folder = world.root / "two"
     two = plan(folder, world.channel[2:], CTNET)
     steps, evaluations = results(two)
@@ -474,11 +481,10 @@ def test_two_workers_count_every_row_once_and_keep_step(
     tiny = [EvaluationRecord.read(str(world.root / "tiny"), day) for day in DAYS[:2]]
     assert [evaluation.metrics["rows"] for evaluation in tiny if evaluation] == [3, 1]
     # One worker reads the version that two wrote, and scores as they did.
-    state = TrainingState(CTNET, TRAINING, torch.device("cpu"))
-    checkpoints.load(version_folder(str(folder), DAYS[4]), state.tensors())
-    loop._refresh(state, world.series[4], loop._Progress(None, 0, {}))
+    opened = open_version(version_folder(str(folder), DAYS[4]))
+    assert opened.record.step.source == world.series[4]
     last = method_plan(world, folder, "ctnet").steps[-1]
-    found = scored(state, CTNET, last)
+    found = scored(opened.score, CTNET, last)
     assert found["logloss"] == pytest.approx(evaluations[-1].metrics["logloss"], abs=1e-6)
 
 

@@ -16,10 +16,10 @@ from torchrec import KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.encoder import Encoder
-from ctnet_ray.config import SHARDING, ModelConfig, Sharding, TrainingConfig, TransferConfig
+from ctnet_ray.config import SHARDING, AdapterConfig, ModelConfig, Sharding, TrainingConfig
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.managed import EMPTY, ManagedIds
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.schema import Eviction, Schema, Table, from_dict
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.managed import TablePart
@@ -42,7 +42,8 @@ def ids(eviction: Eviction, rows: int = 5) -> ManagedIds:
 
 def update(made: ManagedIds, seen: Seen, batches: int = 1) -> list[int]:
     """Return the rows that were given to an id."""
-    return made.update(*torch.tensor(seen, dtype=torch.int64).reshape(-1, 3).unbind(1), batches).tolist()
+    ids_N, counts_N, batch_N = torch.tensor(seen, dtype=torch.int64).reshape(-1, 3).unbind(1)
+    return made.update(ids_N, counts_N, batch_N, batches).tolist()
 
 
 def rows_of(made: ManagedIds, *wanted: int) -> list[int]:
@@ -154,18 +155,19 @@ def test_a_part_of_a_table_takes_what_is_its_own() -> None:
     assert part.accumulator_R.tolist() == [0.5, 1, 0.5]
 
 
-def plan(own: Schema = MANAGED, source: Schema | None = MANAGED) -> ModelPlan:
+def plan(own: Schema = MANAGED, source: Schema | None = MANAGED) -> ModelSpec:
+    target = TowerSpec(own, CONFIG, "target")
     if source is None:
-        return ModelPlan("tower", "target", own, CONFIG)
-    return ModelPlan("ctnet", "target", own, CONFIG, (source, CONFIG), TransferConfig())
+        return target
+    return CTNetSpec(target, TowerSpec(source, CONFIG, "source"), AdapterConfig())
 
 
-def state(model: ModelPlan, *sharding: Sharding, **settings: Any) -> TrainingState:
+def state(model: ModelSpec, *sharding: Sharding, **settings: Any) -> TrainingState:
     config = TrainingConfig(dense_learning_rate=0.01, **settings)
     return TrainingState(model, config, CPU, sharding or SHARDING)
 
 
-def batch(start: int = 0, stop: int = ROWS, offset: int = 0, model: ModelPlan | None = None) -> Batch:
+def batch(start: int = 0, stop: int = ROWS, offset: int = 0, model: ModelSpec | None = None) -> Batch:
     """Rows of a batch; another offset makes other ids."""
     numbers = [(index * 37 + index // 5) % 17 + offset for index in range(ROWS)]
     table = pa.table(
@@ -178,7 +180,7 @@ def batch(start: int = 0, stop: int = ROWS, offset: int = 0, model: ModelPlan | 
             "group": pa.array(numbers),
         }
     )
-    encoder = Encoder((model or plan()).towers, "feed")
+    encoder = Encoder((model or plan()).inputs, "feed")
     return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
 
 

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import date
+from typing import get_args
 
 import pytest
 
-from ctnet_ray.config import METHODS
+from ctnet_ray.config import MethodName, TransferConfig, override
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
 from ctnet_ray.methods.method import source_versions
+from ctnet_ray.methods.table import METHODS
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,19 @@ def versions(*numbers: int) -> list[Version]:
 
 
 def chosen(method: str, days: list[int], series: list[Version]) -> list[int | None]:
-    found = source_versions(registry.method(method), [day(number) for number in days], series)  # type: ignore[arg-type]
+    found = source_versions(METHODS[method], [day(number) for number in days], series)
     return [version.day.day if version else None for version in found]
 
 
 def test_every_name_of_the_configuration_is_a_method() -> None:
-    assert registry.names() == METHODS
-    assert [registry.method(name).name for name in METHODS] == list(METHODS)
-    assert all(registry.method(name).summary for name in METHODS)
+    assert get_args(MethodName) == tuple(METHODS)
+    assert [method.name for method in METHODS.values()] == list(METHODS)
+    assert all(method.summary for method in METHODS.values())
+
+
+def test_a_wrong_name_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(CtnetError, match=r"setting transfer\.method: 'magic': .*'base', 'source_.*'dasl'"):
+        override(TransferConfig(), {"method": "magic"})
 
 
 @pytest.mark.parametrize("method", ["ctnet", "source_direct"])
@@ -51,11 +57,11 @@ def test_one_time_takes_the_first_steps_version() -> None:
 
 @pytest.mark.parametrize(
     ("refresh_days", "expected"),
-    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (0, [2] * 6)],
+    [(1, [2, 3, 3, 5, 6, 6]), (2, [2, 2, 3, 3, 6, 6]), (3, [2, 2, 2, 5, 5, 5]), (None, [2] * 6)],
 )
-def test_a_source_is_refreshed_every_few_steps(refresh_days: int, expected: list[int]) -> None:
+def test_a_source_is_refreshed_every_few_steps(refresh_days: int | None, expected: list[int]) -> None:
     days = [day(number) for number in (2, 3, 4, 5, 6, 7)]
-    found = source_versions(registry.method("ctnet"), days, versions(2, 3, 5, 6), refresh_days)
+    found = source_versions(METHODS["ctnet"], days, versions(2, 3, 5, 6), refresh_days)
     assert [version.day.day for version in found if version] == expected
 
 

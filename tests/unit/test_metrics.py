@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import expit, logit
+from scipy.stats import entropy
 from sklearn.metrics import log_loss, roc_auc_score
 
+from ctnet_ray.metrics import METRICS
 from ctnet_ray.training.metrics import Scores, evaluate
 
 
@@ -79,10 +81,23 @@ def test_calibration_is_predicted_over_observed() -> None:
     assert evaluate(scores([1, 0, 0, 0], [0, 0, 0, 0]))["calibration"] == 2.0
 
 
+def test_normalised_entropy_by_hand() -> None:
+    # Clicks in a quarter of the rows: H = -(1/4 log 1/4 + 3/4 log 3/4) = 0.562335 nats.
+    # Always 1/2: log 2 = 0.693147 a row. Always 1/4, the base rate: H itself.
+    of_half, of_base_rate = scores([1, 0, 0, 0], [0] * 4), scores([1, 0, 0, 0], logit([0.25] * 4))
+    assert evaluate(of_half)["normalised_entropy"] == pytest.approx(0.693147 / 0.562335, abs=1e-5)
+    assert evaluate(of_base_rate)["normalised_entropy"] == pytest.approx(1.0, abs=1e-7)
+    assert evaluate(of_half)["relative_information_gain"] == pytest.approx(1 - 0.693147 / 0.562335, abs=1e-5)
+
+
 def test_extreme_logits_stay_finite() -> None:
     result = evaluate(scores([1, 0], [3e38, -3e38]))
     assert (result["logloss"], result["calibration"], result["auc"]) == (0.0, 1.0, 1.0)
     assert evaluate(scores([1, 0], [-3e38, 3e38]))["logloss"] == 1024.0  # a row's loss is capped there
+
+
+def test_every_metric_of_the_table_is_computed() -> None:
+    assert set(METRICS) <= set(evaluate(scores([1, 0], [1, 2])))
 
 
 def test_no_rows() -> None:
@@ -134,8 +149,15 @@ def test_agrees_with_scikit_learn(case: Scores) -> None:
         assert result["logloss"] == pytest.approx(reference, rel=1e-4, abs=1e-11)
     if case.label_N.any():
         assert result["calibration"] == pytest.approx(probability.mean() / case.label_N.mean(), rel=1e-9)
-    assert ("auc" in result) == (0 < case.label_N.sum() < len(case.label_N))
-    if "auc" in result:
+    both_classes = 0 < case.label_N.sum() < len(case.label_N)
+    for name in ("auc", "normalised_entropy", "relative_information_gain"):
+        assert (name in result) == both_classes
+    if both_classes:
+        base_rate = case.label_N.mean()
+        of_base_rate = log_loss(case.label_N, np.full(len(case.label_N), base_rate))
+        assert of_base_rate == pytest.approx(entropy([base_rate, 1 - base_rate]))
+        assert result["normalised_entropy"] == pytest.approx(loss.mean() / of_base_rate, rel=1e-9, abs=1e-11)
+        assert result["relative_information_gain"] == 1.0 - result["normalised_entropy"]
         assert result["auc"] == pytest.approx(roc_auc_score(case.label_N, case.score_N), abs=1e-12)
 
 

@@ -77,7 +77,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     for size in SIZES:
         group = dist.new_group(list(range(size)))  # collective on all processes, members or not
         if rank < size:
-            outcomes = {name: outcome(part(case, rank, size), group) for name, case in cases().items()}
+            outcomes = {name: outcome(part(case, rank, size), group) for name, case in cases().items()}  # type: ignore[arg-type]
             (folder / f"{rank} of {size}.json").write_text(json.dumps(outcomes))
 
 

@@ -6,16 +6,15 @@ import pytest
 import torch
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.joint.interests import side_by_side, weights
+from ctnet_ray.models.attention import masked_softmax
+from ctnet_ray.models.joint.interests import side_by_side
 from ctnet_ray.models.joint.minet import InterestWeight, ItemAttention, MiNet
 from ctnet_ray.schema import Schema
 from tests.unit.joint_world import (
-    CONFIG,
-    DOMAINS,
     INTERESTS,
-    JOINT,
     Row,
     batch_of,
+    build,
     check_empty_histories,
     check_learns_and_round_trips,
     loss,
@@ -27,7 +26,7 @@ from tests.unit.joint_world import (
 @pytest.fixture
 def model() -> MiNet:
     torch.manual_seed(0)
-    model = MiNet(INTERESTS, CONFIG, JOINT, DOMAINS)
+    model = build(MiNet, INTERESTS)
     shuffled(model)
     return model
 
@@ -52,7 +51,7 @@ def test_weights_are_a_softmax_of_what_is_there() -> None:
     scores = torch.tensor([[1.0, 3.0, 9.0], [1e6, -1e6, 0.0], [2.0, 2.0, 2.0]]).log().nan_to_num(-50.0)
     mask = torch.tensor([[True, True, False], [True, False, False], [False, False, False]])
     torch.testing.assert_close(
-        weights(scores, mask), torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        masked_softmax(scores, mask), torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     )
 
 
@@ -77,7 +76,7 @@ def test_item_level_attention_by_hand() -> None:
 def test_no_click_is_no_interest() -> None:
     attention = ItemAttention(clicks=4, query=4, context=8, hidden=3, transfer=False)
     interest = attention(
-        torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=bool), torch.ones(2, 4), torch.ones(2, 8)
+        torch.zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.bool), torch.ones(2, 4), torch.ones(2, 8)
     )
     assert not interest.any()
 
@@ -163,7 +162,7 @@ def test_clicks_that_attend_to_nothing_are_refused() -> None:
     with pytest.raises(
         CtnetError, match=r"^schema: features.items_in_feed.attends_to: minet and dasl need it"
     ):
-        MiNet(Schema(features, INTERESTS.tables), CONFIG, JOINT, DOMAINS)
+        build(MiNet, Schema(features, INTERESTS.tables))
 
 
 @pytest.mark.usefixtures("process_group")

@@ -7,9 +7,9 @@ from ctnet_ray.models.joint.mlp_pp import MlpPP
 from tests.unit.joint_world import (
     CONFIG,
     DOMAINS,
-    JOINT,
     PLAIN,
     batch_of,
+    build,
     check_empty_histories,
     check_learns_and_round_trips,
     loss,
@@ -20,7 +20,7 @@ from tests.unit.joint_world import (
 @pytest.fixture
 def model() -> MlpPP:
     torch.manual_seed(0)
-    return MlpPP(PLAIN, CONFIG, JOINT, DOMAINS)
+    return build(MlpPP, PLAIN)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -28,10 +28,10 @@ def test_each_domain_has_its_own_network_on_the_same_vectors(model: MlpPP, index
     batch = batch_of(rows(7), PLAIN, DOMAINS[index])
     state = torch.cat(list(model.embedder(batch.inputs["target"]).values()), dim=1)
     mlp = model.mlps[index]
-    for layer in mlp.layers:
+    for layer in mlp.hidden:
         state = torch.clamp(state @ layer.weight.T + layer.bias, min=0)
     torch.testing.assert_close(model(batch), (state @ mlp.output.weight.T + mlp.output.bias)[:, 0])
-    assert [layer.out_features for layer in mlp.layers] == list(CONFIG.hidden)
+    assert [layer.out_features for layer in mlp.hidden] == list(CONFIG.hidden)
 
 
 def test_a_source_batch_moves_the_embeddings_and_not_the_target_network(model: MlpPP) -> None:

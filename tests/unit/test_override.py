@@ -11,7 +11,6 @@ from ctnet_ray.config import (
     JobConfig,
     ModelConfig,
     TransferConfig,
-    from_plain,
     override,
 )
 from ctnet_ray.errors import CtnetError
@@ -87,7 +86,8 @@ def test_plain_data_comes_back() -> None:
         JOB, {"transfer.adapters.placement": ["first"], "transfer.share_attention": ["all"]}
     ).transfer
     plain = override(JOB, {"transfer": transfer}).to_dict()
-    assert from_plain(TransferConfig, plain["transfer"]) == transfer
-    assert from_plain(ModelConfig, plain["model"]) == JOB.model
-    with pytest.raises((KeyError, TypeError)):
-        from_plain(ModelConfig, {"hiden": [3]})
+    assert TransferConfig(**plain["transfer"]) == transfer
+    assert ModelConfig(**plain["model"]) == JOB.model
+    assert JobConfig(**JOB.to_dict()) == JOB
+    with pytest.raises(CtnetError, match=r"^unknown setting 'model\.hiden'; 'hiden' is none of hidden, att"):
+        ModelConfig(**{"hiden": [3]})  # type: ignore[arg-type]

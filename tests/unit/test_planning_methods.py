@@ -1,15 +1,17 @@
 """What planning says about methods' options, before anything runs."""
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ctnet_ray.config import METHODS
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.methods import registry
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.methods.table import METHODS
+from ctnet_ray.runs import specs
 from ctnet_ray.schema import from_dict
-from tests.unit.loop_world import BASE, SCHEMA, SERIES, World
+from tests.unit.loop_world import BASE, DAYS, SCHEMA, SERIES, World
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
 
@@ -69,15 +71,15 @@ def test_options_that_do_not_fit_are_said_in_one_line(
     assert "\n" not in str(info.value)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if registry.method(name).source != "none"])
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].source != "none"])
 def test_a_method_that_takes_source_versions_needs_their_series(job_world: World, name: str) -> None:
     with pytest.raises(CtnetError, match=rf"^transfer\.source_series is needed by method {name}"):
-        job_world.plan(job_world.method(name, transfer__source_series=""))
+        job_world.plan(job_world.method(name, transfer__source_series=None))
 
 
 def test_methods_have_placements_of_their_own_and_take_others(job_world: World) -> None:
     def placement(method: str, **settings: Any) -> tuple[str, ...]:
-        return job_world.plan(job_world.method(method, **settings)).model.transfer.adapters.placement
+        return job_world.plan(job_world.method(method, **settings)).model.adapters.placement
 
     assert placement("ctnet") == ("hidden",)
     assert placement("ctnet_residual") == ("hidden", "logit")
@@ -96,25 +98,47 @@ def test_a_model_says_what_each_method_reads(job_world: World) -> None:
     }
     for method, towers in reads.items():
         model = job_world.plan(job_world.method(method, tracking__label=f"reads_{method}")).model
-        assert set(model.towers) == towers, method
-        assert model == type(model).from_dict(model.to_dict()), method
+        assert set(model.inputs) == towers, method
+        assert model == specs.from_dict(specs.to_dict(model)), method
 
 
 def test_a_joint_model_reads_one_input_and_both_domains_clicks(job_world: World) -> None:
     for method, interests in (("mlp_pp", False), ("minet", True)):
         model = job_world.plan(job_world.config(transfer__method=method, data__beside=("feed",))).model
-        names = {feature.name for feature in model.towers["target"].features}
+        names = {feature.name for feature in model.inputs["target"].features}
         assert ("items_in_feed" in names) == interests
         assert "domain" not in names
-        assert model == type(model).from_dict(model.to_dict())
+        assert model == specs.from_dict(specs.to_dict(model))
 
 
 def test_a_version_of_another_release_is_said_to_be_one(job_world: World) -> None:
-    values = job_world.plan(job_world.method("ctnet")).model.to_dict()
-    del values["transfer"]
-    with pytest.raises(CtnetError, match="no 'transfer': another release wrote it: train it again"):
-        ModelPlan.from_dict(values)
+    values = specs.to_dict(job_world.plan(job_world.method("ctnet")).model)
+    del values["adapters"]
+    with pytest.raises(CtnetError, match="no 'adapters': another release wrote it: train it again"):
+        specs.from_dict(values)
 
 
 def test_the_worlds_schema_is_valid() -> None:
     assert from_dict(SCHEMA).for_tower("source", several_domains=True).table("domain").rows == 3
+
+
+@pytest.mark.parametrize("window", [None, 1, 3])
+def test_planning_looks_at_each_sample_day_once(
+    job_world: World, monkeypatch: pytest.MonkeyPatch, window: int | None
+) -> None:
+    """Whatever the window, its work is linear in the days that there are."""
+    asked: dict[str, Counter[str]] = {name: Counter() for name in ("exists", "list_folders", "read_folder")}
+    for name, uris in asked.items():
+        original = getattr(storage, name)
+
+        def counted(uri: str, uris: Counter[str] = uris, original: Callable[[str], Any] = original) -> Any:
+            uris[uri] += "samples" in uri
+            return original(uri)
+
+        monkeypatch.setattr(storage, name, counted)
+    config = job_world.method("finetune_embeddings", first=0, transfer__window=window, tracking__label="few")
+    job_world.plan(config)
+    for uris in asked.values():
+        assert max(uris.values()) == 1
+    assert asked["exists"].total() == asked["read_folder"].total() == len(DAYS)
+    assert asked["list_folders"].total() == 1

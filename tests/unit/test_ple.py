@@ -12,6 +12,7 @@ from tests.unit.joint_world import (
     DOMAINS,
     PLAIN,
     batch_of,
+    build,
     check_empty_histories,
     check_learns_and_round_trips,
     loss,
@@ -24,7 +25,7 @@ EXPERTS = JointConfig(shared_experts=3, domain_experts=2)
 
 def ple(*hidden: int, joint: JointConfig = EXPERTS) -> Ple:
     torch.manual_seed(0)
-    model = Ple(PLAIN, replace(CONFIG, hidden=hidden), joint, DOMAINS)
+    model = build(Ple, PLAIN, replace(CONFIG, hidden=hidden), joint)
     shuffled(model)
     return model
 
@@ -38,13 +39,13 @@ def test_numbers_and_widths_of_experts_gates_and_towers() -> None:
         assert [tuple(gate.score.weight.shape) for gate in layer.gates] == [(5, inputs)] * 2
     assert tuple(first.shared_gate.score.weight.shape) == (7, 24)
     assert last.shared_gate is None
-    assert [[layer.out_features for layer in tower.layers] for tower in model.towers] == [[4], [4]]
+    assert [[layer.out_features for layer in tower.hidden] for tower in model.towers] == [[4], [4]]
 
 
 def test_a_single_width_is_one_layer_and_linear_towers() -> None:
     model = ple(8)
     assert [layer.shared_gate for layer in model.extractions] == [None]
-    assert [len(tower.layers) for tower in model.towers] == [0, 0]
+    assert [len(tower.hidden) for tower in model.towers] == [0, 0]
 
 
 def test_gates_sum_to_one() -> None:
@@ -96,7 +97,7 @@ def by_loop(model: Ple, embedding: torch.Tensor, domain: int) -> torch.Tensor:
             shared = mixed(layer.shared_gate, shared, [*own[0], *own[1], *common])
     tower = model.towers[domain]
     state = states[domain]
-    for layer in tower.layers:
+    for layer in tower.hidden:
         state = torch.clamp(layer.weight @ state + layer.bias, min=0)
     return (tower.output.weight @ state + tower.output.bias)[0]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ctnet_ray.cluster.board import End, Snapshot, Work
-from ctnet_ray.cluster.progress import duration, end_line, state_line
+from ctnet_ray.cluster.progress import end_line, state_line
+from ctnet_ray.terminal import duration
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     SampleRef,
     StepRecord,
-    VersionRef,
+    Version,
     read_steps,
     version_folder,
 )
@@ -37,8 +37,8 @@ RUN = RunRecord(
 STEP = StepRecord(
     run=RUN.run,
     day=DAY,
-    parent=VersionRef("base", date(2022, 4, 30), "models/base/day=2022-04-30"),
-    source=VersionRef("source", DAY, "models/source/day=2022-05-01"),
+    parent=Version("base", date(2022, 4, 30), "models/base/day=2022-04-30"),
+    source=Version("source", DAY, "models/source/day=2022-05-01"),
     samples=(SAMPLES, replace(SAMPLES, day=NEXT)),
     rows_seen=240,
     metrics={"train_loss": 0.1 + 0.2, "rows": 240.0},

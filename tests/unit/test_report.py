@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.report import METRICS, Failure, Report, Row, Run, read_rows, read_runs, write
+from ctnet_ray.metrics import METRICS
+from ctnet_ray.report import Failure, Report, Row, Run, read_rows, read_runs, write
 from ctnet_ray.report.differences import Line, daily, pairs, summarise
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 
@@ -24,7 +25,7 @@ def _rows(method: str, seed: int, values: list[float], metric: str = "auc", doma
 
 
 def _only(lines: list[Line], method: str, metric: str = "auc") -> Line:
-    (found,) = [line for line in lines if (line.method, line.metric) == (method, metric)]
+    (found,) = [line for line in lines if (line.label, line.metric) == (method, metric)]
     return found
 
 
@@ -36,7 +37,7 @@ def test_difference_and_error_over_seeds() -> None:
         *_rows("base", 1, [0.60, 0.60, 0.60]),
     ]
     lines = summarise(rows)
-    assert [line.method for line in lines] == ["base", "ctnet"]
+    assert [line.label for line in lines] == ["base", "ctnet"]
     ctnet = _only(lines, "ctnet")
     # Seeds' gains: (0.01 + 0.02 + 0.03) / 3 = 0.02 and (0.01 + 0.03 + 0.05) / 3 = 0.03.
     assert ctnet.mean == pytest.approx(0.625)
@@ -79,7 +80,7 @@ def test_seed_without_baseline_and_other_domain_do_not_count() -> None:
         *_rows("ctnet", 0, [0.4], domain="b"),
     ]
     lines = summarise(rows)
-    (here,) = [line for line in lines if line.method == "ctnet" and line.domain == "c"]
+    (here,) = [line for line in lines if line.label == "ctnet" and line.domain == "c"]
     assert (here.gain, here.gain_error, here.slope, here.seeds) == (pytest.approx(0.1), None, None, 1)
     (there,) = [line for line in lines if line.domain == "b"]
     assert (there.gain, there.error_over) == (None, "")
@@ -87,7 +88,7 @@ def test_seed_without_baseline_and_other_domain_do_not_count() -> None:
 
 def test_absent_metric_is_left_out() -> None:
     rows = [*_rows("base", 0, [0.5]), *_rows("ctnet", 0, [0.25], metric="logloss")]
-    assert {(line.method, line.metric) for line in summarise(rows)} == {("base", "auc"), ("ctnet", "logloss")}
+    assert {(line.label, line.metric) for line in summarise(rows)} == {("base", "auc"), ("ctnet", "logloss")}
 
 
 def test_daily_curves() -> None:
@@ -116,8 +117,8 @@ def _write_run(folder: Path, method: str) -> None:
 def _runs(rows: list[Row]) -> list[Run]:
     """Runs that scored these rows and read nothing."""
     runs = []
-    for key in dict.fromkeys((row.method, row.domain, row.seed) for row in rows):
-        own = [row for row in rows if (row.method, row.domain, row.seed) == key]
+    for key in dict.fromkeys((row.label, row.domain, row.seed) for row in rows):
+        own = [row for row in rows if (row.label, row.domain, row.seed) == key]
         record = RunRecord(f"r.{key}", "m", key[0], *key, {}, "d", {}, "rev")
         steps = tuple(StepRecord("r", row.day - timedelta(days=1), None, None, (), 0, {}, {}) for row in own)
         samples = [SampleRef(row.domain, row.day, 1, "x", "u") for row in own]
@@ -132,13 +133,13 @@ def _runs(rows: list[Row]) -> list[Run]:
 def test_read_rows_by_scored_day(tmp_path: Path) -> None:
     _write_run(tmp_path / "a", "ctnet")
     folder = str(tmp_path / "a")
-    assert [(row.method, row.domain, row.seed, row.day) for row in read_rows([folder])] == [
+    assert [(row.label, row.domain, row.seed, row.day) for row in read_rows([folder])] == [
         ("ctnet", "c", 3, DAYS[1]),
         ("ctnet", "c", 3, DAYS[2]),
     ]
     assert [row.day for row in read_rows([folder], last_scored=DAYS[1])] == [DAYS[1]]
     assert [row.day for row in read_rows([folder], first_scored=DAYS[2])] == [DAYS[2]]
-    assert {row.method for row in read_rows([folder], labels={folder: "two epochs"})} == {"two epochs"}
+    assert {row.label for row in read_rows([folder], labels={folder: "two epochs"})} == {"two epochs"}
 
 
 def test_two_runs_of_one_method_need_labels(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_two_runs_of_one_method_need_labels(tmp_path: Path) -> None:
     with pytest.raises(CtnetError, match="both ctnet on c, seed 3"):
         read_rows(folders)
     labelled = read_rows(folders, labels={folders[1]: "ctnet random"})
-    assert {row.method for row in labelled} == {"ctnet", "ctnet random"}
+    assert {row.label for row in labelled} == {"ctnet", "ctnet random"}
 
 
 def test_folder_without_run(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_runs_keep_the_steps_behind_the_scored_days(tmp_path: Path) -> None:
     _write_run(tmp_path, "ctnet")
     (run,) = read_runs({str(tmp_path): "two epochs"}, DAYS[2], DAYS[2])
     assert (run.label, [step.day for step in run.steps]) == ("two epochs", [DAYS[1]])
-    assert [(row.method, row.day) for row in run.rows] == [("two epochs", DAYS[2])]
+    assert [(row.label, row.day) for row in run.rows] == [("two epochs", DAYS[2])]
     (run,) = read_runs({str(tmp_path): ""})
     assert (run.label, len(run.steps)) == ("ctnet", 2)
 
@@ -176,9 +177,9 @@ def test_verdicts_say_what_is_better() -> None:
     # A row has one metric here; the same day with another one is another row.
     merged: dict[tuple[str, int, date], dict[str, float]] = {}
     for row in rows:
-        merged.setdefault((row.method, row.seed, row.day), {}).update(row.metrics)
+        merged.setdefault((row.label, row.seed, row.day), {}).update(row.metrics)
     lines = summarise(Row(method, "c", seed, day, found) for (method, seed, day), found in merged.items())
-    assert {(line.method, line.metric): line.verdict for line in lines} == {
+    assert {(line.label, line.metric): line.verdict for line in lines} == {
         ("base", "auc"): "",
         ("base", "logloss"): "",
         ("base", "calibration"): "",
@@ -223,7 +224,7 @@ def test_write_makes_table_csv_and_plot(tmp_path: Path) -> None:
     for cell in ("0.6250", "+0.0250", "±0.0050", "+0.01500", "±0.00500"):
         assert cell in text
     with (tmp_path / "report" / "summary.csv").open(newline="") as stream:
-        ctnet = next(row for row in csv.DictReader(stream) if row["method"] == "ctnet")
+        ctnet = next(row for row in csv.DictReader(stream) if row["label"] == "ctnet")
     assert float(ctnet["gain"]) == pytest.approx(0.025)
     with (tmp_path / "report" / "days.csv").open(newline="") as stream:
         days = list(csv.DictReader(stream))

@@ -24,7 +24,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     SampleRef,
     StepRecord,
-    VersionRef,
+    Version,
     version_folder,
 )
 
@@ -145,7 +145,7 @@ def _step(run: str, kind: Kind, domain: str, day: date, index: int) -> StepRecor
             "parameters_held": 1.2e6 * kind.held,
             "peak_memory_mib": 700.0 + 100 * kind.held,
         }
-    source = VersionRef("m.a.source-1", day, "u") if kind.source and not kind.joint else None
+    source = Version("m.a.source-1", day, "u") if kind.source and not kind.joint else None
     return StepRecord(run, day, None, source, tuple(samples), int(rows), metrics, {})
 
 
@@ -282,7 +282,7 @@ def test_text_from_outside_is_text(page: _Parser, folder: Path) -> None:
 
 def _summary(folder: Path) -> dict[tuple[str, str, str], dict[str, str]]:
     with (folder / "summary.csv").open(newline="") as stream:
-        return {(row["domain"], row["method"], row["metric"]): row for row in csv.DictReader(stream)}
+        return {(row["domain"], row["label"], row["metric"]): row for row in csv.DictReader(stream)}
 
 
 def test_main_table_says_what_the_summary_says(page: _Parser, folder: Path) -> None:
@@ -308,7 +308,7 @@ def test_main_table_says_what_the_summary_says(page: _Parser, folder: Path) -> N
 def test_corrected_p_values_are_those_of_statsmodels(folder: Path) -> None:
     lines = [row for key, row in _summary(folder).items() if key[0] == "b" and key[2] == "gauc" and row["p"]]
     expected = multipletests([float(row["p"]) for row in lines], method="holm")[1]
-    assert [float(row["p_corrected"]) for row in lines] == pytest.approx(list(expected))
+    assert [float(row["p_corrected"]) for row in lines] == pytest.approx(list(expected))  # type: ignore[arg-type]
 
 
 def test_a_method_with_a_failed_seed_is_shown_with_the_others(page: _Parser, folder: Path) -> None:
@@ -349,15 +349,15 @@ def test_facts_say_what_ran(folder: Path) -> None:
     markdown = (folder / "report.md").read_text()
     assert f"- runs: {4 * len(KINDS) - 1 + 4 * len(FEW)} scored, 2 failed" in markdown
     assert "- scored days: 2022-05-11 to 2022-05-17" in markdown
-    assert "- the command took: 12.6 min" in markdown
+    assert "- the command took: 13 min" in markdown
     assert "--methods all" in markdown
 
 
 def test_cost_and_checklist_as_csv(folder: Path) -> None:
     with (folder / "cost.csv").open(newline="") as stream:
-        cost = {(row["domain"], row["method"]): row for row in csv.DictReader(stream)}
+        cost = {(row["domain"], row["label"]): row for row in csv.DictReader(stream)}
     with (folder / "checklist.csv").open(newline="") as stream:
-        checks = {(row["domain"], row["method"]): row for row in csv.DictReader(stream)}
+        checks = {(row["domain"], row["label"]): row for row in csv.DictReader(stream)}
     assert cost.keys() == checks.keys()
     assert (cost["b", "ple"]["target_rows"], cost["b", "ple"]["source_rows"]) == ("8000.0", "80000.0")
     assert checks["b", "ple"]["needs_source_samples"] == "True"

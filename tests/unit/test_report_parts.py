@@ -13,7 +13,7 @@ from ctnet_ray.report.figures import visible_range
 from ctnet_ray.report.selection import featured
 from ctnet_ray.report.settings import differing, settings
 from ctnet_ray.report.windows import windows
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, VersionRef
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
 
 DAY = date(2022, 5, 2)
 
@@ -26,8 +26,8 @@ def _run(
     label: str,
     *steps: tuple[SampleRef, ...],
     metrics: dict[str, float] | None = None,
-    source: VersionRef | None = None,
-    parent: VersionRef | None = None,
+    source: Version | None = None,
+    parent: Version | None = None,
     seed: int = 0,
     auc: float = 0.5,
     **transfer: Any,
@@ -96,19 +96,19 @@ def test_share_of_source_rows_counts_epochs_where_training_did() -> None:
 @pytest.mark.parametrize(
     ("source", "parent", "needs"),
     [
-        (VersionRef("m.a.source-1", DAY, "u"), None, True),
-        (None, VersionRef("m.a.source-1", DAY, "u"), True),
-        (None, VersionRef("m.c.base-1", DAY, "u"), False),
+        (Version("m.a.source-1", DAY, "u"), None, True),
+        (None, Version("m.a.source-1", DAY, "u"), True),
+        (None, Version("m.c.base-1", DAY, "u"), False),
         (None, None, False),
     ],
     ids=["frozen tower", "goes on from it", "goes on from base", "from scratch"],
 )
-def test_needs_a_source_model(source: VersionRef | None, parent: VersionRef | None, needs: bool) -> None:
+def test_needs_a_source_model(source: Version | None, parent: Version | None, needs: bool) -> None:
     assert _check(_run("x", _samples("c", 0), source=source, parent=parent)).needs_source_model is needs
 
 
 def test_a_method_that_trains_nothing() -> None:
-    run = _run("source_direct", (), source=VersionRef("m.a.source-1", DAY, "u"))
+    run = _run("source_direct", (), source=Version("m.a.source-1", DAY, "u"))
     found = _check(run)
     assert (found.increments_only, found.days_a_step, found.reads_of_a_day) == (True, 0, 0)
     (cost,) = costs([run])
@@ -134,7 +134,7 @@ def test_costs_are_means_over_steps_of_all_seeds() -> None:
 def test_windows_by_method_and_days() -> None:
     runs = [
         _run("base", _samples("c", 0)),
-        _run("all days", _samples("c", -3, -2, -1, 0), method="finetune_all", window=0, auc=0.7),
+        _run("all days", _samples("c", -3, -2, -1, 0), method="finetune_all", window=None, auc=0.7),
         _run("one day", _samples("c", 0), method="finetune_all", window=1, auc=0.4),
         _run("embeddings", _samples("c", 0), method="finetune_embeddings", window=1, auc=0.6),
     ]

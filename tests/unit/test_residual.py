@@ -5,28 +5,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctnet_ray.config import ResidualConfig, TransferConfig
-from ctnet_ray.runs.plan import ModelPlan
+from ctnet_ray.config import ResidualConfig
+from ctnet_ray.models.registry import build_model
 from ctnet_ray.runs.records import read_steps
-from ctnet_ray.training.build import build_model
+from ctnet_ray.runs.specs import ResidualSpec
 from tests.unit.ctnet_world import SOURCE, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, version, walk
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
 
-def residual_plan(**residual: object) -> ModelPlan:
-    transfer = TransferConfig("residual", residual=ResidualConfig(**residual))  # type: ignore[arg-type]
-    return ModelPlan("residual", "source", *_SOURCE, _SOURCE, transfer)
+def residual_plan(**residual: object) -> ResidualSpec:
+    return ResidualSpec(SOURCE, ResidualConfig(**residual))  # type: ignore[arg-type]
 
 
-_SOURCE = (SOURCE.schema, SOURCE.config)
 PLAIN = residual_plan(scale_and_shift=False)
 TO_FROZEN = ("model.tower.", "model.source_tower.")
 
 
 @pytest.mark.parametrize("plan", [residual_plan(), PLAIN])
-def test_zero_residual_is_the_source_itself(plan: ModelPlan) -> None:
+def test_zero_residual_is_the_source_itself(plan: ResidualSpec) -> None:
     source, residual = state(SOURCE, seed=3), state(plan)
     copy_into(residual, values(source), TO_FROZEN)
     expected = source.score(batch(SOURCE))
@@ -35,9 +33,7 @@ def test_zero_residual_is_the_source_itself(plan: ModelPlan) -> None:
 
 
 def test_zero_residual_under_ctnet_is_ctnet() -> None:
-    plan = ctnet_plan(
-        "ctnet_residual", residual=ResidualConfig(), init="random", placement=("features", "hidden")
-    )
+    plan = ctnet_plan(residual=ResidualConfig(), init="random", placement=("features", "hidden"))
     ctnet, both = state(ctnet_plan(init="random", placement=("features", "hidden"))), state(plan, seed=1)
     copy_into(both, values(ctnet))
     assert torch.equal(both.score(batch(plan)), ctnet.score(batch(plan)))
@@ -59,9 +55,11 @@ def test_logits_are_those_of_the_equations() -> None:
         for name, table in moved.embedder.embeddings.named_parameters():
             table.add_(own[name])
     layer = moved(read).embedding_BE
-    for linear, scale, shift in zip(moved.layers, model.residual.scale, model.residual.shift, strict=True):
+    for linear, scale, shift in zip(
+        moved.mlp.hidden, model.residual.scale, model.residual.shift, strict=True
+    ):
         layer = linear(layer).relu() * (1 + scale) + shift
-    torch.testing.assert_close(model(batch(plan)), moved.output(layer)[:, 0] + model.residual.bias)
+    torch.testing.assert_close(model(batch(plan)), moved.mlp.output(layer)[:, 0] + model.residual.bias)
 
 
 def test_the_gradient_of_a_residual_row_is_that_of_the_embedding() -> None:

@@ -7,11 +7,15 @@ import torch
 
 from ctnet_ray.config import ResidualConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.models.ctnet import shared_sequences
-from ctnet_ray.runs.records import read_steps, version_folder
+from ctnet_ray.models.ctnet import CTNet
+from ctnet_ray.models.embedding import Vectors, concatenate
+from ctnet_ray.models.tower import TowerOutput
+from ctnet_ray.runs.layers import shared_sequences
+from ctnet_ray.runs.plan import ScorePlan
+from ctnet_ray.runs.records import read_steps
 from ctnet_ray.runs.specs import SharedAttention
 from ctnet_ray.schema import ROLES
-from ctnet_ray.training import checkpoints, loop
+from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext
 from tests.unit.ctnet_world import SOURCE, TARGET, batch, copy_into, ctnet_plan, state, values
 from tests.unit.loop_world import BASE, DAYS, World, check_killed, results, version, walk
@@ -22,6 +26,15 @@ BOTH = ("clicks", "tags")
 OWNERS = {owner: ctnet_plan(shared=SharedAttention(BOTH, owner), init="random") for owner in ROLES}
 OTHER = {"source": "target", "target": "source"}
 PREFIX = {"source": "model.source_tower.", "target": "model.tower."}
+
+
+def logit_of(model: CTNet, target: Vectors, source: TowerOutput) -> torch.Tensor:
+    """The equation, adapters on both hidden layers."""
+    layer = concatenate(target)
+    for index, linear in enumerate(model.tower.mlp.hidden):
+        adapter = model.adapters.layers[f"hidden_{index + 1}"]
+        layer = linear(layer).relu() + adapter(source.hidden[index])
+    return model.tower.mlp.output(layer)[:, 0]
 
 
 @pytest.mark.parametrize("owner", OWNERS)
@@ -46,9 +59,7 @@ def test_both_towers_use_the_owners_vector(owner: str) -> None:
     target = model.tower.embedder(read.inputs["target"])
     given = source if owner == "source" else target
     source, target = ({**own, **{name: given[name] for name in BOTH}} for own in (source, target))
-    expected = model.tower.run(
-        target, *model.adapters.changes(model.source_tower.run(source).layers())
-    ).logit_B
+    expected = logit_of(model, target, model.source_tower.run(source))
     found = shared.score(batch(OWNERS[owner]))
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, whole.score(read))  # sharing is not for nothing
@@ -64,11 +75,9 @@ def test_no_gradient_comes_back_from_the_source_tower() -> None:
     with torch.no_grad():
         vectors = model.tower.embedder(read.inputs["target"])
         given = {name: vectors[name] for name in BOTH}
-        states = model.source_tower.run(model.source_tower.embedder(read.inputs["source"], given))
-    own = model.tower.run(
-        model.tower.embedder(read.inputs["target"]), *model.adapters.changes(states.layers())
-    )
-    wanted = torch.autograd.grad(own.logit_B.sum(), parameters)
+        source = model.source_tower.run(model.source_tower.embedder(read.inputs["source"], given))
+    logit_B = logit_of(model, model.tower.embedder(read.inputs["target"]), source)
+    wanted = torch.autograd.grad(logit_B.sum(), parameters)
     for name, gradient, expected in zip(names, found, wanted, strict=True):
         assert expected.any(), name
         torch.testing.assert_close(gradient, expected, msg=name)
@@ -85,7 +94,7 @@ def test_shared_parameters_are_held_once(owner: str) -> None:
 
 @pytest.mark.parametrize("owner", OWNERS)
 def test_a_residual_reads_what_its_source_reads(owner: str) -> None:
-    plan = ctnet_plan("ctnet_residual", SharedAttention(BOTH, owner), ResidualConfig(), init="random")
+    plan = ctnet_plan(SharedAttention(BOTH, owner), ResidualConfig(), init="random")
     trained = state(plan)
     before = values(trained)
     trained.train_step(batch(plan))
@@ -119,12 +128,9 @@ def test_hot_start_refresh_and_resumption(job_world: World, tmp_path: Path, owne
     assert all("tower.embedder.attention." in name for name in dropped)
     assert all("adapters." in name for name in steps[0].loaded["new"])
     # What stands on disk, with the source version that it names, scores as the run did.
-    again = loop.TrainingState(planned.model, planned.training, torch.device("cpu"))
-    last = steps[-1]
-    checkpoints.load(version_folder(planned.folder, last.day), again.tensors())
-    loop._refresh(again, last.source, loop._Progress(None, 0, {}))
-    reader = loop._Reader(planned, [planned.steps[-1]], {last.day: last}, LocalContext())
-    found = loop._evaluate(planned, again, reader, planned.steps[-1].evaluate)  # type: ignore[arg-type]
+    scored = planned.steps[-1].evaluate
+    assert scored
+    found = loop.score_version(ScorePlan(planned.version(steps[-1].day), scored), LocalContext())
     assert found == results(planned)[1][-1].metrics
     assert not [name for name in version(planned, 4) if "source_tower" in name]
     check_killed(job_world.plan(config, folder=tmp_path / "killed" / "run"), planned)

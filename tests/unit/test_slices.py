@@ -15,10 +15,11 @@ from sklearn.metrics import log_loss, roc_auc_score
 from benchmarks import slices
 from benchmarks.slice_measures import domain_distance, group_profile, measure
 from benchmarks.slice_rows import FAMILIES, LOGIT, History, Runs, scored_rows
-from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig, TransferConfig
+from ctnet_ray.config import AdapterConfig, ModelConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.plan import ModelPlan, RunPlan, StepPlan
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, VersionRef, version_folder
+from ctnet_ray.runs.plan import RunPlan, StepPlan
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, Version, version_folder
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.training import loop
@@ -35,17 +36,12 @@ SCHEMA = from_dict(
 )
 CONFIG = ModelConfig(hidden=(6,), embedding_init=0.1)
 TRAINING = TrainingConfig(batch_size=64, dense_learning_rate=0.01)
-TOWER = ModelPlan("tower", "target", SCHEMA, CONFIG)
+TOWER = TowerSpec(SCHEMA, CONFIG, "target")
 PLANS = {
     "base": TOWER,
-    "ctnet": replace(
-        TOWER,
-        kind="ctnet",
-        source=(SCHEMA, CONFIG),
-        transfer=TransferConfig(adapters=AdapterConfig(placement=("hidden",))),
-    ),
-    "finetune_all": replace(TOWER, reads="source"),
-    "source_direct": replace(TOWER, reads="source"),
+    "ctnet": CTNetSpec(TOWER, replace(TOWER, role="source"), AdapterConfig(placement=("hidden",))),
+    "finetune_all": replace(TOWER, role="source"),
+    "source_direct": replace(TOWER, role="source"),
 }
 
 
@@ -65,7 +61,7 @@ class World:
     runs: Runs
 
 
-def run_method(world: World, label: str, domain: str, plan: ModelPlan) -> None:
+def run_method(world: World, label: str, domain: str, plan: ModelSpec) -> None:
     """Make a run of two steps, the second of which is scored on the third day."""
     store = world.runs.samples(0)
     model = f"try.{domain}.{label}"
@@ -74,9 +70,9 @@ def run_method(world: World, label: str, domain: str, plan: ModelPlan) -> None:
     steps = tuple(
         StepPlan(
             () if label == "source_direct" else (store.manifest(domain, day),),
-            store.manifest(domain, day),
+            day,
             store.manifest(domain, following),
-            None if label in ("base", "source") else VersionRef("s", day, version_folder(str(source), day)),
+            None if label in ("base", "source") else Version("s", day, version_folder(str(source), day)),
         )
         for day, following in pairwise(DAYS)
     )
@@ -178,7 +174,7 @@ def hand_made() -> pd.DataFrame:
     frame["day"] = [DAYS[0]] * 4 + [DAYS[1]] * 4
     frame = frame.assign(**dict.fromkeys(FAMILIES, "x"))
     scores = {"base": base, "good": good, "flat": [0.5] * 8, "source": base}
-    return frame.assign(**{f"{LOGIT}{name}": np.float32(values) for name, values in scores.items()})
+    return frame.assign(**{f"{LOGIT}{name}": np.array(values, np.float32) for name, values in scores.items()})
 
 
 def test_a_slice_counts_pairs_of_one_day_only() -> None:
@@ -216,7 +212,9 @@ def test_rankings_inside_groups() -> None:
 
 def test_distance_of_a_source_that_is_the_base() -> None:
     rows = hand_made()
-    found = domain_distance(rows, measure(rows, "base"), "base").set_index("measure")["value"]
+    found: dict[str, float] = (
+        domain_distance(rows, measure(rows, "base"), "base").set_index("measure")["value"].to_dict()
+    )
     assert found["correlation of logits inside groups"] == pytest.approx(1)
     assert found["auc of source"] == found["auc of base"]
     assert found["share of rows, item_seen_in x"] == 1

@@ -86,7 +86,8 @@ def config() -> JobConfig:
 
 
 def written(folder: Path, trials: list[Trial], metric: str, default: Trial | None, winner: Trial) -> Path:
-    write_answer(trials, metric, default, winner, config().to_dict(), folder, COMMAND, 345.0)
+    answer = sum_up(trials, metric, default, winner, command=COMMAND, wall_seconds=345.0)
+    write_answer(answer, config().to_dict(), folder)
     return folder
 
 
@@ -217,7 +218,7 @@ def test_pages_say_the_same_and_need_nothing_from_elsewhere(answer: Path) -> Non
         assert "1 stopped" in text
         assert "by ASHA" in text
         assert COMMAND in text
-        assert "5.8 min" in text
+        assert "6 min" in text
         assert "How much each choice matters" in text
     assert set(re.findall(r"https?://[^\s\"']+", html)) == {
         "http://www.w3.org/2000/svg",

@@ -12,7 +12,7 @@ from ctnet_ray.sweep.config import SweepConfig
 
 DAY = date(2022, 5, 1)
 CONFIG = JobConfig(DataConfig("store", "schema.yaml", "channel", DAY, DAY))
-GATES = {"transfer.adapters.gate": ["glu", "linear"], "transfer.refresh_days": [0, 1, 3]}
+GATES = {"transfer.adapters.gate": ["glu", "linear"], "transfer.refresh_days": [None, 1, 3]}
 
 
 def drawn_from(**own: Any) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def test_a_grid_is_every_combination_in_order() -> None:
     sweep = SweepConfig(space=GATES, search="grid")
     found = space.listed(sweep, space.distributions(GATES, CONFIG))
     assert [tuple(own.values()) for own in found] == [
-        ("glu", 0), ("glu", 1), ("glu", 3), ("linear", 0), ("linear", 1), ("linear", 3)
+        ("glu", None), ("glu", 1), ("glu", 3), ("linear", None), ("linear", 1), ("linear", 3)
     ]  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_a_grid_of_too_many_or_of_numbers_is_refused() -> None:
         ({"space": GATES, "trials": 0}, "sweep.trials must be above 0, not 0"),
         ({"space": GATES, "grace_days": 0}, "sweep.grace_days must be above 0"),
         ({"space": GATES, "cache_gib": -1.0}, "sweep.cache_gib must be at least 0"),
-        ({"space": GATES, "parallel_trials": -1}, "sweep.parallel_trials must be at least 0"),
+        ({"space": GATES, "parallel_trials": -1}, "sweep.parallel_trials must be above 0"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

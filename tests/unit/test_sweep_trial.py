@@ -1,6 +1,7 @@
 """A trial's results, and what the driver keeps of them: without Ray."""
 
 import math
+import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from ctnet_ray.training.frozen import frozen_layers_of
 from tests.unit.loop_world import DAYS, World, walk
 
 LAST = {"transfer.adapters.placement": ["last"]}
+SWEEP = SweepConfig(presets=("ctnet_last",))
 
 
 def comparison(world: World) -> Comparison:
@@ -67,7 +69,7 @@ def test_a_trial_says_each_scored_days_metrics_and_their_mean(job_world: World) 
     assert [result["day"] for result in found] == ["2022-05-04", "2022-05-05"]
     assert [result["done"] for result in found] == [False, True]
     (plan,) = trial.plans_of(own, 0, LAST)
-    assert plan.model.transfer.adapters.placement == ("last",)
+    assert plan.model.adapters.placement == ("last",)
     scored = [EvaluationRecord.read(plan.folder, day) for day in DAYS[2:4]]
     assert [result["metrics"] for result in found] == [record.metrics for record in scored if record]
     first, second = (result["metrics"]["auc"] for result in found)
@@ -97,13 +99,13 @@ def test_a_trial_goes_on_from_what_is_on_disk(job_world: World, monkeypatch: pyt
     )
     again = results(own, 3, {})
     assert {**again[0], "costs": first["costs"]} == first
-    assert [step.day.day for step in walked] == [DAYS[3]]
+    assert [step.day for step in walked] == [DAYS[3]]
 
 
 def test_a_trial_with_a_refresh_period_of_its_own_finds_its_states(job_world: World, tmp_path: Path) -> None:
     own = job(job_world, "refresh", str(tmp_path / "states"))
-    found = results(own, 0, {"transfer.refresh_days": 0})
-    (plan,) = trial.plans_of(own, 0, {"transfer.refresh_days": 0})
+    found = results(own, 0, {"transfer.refresh_days": None})
+    (plan,) = trial.plans_of(own, 0, {"transfer.refresh_days": None})
     assert len({wanted.version for wanted in frozen_layers_of(plan)}) == 1
     assert all(storage.read_folder(wanted.folder) for wanted in frozen_layers_of(plan))
     assert len(found) == 2
@@ -144,16 +146,50 @@ def test_the_best_trial_finished() -> None:
         return sweep.best(trials, SweepConfig(presets=("ctnet_last",), metric=metric))
 
     assert (best("auc"), best("logloss"), best("gauc")) == (trials[2], trials[0], None)
+    trials = [made(0, "finished", 0.0, 0.0), made(1, "finished", 0.0, 0.0), made(2, "finished", -0.1, 0.1)]
+    assert best("auc") == best("logloss") == trials[0]  # a mean of exactly nothing is a mean
 
 
 def test_warm_up_ends_before_the_scored_days(job_world: World) -> None:
-    what = warm_up_of(comparison(job_world)).what
+    what = warm_up_of(comparison(job_world)).config
     assert (what.first_scored_day, what.last_scored_day) == (DAYS[3], DAYS[4])
     own = comparison(job_world)
     with pytest.raises(CtnetError, match=r"set comparison\.transfer_day"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=None)))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=None)))
     with pytest.raises(CtnetError, match="leaves no warm-up day before first_scored_day 2022-05-06"):
-        warm_up_of(replace(own, what=replace(own.what, transfer_day=DAYS[4])))
+        warm_up_of(replace(own, config=replace(own.config, transfer_day=DAYS[4])))
+
+
+def test_a_sweep_is_named_by_what_decides_its_trials(
+    job_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(job_world.root)
+
+    def digest(
+        sweep_config: SweepConfig = SWEEP, training: dict[str, Any] | None = None, **changes: Any
+    ) -> str:
+        own = comparison(job_world)
+        trained = replace(own.training, **training or {})
+        return sweep.Sweep(
+            replace(own, config=replace(own.config, **changes), training=trained), sweep_config
+        ).digest
+
+    shutil.copytree("samples", tmp_path / "moved")
+    same = {
+        digest(store="./samples", schema="schema.yaml"),
+        digest(store=str(tmp_path / "moved")),
+        digest(methods=("all",)),
+        digest(replace(SWEEP, gpu_share=0.25, parallel_trials=1, cache_gib=0.0)),
+    }
+    assert same == {digest()}
+    others = {
+        digest(replace(SWEEP, trials=7)),
+        digest(training={"epochs": 2}),
+        digest(settings={"ctnet": {"training.epochs": 2}}),
+        digest(seeds=(0, 1)),
+        digest(transfer_day=DAYS[1]),
+    }
+    assert len(others | same) == 6
 
 
 @dataclass
@@ -184,9 +220,7 @@ def test_a_keeper_tells_finished_from_stopped_from_failed(job_world: World, tmp_
     assert keeper.trials[2].reason == "the loss is not finite"
     assert sweep.read(str(tmp_path)) == keeper.trials
     assert [own.status for own in told.trials if own.status != "running"] == ["finished", "stopped", "failed"]
-    assert (
-        "trial_002 failed: the loss is not finite; 3 of 3 trials, about 0:00:00 left" in console.export_text()
-    )
+    assert "trial_002 failed: the loss is not finite; 3 of 3 trials, about 0 s left" in console.export_text()
 
 
 def test_only_a_trial_whose_worker_died_is_tried_again(tmp_path: Path) -> None:

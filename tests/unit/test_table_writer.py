@@ -381,6 +381,11 @@ def test_absent_empty_and_damaged_files(tmp_path):
         write("bad.parquet", b"PAR1")
     with pytest.raises(CtnetError, match=r"bad\.csv\.gz: "):
         write("bad.csv.gz", b"no gzip")
+    (tmp_path / "twice.yaml").write_text(
+        "user: uid\nlabel: click\nfeatures:\n  age: {rows: 1}\n  age: {rows: 2}\n"
+    )
+    with pytest.raises(CtnetError, match=r"twice\.yaml is not YAML: 'age' stands twice .*line 5"):
+        load(str(tmp_path / "twice.yaml"))
     with pytest.raises(CtnetError, match="no mapping file at"):
         load(str(tmp_path / "absent.yaml"))
 

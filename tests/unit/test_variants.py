@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ctnet_ray.config import METHODS
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import chosen
 
 JOINT = ("mlp_pp", "ple", "minet", "ddtcdr", "dasl")
@@ -35,10 +35,10 @@ def test_methods_are_all_but_fine_tuning_which_has_windows() -> None:
     [
         ("finetune_all_30", "finetune_all", 30),
         ("finetune_embeddings_120", "finetune_embeddings", 120),
-        ("finetune_all_all_days", "finetune_all", 0),
+        ("finetune_all_all_days", "finetune_all", None),
     ],
 )
-def test_any_window_is_a_variant(name: str, method: str, window: int) -> None:
+def test_any_window_is_a_variant(name: str, method: str, window: int | None) -> None:
     assert chosen((name,), {})[name] == {"transfer.method": method, "transfer.window": window}
 
 

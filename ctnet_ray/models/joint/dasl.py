@@ -32,18 +32,14 @@ import torch
 from torch import nn
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import JointConfig, ModelConfig
+from ctnet_ray.models.attention import masked_softmax
+from ctnet_ray.models.base import Device
 from ctnet_ray.models.embedding import Embedder, concatenate
-from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile, weights
-from ctnet_ray.models.joint.layers import (
-    ByDomain,
-    Mlp,
-    OrthogonalMap,
-    beside,
-    candidate_features,
-    index_of,
-)
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile
+from ctnet_ray.models.joint.parts import ByDomain, JointModel, OrthogonalMap, candidate_features, index_of
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import widths
+from ctnet_ray.runs.specs import JointSpec
 
 
 class DualAttention(nn.Module):
@@ -66,7 +62,7 @@ class DualAttention(nn.Module):
     ) -> torch.Tensor:
         """Return the states' weights, [B, L]: sum one, or zero where there is no click."""
         hidden = torch.tanh(self.state(states_BLH) + self.query(query_BK).unsqueeze(1))
-        return weights(self.score(hidden).squeeze(2), mask_BL)
+        return masked_softmax(self.score(hidden).squeeze(2), mask_BL)
 
     def forward(
         self, states_BLH: torch.Tensor, mask_BL: torch.Tensor, query_BK: torch.Tensor
@@ -81,37 +77,27 @@ class DualAttention(nn.Module):
         return torch.einsum("bl,blh->bh", self.weights(states_BLH, mask_BL, query_BK), states_BLH)
 
 
-class Dasl(nn.Module):
+class Dasl(JointModel, network="dasl"):
     """Shared embeddings, a GRU for each domain's clicks, attention and MLP for each domain's examples.
 
     Args:
-        schema: Features of both domains and the sequences of their clicks (`Schema.joint`).
-        config: Widths.
-        joint: Nothing of it is read.
-        domains: Source and target.
+        spec: Features, widths, domains.
         device: As for `Embedder`.
 
     Raises:
         CtnetError: A sequence of a domain's clicks attends to nothing.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        joint: JointConfig,
-        domains: tuple[str, str],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.domains = domains
-        self.clicks = tuple(clicks_in(schema, domain) for domain in domains)
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__(spec, device)
+        schema, config = spec.schema, spec.config
+        self.clicks = tuple(clicks_in(schema, domain) for domain in spec.domains)
         self.embedder = Embedder(schema, config, device, unpooled=all_clicks(schema))
         self.profile = profile(schema, candidate_features(schema))
         attended = {name for clicks in self.clicks for name in clicks.attended}
         self.query = tuple(feature.name for feature in schema.features if feature.name in attended)
 
-        dims = {feature.name: schema.table(feature.table).dim for feature in schema.features}
+        dims = widths(schema)
         user = self.clicks[0].width
         query = sum(dims[name] for name in self.query)
         inputs = 2 * user + sum(dims[feature.name] for feature in self.embedder.features)
@@ -120,14 +106,14 @@ class Dasl(nn.Module):
         self.grus = nn.ModuleList(
             nn.GRU(clicks.width + user, user, batch_first=True) for clicks in self.clicks
         )
-        self.attentions = ByDomain(domains, lambda: DualAttention(user, query, config.attention_hidden))
-        self.mlps = ByDomain(domains, lambda: Mlp(inputs, config.hidden))
+        self.attentions = ByDomain(spec.domains, lambda: DualAttention(user, query, config.attention_hidden))
+        self.mlps = ByDomain(spec.domains, lambda: Mlp(inputs, config.hidden))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
         vectors = self.embedder.pool(looked)
-        user_BU = self.user(beside(vectors, self.profile))
+        user_BU = self.user(concatenate(vectors, self.profile))
         if index_of(batch, self.domains) == 1:
             user_BU = self.map(user_BU)
         sequences = [clicks.sequence(looked) for clicks in self.clicks]
@@ -137,7 +123,7 @@ class Dasl(nn.Module):
         ]
         mask_BL = torch.cat([mask for _, mask in sequences], dim=1)
         preference_BH = self.attentions.of(batch)(
-            torch.cat(states, dim=1), mask_BL, beside(vectors, self.query)
+            torch.cat(states, dim=1), mask_BL, concatenate(vectors, self.query)
         )
         return self.mlps.of(batch)(torch.cat((preference_BH, user_BU, concatenate(vectors)), dim=1))
 

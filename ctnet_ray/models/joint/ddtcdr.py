@@ -19,59 +19,49 @@ for orthogonality by a penalty; here X has it exactly.
 """
 
 import torch
-from torch import nn
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import JointConfig, ModelConfig
-from ctnet_ray.models.embedding import Embedder, width
-from ctnet_ray.models.joint.layers import (
-    ByDomain,
-    Mlp,
-    OrthogonalMap,
-    beside,
-    candidate_features,
-    index_of,
-)
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.base import Device
+from ctnet_ray.models.embedding import Embedder, Tables, concatenate
+from ctnet_ray.models.joint.parts import ByDomain, JointModel, OrthogonalMap, candidate_features, index_of
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import width, widths
+from ctnet_ray.runs.specs import JointSpec
+from ctnet_ray.schema import Role
 
 
-class Ddtcdr(nn.Module):
+class Ddtcdr(JointModel, network="ddtcdr"):
     """Embeddings and an MLP for each domain, and the map between their users.
 
     Args:
-        schema: Features of both domains (`Schema.joint`).
-        config: Widths.
-        joint: Share alpha of the other network; 0 makes two independent models.
-        domains: Source and target.
+        spec: Features, widths, domains.
         device: As for `Embedder`.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        joint: JointConfig,
-        domains: tuple[str, str],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.domains = domains
-        self.alpha = joint.transfer_share
-        self.embedders = ByDomain(domains, lambda: Embedder(schema, config, device))
-        self.networks = ByDomain(domains, lambda: Mlp(width(schema), config.hidden))
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__(spec, device)
+        schema, config = spec.schema, spec.config
+        self.alpha = spec.joint.transfer_share
+        self.embedders = ByDomain(spec.domains, lambda: Embedder(schema, config, device))
+        self.networks = ByDomain(spec.domains, lambda: Mlp(width(schema), config.hidden))
         self.item = candidate_features(schema)
         self.user = tuple(feature.name for feature in schema.features if feature.name not in self.item)
-        dims = {feature.name: schema.table(feature.table).dim for feature in schema.features}
-        self.map = OrthogonalMap(sum(dims[name] for name in self.user))
+        self.map = OrthogonalMap(sum(widths(schema)[name] for name in self.user))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         vectors = self.embedders.of(batch)(batch.inputs["target"])
-        user_BU, item_BI = beside(vectors, self.user), beside(vectors, self.item)
-        own_B = self.networks.of(batch)(torch.cat((user_BU, item_BI), dim=1))
+        user_BU, item_BI = concatenate(vectors, self.user), concatenate(vectors, self.item)
+        logit_B = self.networks.of(batch)(torch.cat((user_BU, item_BI), dim=1))
         if not self.alpha:
-            return own_B
+            return logit_B
         from_source = index_of(batch, self.domains) == 0
         mapped_BU = self.map(user_BU) if from_source else self.map.back(user_BU)
         other_B = self.networks.of_other(batch)(torch.cat((mapped_BU, item_BI), dim=1))
-        return (1 - self.alpha) * own_B + self.alpha * other_B
+        return (1 - self.alpha) * logit_B + self.alpha * other_B
+
+    def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
+        """Return the domain's own tables."""
+        embedder = self.embedders[self.domains.index(domain)]
+        assert isinstance(embedder, Embedder)  # noqa: S101  (for the type checker)
+        return [(embedder.embeddings, "target")]

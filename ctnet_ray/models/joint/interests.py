@@ -51,7 +51,7 @@ def clicks_in(schema: Schema, domain: str) -> Clicks:
             )
     return Clicks(
         tuple(feature.name for feature in columns),
-        tuple(feature.attends_to for feature in columns),
+        tuple(feature.attends_to for feature in columns if feature.attends_to),
         sum(schema.table(feature.table).dim for feature in columns),
     )
 
@@ -81,13 +81,8 @@ def side_by_side(padded: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> tuple[t
     place_BL = torch.arange(mask_BL.shape[1], device=mask_BL.device).expand(mask_BL.shape)
     columns = []
     for (sequence_BLD, _), lengths_B in zip(padded, lengths, strict=True):
-        own_BL = place_BL - (longest_B - lengths_B).unsqueeze(1)
-        index_BL1 = own_BL.clamp(0, sequence_BLD.shape[1] - 1).unsqueeze(2)
-        there_BL1 = ((own_BL >= 0) & (own_BL < lengths_B.unsqueeze(1))).unsqueeze(2)
+        column_BL = place_BL - (longest_B - lengths_B).unsqueeze(1)
+        index_BL1 = column_BL.clamp(0, sequence_BLD.shape[1] - 1).unsqueeze(2)
+        there_BL1 = ((column_BL >= 0) & (column_BL < lengths_B.unsqueeze(1))).unsqueeze(2)
         columns.append(sequence_BLD.gather(1, index_BL1.expand(-1, -1, sequence_BLD.shape[2])) * there_BL1)
     return torch.cat(columns, dim=2), place_BL < longest_B.unsqueeze(1)
-
-
-def weights(score_BL: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-    """Return the softmax of scores where the mask is true, [B, L]; zero elsewhere, and for an empty row."""
-    return score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min).softmax(dim=1) * mask_BL

@@ -35,11 +35,14 @@ import torch
 from torch import nn
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import JointConfig, ModelConfig
-from ctnet_ray.models.embedding import Embedder
-from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile, weights
-from ctnet_ray.models.joint.layers import Mlp, beside, candidate_features, index_of
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.attention import masked_softmax
+from ctnet_ray.models.base import Device
+from ctnet_ray.models.embedding import Embedder, concatenate
+from ctnet_ray.models.joint.interests import all_clicks, clicks_in, profile
+from ctnet_ray.models.joint.parts import JointModel, candidate_features, index_of
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import widths
+from ctnet_ray.runs.specs import JointSpec
 
 
 class ItemAttention(nn.Module):
@@ -72,7 +75,7 @@ class ItemAttention(nn.Module):
         alike_BLK = self.transfer(clicks_BLD) * query_BK.unsqueeze(1)
         clicked_BLA = self.clicked(torch.cat((clicks_BLD, alike_BLK), dim=2))
         hidden_BLA = torch.relu(clicked_BLA + self.context(context_BC).unsqueeze(1))
-        return weights(self.score(hidden_BLA).squeeze(2), mask_BL)
+        return masked_softmax(self.score(hidden_BLA).squeeze(2), mask_BL)
 
     def forward(
         self,
@@ -108,39 +111,30 @@ class InterestWeight(nn.Module):
         return self.score(torch.relu(self.hidden(state_BZ))).exp()
 
 
-class MiNet(nn.Module):
+class MiNet(JointModel, network="minet"):
     """Shared embeddings, a network with all interests for the target, a plain one for the source.
 
     Args:
-        schema: Features of both domains and the sequences of their clicks (`Schema.joint`).
-        config: Widths; those of all attentions are `attention_hidden`.
-        joint: Nothing of it is read.
-        domains: Source and target.
+        spec: Features, widths, domains.
         device: As for `Embedder`.
 
     Raises:
         CtnetError: A sequence of a domain's clicks attends to nothing.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        joint: JointConfig,
-        domains: tuple[str, str],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.domains = domains
-        self.source, self.target = (clicks_in(schema, domain) for domain in domains)
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__(spec, device)
+        schema, config = spec.schema, spec.config
+        self.source, self.target = (clicks_in(schema, domain) for domain in spec.domains)
         self.embedder = Embedder(schema, config, device, unpooled=all_clicks(schema))
         self.item = candidate_features(schema)
         self.profile = profile(schema, self.item)
-        own = {*self.item, *self.profile}
-        self.further = tuple(feature.name for feature in self.embedder.features if feature.name not in own)
+        in_context = {*self.item, *self.profile}
+        names = [feature.name for feature in self.embedder.features]
+        self.further = tuple(name for name in names if name not in in_context)
 
-        dims = {feature.name: schema.table(feature.table).dim for feature in schema.features}
-        context = sum(dims[name] for name in own)
+        dims = widths(schema)
+        context = sum(dims[name] for name in in_context)
         further = sum(dims[name] for name in self.further)
         interests = context + self.source.width + self.target.width
         hidden, query = config.attention_hidden, self.target.width
@@ -154,8 +148,8 @@ class MiNet(nn.Module):
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
         vectors = self.embedder.pool(looked)
-        item_BQ, long_BP = beside(vectors, self.item), beside(vectors, self.profile)
-        further_BF = beside(vectors, self.further)
+        item_BQ, long_BP = concatenate(vectors, self.item), concatenate(vectors, self.profile)
+        further_BF = concatenate(vectors, self.further)
         context_BC = torch.cat((item_BQ, long_BP), dim=1)
         if index_of(batch, self.domains) == 0:
             return self.source_mlp(torch.cat((context_BC, further_BF), dim=1))

@@ -11,37 +11,28 @@ and so is the attention that turns a sequence of them into a vector.
 """
 
 import torch
-from torch import nn
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import JointConfig, ModelConfig
-from ctnet_ray.models.embedding import Embedder, concatenate, width
-from ctnet_ray.models.joint.layers import ByDomain, Mlp
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.base import Device
+from ctnet_ray.models.embedding import Embedder, concatenate
+from ctnet_ray.models.joint.parts import ByDomain, JointModel
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import width
+from ctnet_ray.runs.specs import JointSpec
 
 
-class MlpPP(nn.Module):
+class MlpPP(JointModel, network="mlp_pp"):
     """Shared embeddings, one MLP a domain.
 
     Args:
-        schema: Features of both domains (`Schema.joint`).
-        config: Widths.
-        joint: Nothing of it is read.
-        domains: Source and target.
+        spec: Features, widths, domains.
         device: As for `Embedder`.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        joint: JointConfig,
-        domains: tuple[str, str],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.embedder = Embedder(schema, config, device)
-        self.mlps = ByDomain(domains, lambda: Mlp(width(schema), config.hidden))
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__(spec, device)
+        self.embedder = Embedder(spec.schema, spec.config, device)
+        self.mlps = ByDomain(spec.domains, lambda: Mlp(width(spec.schema), spec.config.hidden))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""

@@ -26,10 +26,13 @@ import torch
 from torch import nn
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.config import JointConfig, ModelConfig
-from ctnet_ray.models.embedding import Embedder, concatenate, width
-from ctnet_ray.models.joint.layers import ByDomain, Mlp, index_of
-from ctnet_ray.schema import Schema
+from ctnet_ray.config import JointConfig
+from ctnet_ray.models.base import Device
+from ctnet_ray.models.embedding import Embedder, concatenate
+from ctnet_ray.models.joint.parts import ByDomain, JointModel, index_of
+from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.runs.layers import width
+from ctnet_ray.runs.specs import JointSpec
 
 
 class Experts(nn.Module):
@@ -90,11 +93,11 @@ class Extraction(nn.Module):
 
     def __init__(self, inputs: int, width: int, joint: JointConfig, last: bool) -> None:
         super().__init__()
-        own, shared = joint.domain_experts, joint.shared_experts
-        self.experts = nn.ModuleList(Experts(inputs, width, own) for _ in range(2))
+        experts, shared = joint.domain_experts, joint.shared_experts
+        self.experts = nn.ModuleList(Experts(inputs, width, experts) for _ in range(2))
         self.shared_experts = Experts(inputs, width, shared)
-        self.gates = nn.ModuleList(Gate(inputs, own + shared) for _ in range(2))
-        self.shared_gate = None if last else Gate(inputs, 2 * own + shared)
+        self.gates = nn.ModuleList(Gate(inputs, experts + shared) for _ in range(2))
+        self.shared_gate = None if last else Gate(inputs, 2 * experts + shared)
 
     def extract(self, domain: int, state_BI: torch.Tensor, shared_BI: torch.Tensor) -> torch.Tensor:
         """Return one domain's state above this layer, g^{k,j}, [B, H].
@@ -112,52 +115,41 @@ class Extraction(nn.Module):
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return both domains' states and the shared one above this layer, which is not the last."""
         assert self.shared_gate is not None, "the last layer has no shared gate"  # noqa: S101
-        own = [experts(state_BI) for experts, state_BI in zip(self.experts, states, strict=True)]
+        by_domain = [experts(state_BI) for experts, state_BI in zip(self.experts, states, strict=True)]
         shared = self.shared_experts(shared_BI)
         first_BH, second_BH = (
             gate(state_BI, torch.cat((experts_BNH, shared), dim=1))
-            for gate, state_BI, experts_BNH in zip(self.gates, states, own, strict=True)
+            for gate, state_BI, experts_BNH in zip(self.gates, states, by_domain, strict=True)
         )
-        return (first_BH, second_BH), self.shared_gate(shared_BI, torch.cat((*own, shared), dim=1))
+        return (first_BH, second_BH), self.shared_gate(shared_BI, torch.cat((*by_domain, shared), dim=1))
 
 
-class Ple(nn.Module):
+class Ple(JointModel, network="ple"):
     """Shared embeddings, extraction layers, one tower a domain.
 
     Args:
-        schema: Features of both domains (`Schema.joint`).
-        config: Widths.
-        joint: Numbers of experts.
-        domains: Source and target.
+        spec: Features, widths, domains.
         device: As for `Embedder`.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        joint: JointConfig,
-        domains: tuple[str, str],
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__()
-        self.domains = domains
-        self.embedder = Embedder(schema, config, device)
-        layers = config.hidden[:-1] or config.hidden
-        widths = [width(schema), *layers]
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__(spec, device)
+        hidden = spec.config.hidden
+        extracted = hidden[:-1] or hidden
+        self.embedder = Embedder(spec.schema, spec.config, device)
         self.extractions = nn.ModuleList(
-            Extraction(narrow, wide, joint, last=index == len(layers))
-            for index, (narrow, wide) in enumerate(pairwise(widths), start=1)
+            Extraction(narrow, wide, spec.joint, last=index == len(extracted))
+            for index, (narrow, wide) in enumerate(pairwise([width(spec.schema), *extracted]), start=1)
         )
-        self.towers = ByDomain(domains, lambda: Mlp(layers[-1], config.hidden[len(layers) :]))
+        self.towers = ByDomain(spec.domains, lambda: Mlp(extracted[-1], hidden[len(extracted) :]))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         shared = concatenate(self.embedder(batch.inputs["target"]))
         states = shared, shared
         *below, last = self.extractions
-        for layer in below:
-            states, shared = layer(states, shared)
+        for extraction in below:
+            states, shared = extraction(states, shared)
         domain = index_of(batch, self.domains)
         assert isinstance(last, Extraction)  # noqa: S101  (for the type checker)
         return self.towers.of(batch)(last.extract(domain, states[domain], shared))

@@ -3,41 +3,44 @@
 Shapes: B examples, H width of a layer, U width of a user's vector.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.models.embedding import Vectors
-from ctnet_ray.schema import Schema
+from ctnet_ray.models.base import Device, Model
+from ctnet_ray.models.embedding import Tables
+from ctnet_ray.runs.specs import JointSpec
+from ctnet_ray.schema import Role, Schema
 
 
-class Mlp(nn.Module):
-    """Hidden layers with ReLU, and a logit.
+class JointModel(Model):
+    """A network that is trained on the samples of two domains.
+
+    A subclass names itself where it is defined, `class Ple(JointModel, network="ple")`, and is found by that
+    name (`JointSpec.network`).
 
     Args:
-        inputs: Width of the input.
-        hidden: Widths of the hidden layers; none: the logit is linear in the input.
-
-    Shapes:
-        [B, inputs] -> [B].
+        spec: Features, widths, domains.
+        device: As for `Embedder`.
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        widths = [inputs, *hidden]
-        self.layers = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
-        self.output = nn.Linear(widths[-1], 1)
+    by_name: ClassVar[dict[str, Callable[[Any, Device], Model]]] = {}
 
-    def forward(self, state: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
-        for layer in self.layers:
-            state = torch.relu(layer(state))
-        return self.output(state).squeeze(1)
+    def __init_subclass__(cls, network: str) -> None:
+        super().__init_subclass__()
+        JointModel.by_name[network] = cls
+
+    def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
+        super().__init__()
+        self.domains = spec.domains
+
+    def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
+        """Return all tables, in a batch of either domain."""
+        return [(tables, "target") for tables in self.tables()]
 
 
 class ByDomain(nn.ModuleList):
@@ -103,12 +106,6 @@ def candidate_features(schema: Schema) -> tuple[str, ...]:
     """
     attended = {feature.attends_to for feature in schema.features}
     return tuple(feature.name for feature in schema.features if feature.name in attended)
-
-
-def beside(vectors: Vectors, names: Iterable[str]) -> torch.Tensor:
-    """Put some features' vectors side by side; of no feature, a tensor of width 0."""
-    nothing = next(iter(vectors.values()))[:, :0]
-    return torch.cat([nothing, *(vectors[name] for name in names)], dim=1)
 
 
 def index_of(batch: Batch, domains: tuple[str, str]) -> int:

@@ -1,0 +1,211 @@
+"""What README and docs tell people to type: every option is there, and what takes minutes at most runs."""
+
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from jsonargparse import auto_parser
+from ray.scripts.scripts import cli as ray_cli
+
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.tracking.tracker import Tracker
+from ctnet_ray.writers.synthetic import write_schema, write_world
+from ctnet_ray.writers.synthetic_config import WorldConfig
+from jobs import command as command_module
+from tests.documented import ROOT, read_blocks
+from tests.integration.commands import start
+
+Check = Literal["run", "parse", "none"]
+#: What is done with each block that names no language; a new one must be put in here.
+CHECKS: dict[tuple[str, str], Check] = {
+    ("README.md", "make demo"): "run",
+    ("README.md", ". .venv/bin/activate"): "run",
+    ("README.md", "python -m jobs.pretrain_source --config configs/so"): "run",
+    ("README.md", "ray up ray_cluster.yaml"): "parse",  # a cluster
+    ("README.md", "jobs/"): "none",  # folders
+    ("CONTRIBUTING.md", "make setup"): "parse",  # runs this test
+    ("CONTRIBUTING.md", "jobs"): "none",  # layers
+    ("docs/cluster.md", "export RAY_AUTH_MODE=token"): "parse",  # a cluster, as all on this page
+    ("docs/cluster.md", ". .venv/bin/activate"): "parse",
+    ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
+    ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
+    ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
+    ("docs/design.md", "jobs/"): "none",  # folders
+    ("docs/install.md", "make setup"): "parse",  # the network
+    ("docs/install.md", "python3.11 -m venv .venv"): "none",  # the network, a GPU
+    ("docs/install.md", ".venv/bin/python -c 'import torch, torchrec; print"): "none",  # a GPU
+    ("docs/methods.md", "python -m jobs.compare --config configs/kuairand.y"): "parse",  # KuaiRand
+    (
+        "docs/mlflow.md",
+        "mlflow ui --backend-store-uri sqlite:///mlflow.db",
+    ): "none",  # test_mlflow_ui.py
+    ("docs/mlflow.md", "CTNET_DOCS_IMAGES=docs/images python -m pytest tes"): "none",
+    ("docs/results.md", "python -m jobs.prepare kuairand --raw DIR --out da"): "parse",  # KuaiRand
+    ("docs/results.md", "python -m benchmarks.slices --store data/kuairand"): "parse",
+    ("docs/results.md", "python -m benchmarks.attribute_rates --store data/"): "parse",
+    ("docs/results.md", "for s in 0 1 2 3 4; do python -m jobs.prepare synt"): "parse",  # hours
+    ("docs/results.md", "python -m jobs.prepare synthetic --out demo/sample"): "parse",
+    ("docs/results.md", "for s in 0 1 2; do python -m jobs.prepare syntheti"): "parse",
+    (
+        "docs/results.md",
+        "python -m tuning.sweep --config configs/kuairand_s",
+    ): "parse",  # test_sweep.py
+    ("docs/results.md", "python -m benchmarks.recovery --store data/kuairan"): "parse",
+    ("docs/sweeps.md", "python -m tuning.sweep --config configs/kuairand_s"): "parse",
+}
+#: Files that people make of a shipped one.
+COPIES = {"my_comparison.yaml": "demo.yaml", "my_source.yaml": "source.yaml"}
+#: What stands for FILE.yaml.
+FILES = {"jobs.pretrain_source": "configs/source.yaml", "tuning.sweep": "configs/kuairand_sweep.yaml"}
+BLOCKS = read_blocks()
+
+
+def test_every_block_is_checked_or_said_not_to_be() -> None:
+    assert list(BLOCKS) == list(CHECKS)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder but for what a checkout has that commands name."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    shutil.copy(ROOT / "ray_cluster.yaml", tmp_path)
+    for copy, name in COPIES.items():
+        shutil.copy(ROOT / "configs" / name, tmp_path / copy)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("key", [key for key, check in CHECKS.items() if check != "none"], ids=str)
+def test_all_that_a_command_names_is_there(
+    key: tuple[str, str], fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(components: Any, *, args: list[str] | None, **settings: Any) -> None:
+        auto_parser(components, **settings).parse_args(args)
+
+    monkeypatch.setattr(command_module, "auto_cli", parse)
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for words in _typed(BLOCKS[key].commands):
+        match words:
+            case ["python", "-m", module, *options]:
+                start(
+                    monkeypatch, module, [FILES[module] if word == "FILE.yaml" else word for word in options]
+                )
+            case ["make", *names]:
+                assert set(names) <= set(targets)
+            case ["cp", file, _]:
+                assert (fresh / file).is_file()
+            case ["ray", *options]:
+                _parse_for_ray(options)
+            case _:
+                assert words[0] in {".", "export", ".venv/bin/pre-commit"}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = WorldConfig(days=10, source_rows=200, target_rows=100, users=60, evergreen_items=80, new_items=5)
+    write_world(SampleStore("demo/samples"), world)  # the demo writes what is not there, at a size of minutes
+    write_schema("demo/samples/schema.yaml", world)
+    _run(monkeypatch, "README.md", "make demo")
+    assert (fresh / "demo/report/index.html").is_file()
+
+    _run(monkeypatch, "README.md", "python -m jobs.pretrain_source --config configs/so")
+    tracker = Tracker("sqlite:///demo/mlflow.db", "two-teams")
+    versions = {name: tracker.versions(f"two-teams.{name}") for name in ("feed.source", "channel.ctnet")}
+    assert {name: len(series) for name, series in versions.items()} == {"feed.source": 9, "channel.ctnet": 5}
+    assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
+
+
+def test_logs_of_one_s_own_become_samples(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_logs(fresh / "logs")
+    _run(monkeypatch, "docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y")
+    store = SampleStore(str(fresh / "samples"))
+    assert [day.day for day in store.days("feed")] == [25, 26, 27, 28, 29]
+    assert (fresh / "samples/schema.yaml").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_logs_of_one_s_own_are_prepared_compared_and_trained_on(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write_logs(fresh / "logs")
+    config = fresh / "my_comparison.yaml"
+    values = yaml.safe_load(config.read_text().replace("demo/", ""))
+    values["comparison"] |= {
+        "methods": ["base", "ctnet"],
+        "transfer_day": "2022-04-27",
+        "first_scored_day": "2022-04-28",
+        "last_scored_day": "2022-04-29",
+    }
+    config.write_text(yaml.safe_dump(values))
+    _run(monkeypatch, "README.md", ". .venv/bin/activate")
+    assert (fresh / "report/index.html").is_file()
+
+    _run(monkeypatch, "docs/data.md", "python -m jobs.pretrain_source --data.store sample")
+    tracker = Tracker("sqlite:///mlflow.db", "ctnet")
+    for name in ("ctnet.feed.source", "ctnet.channel.base"):
+        assert [version.day.day for version in tracker.versions(name)] == [25, 26, 27, 28]
+
+
+def _run(patch: pytest.MonkeyPatch, page: str, begins: str) -> None:
+    """Run a block's commands."""
+    for words in _typed(BLOCKS[page, begins].commands):
+        match words:
+            case ["python", "-m", module, *options]:
+                start(patch, module, options)
+            case ["make", "demo"]:
+                assert "\t@$(BIN)/python -m jobs.demo\n" in (ROOT / "Makefile").read_text()
+                start(patch, "jobs.demo")
+            case ["cp", file, copy]:
+                shutil.copy(file, copy)
+            case _:
+                assert words in (["make", "test"], [".", ".venv/bin/activate"])
+
+
+def _write_logs(folder: Path) -> None:
+    """Write five days of logs in two files, as the mapping to copy describes them."""
+    rng, rows = np.random.default_rng(0), np.arange(800)
+    user, item = rng.integers(40, size=len(rows)), rng.integers(60, size=len(rows))
+    noon = int(datetime(2022, 4, 25, 12, tzinfo=UTC).timestamp())
+    columns = {
+        "timestamp": 1000 * (noon + 86_400 * (rows % 5) + rows),
+        "scene": np.minimum(rows % 3, 1),  # twice as many rows of the source
+        "user_id": user,
+        "item_id": item,
+        "rating": rng.integers(11, size=len(rows)),
+        "request_id": rows // 10,
+        "category": item % 7,
+        "price_cents": 100 * item,
+        "title_words": [f"w{one % 5}|w{one % 3}" for one in item],
+    }
+    folder.mkdir()
+    for part in range(2):
+        pd.DataFrame(columns).iloc[part::2].to_csv(folder / f"{part}.csv.gz", index=False)
+
+
+def _typed(commands: Iterable[list[str]]) -> Iterator[list[str]]:
+    """Yield commands without those that `...` ends; one that a cluster is given comes after its giver."""
+    for words in commands:
+        if words[-1] == "...":
+            continue
+        yield words
+        if words[:3] == ["ray", "job", "submit"]:
+            yield words[words.index("--") + 1 :]
+
+
+def _parse_for_ray(words: list[str]) -> None:
+    command: click.Command | None = ray_cli
+    context = click.Context(ray_cli)
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(context, name)
+    assert command, words
+    command.make_context("", list(words))
