@@ -1,5 +1,9 @@
 """Write samples: `python -m jobs.prepare synthetic | kuairand | table`."""
 
+import json as json_module
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from rich.console import Console
@@ -8,8 +12,8 @@ from rich.table import Table
 
 from ctnet_ray import storage
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.writers.accounts import MAX_DROPPED, Report
 from ctnet_ray.writers.kuairand import write_kuairand
-from ctnet_ray.writers.logs import Report
 from ctnet_ray.writers.synthetic import DomainSummary, write_schema, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from ctnet_ray.writers.table import write_table
@@ -85,7 +89,13 @@ def synthetic(
 
 
 def kuairand(
-    raw: str, out: str, source_tab: int = 1, target_tabs: tuple[int, ...] = (0, 4), seed: int = 0
+    raw: str,
+    out: str,
+    source_tab: int = 1,
+    target_tabs: tuple[int, ...] = (0, 4),
+    seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
+    json: bool = False,
 ) -> None:
     """Write KuaiRand's public download, Pure or 1K, plain or gzipped, a domain a tab (tab1, tab0, ...).
 
@@ -96,46 +106,96 @@ def kuairand(
         target_tabs: Tabs that are target domains, such as [0,4]; histories hold clicks in all these tabs, and
             further ones the clicks in each.
         seed: Seed of the shuffle of each day.
+        max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
+        json: Print the report as JSON.
     """
     with _progress() as progress:
-        report = write_kuairand(raw, SampleStore(out), source_tab, target_tabs, progress, seed=seed)
-    _print_report(report, out)
+        report = write_kuairand(
+            raw, SampleStore(out), source_tab, target_tabs, progress, seed=seed, max_dropped=max_dropped
+        )
+    _print_report(report, out, json)
 
 
-def table(raw: list[str] | str, mapping: str, out: str, seed: int = 0) -> None:
+def table(raw: list[str] | str, mapping: str, out: str, seed: int = 0, json: bool = False) -> None:
     """Write anybody's logs, CSV or Parquet, as a mapping file says (configs/table_mapping_example.yaml).
 
     Args:
-        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; *.parquet and *.pq are
-            Parquet, all others CSV, plain or compressed (.gz, .bz2, .zst).
+        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; Parquet, or CSV, plain or
+            compressed (.gz, .bz2, .zst).
         mapping: YAML file that names the columns of time, domain, user, item, label, group and features.
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
         seed: Seed of the shuffle of each day.
+        json: Print the report as JSON.
     """
     with _progress() as progress:
         patterns = [raw] if isinstance(raw, str) else raw
         report = write_table(patterns, load_mapping(mapping), SampleStore(out), progress, seed=seed)
-    _print_report(report, out)
+    _print_report(report, out, json)
 
 
 def _progress() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console())
+    return Progress(*columns, console=Console(stderr=True))
 
 
-def _print_report(report: Report, out: str) -> None:
+def _print_report(report: Report, out: str, json: bool) -> None:
+    schema = storage.join(out, "schema.yaml")
+    if json:
+        json_module.dump({**report.to_dict(), "schema": schema}, sys.stdout, indent=2)
+        print()
+        return
     console = Console()
-    rows = Table("rows", "count", title="log", title_justify="left")
-    rows.add_row("read", f"{report.read:,}")
-    for reason, count in report.dropped.most_common():
-        rows.add_row(f"dropped: {reason}", f"{count:,}")
-    rows.add_row("written", f"{sum(entry.rows for entry in report.written.values()):,}")
-    domains = Table("domain", "rows", "clicks", "CTR", "days", "first", "last", title="samples")
+    for file in report.files:
+        # By itself, for a table folds a long title, and a bracket in a path is no markup.
+        console.print(file.path, soft_wrap=True, markup=False, highlight=False)
+        console.print(_lines_table(file.read, file.dropped, file.written, file.examples))
+    if len(report.files) > 1:
+        console.print("all files")
+        written = sum(file.written for file in report.files)
+        console.print(_lines_table(report.read, report.dropped, written, {}))
+    console.print(_days_table(report), _domains_table(report))
+    console.print(f"schema: {schema}", soft_wrap=True)
+
+
+def _lines_table(
+    read: int, dropped: Counter[str], written: int, examples: Mapping[str, Sequence[int]]
+) -> Table:
+    table = Table("lines", "count", "first dropped")
+    table.add_row("read", f"{read:,}")
+    for reason, count in dropped.most_common():
+        table.add_row(f"dropped: {reason}", f"{count:,}", ", ".join(map(str, examples.get(reason, ()))))
+    table.add_row("written", f"{written:,}")
+    return table
+
+
+def _days_table(report: Report) -> Table:
+    table = Table(
+        "domain", "day", "rows", "CTR", "new users", "new items", title="days", title_justify="left"
+    )
+    for day in sorted(report.days, key=lambda day: (day.domain, day.day)):
+        counts = f"{day.rows:,}", f"{day.ctr:.4f}", f"{day.new_users:,}", f"{day.new_items:,}"
+        table.add_row(day.domain, f"{day.day}", *counts)
+    return table
+
+
+def _domains_table(report: Report) -> Table:
+    """Return the sums of each domain, with the rows dropped of it once its domain was known."""
+    reasons = sorted({reason for counts in report.dropped_by_domain.values() for reason in counts})
+    dropped = [f"dropped: {reason}" for reason in reasons]
+    names = "domain", "rows", "clicks", "CTR", "days", "first", "last", *dropped
+    table = Table(*names, title="samples", title_justify="left")
     for name, entry in report.written.items():
-        counts = f"{entry.rows:,}", f"{entry.positives:,}", f"{entry.ctr:.4f}", f"{len(entry.days)}"
-        domains.add_row(name, *counts, f"{entry.days[0]}", f"{entry.days[-1]}")
-    console.print(rows, domains)
-    console.print(f"schema: {storage.join(out, 'schema.yaml')}", soft_wrap=True)
+        days = sorted(day.day for day in entry.days)
+        counts = f"{entry.rows:,}", f"{entry.positives:,}", f"{entry.ctr:.4f}", f"{len(days)}"
+        of_domain = report.dropped_by_domain.get(name, {})
+        table.add_row(
+            name,
+            *counts,
+            f"{days[0]}",
+            f"{days[-1]}",
+            *(f"{of_domain.get(reason, 0):,}" for reason in reasons),
+        )
+    return table
 
 
 def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:

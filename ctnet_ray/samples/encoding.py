@@ -19,8 +19,8 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Hash raw ids.
 
     Args:
-        values: Numbers, texts or booleans of any Arrow type, [N]; whole floats hash as integers do, so that
-            "7", 7 and 7.0 (a column that lost its type to missing values) are one id.
+        values: Numbers, texts or booleans of any Arrow type, [N]; whole numbers hash as integers do, so that
+            "7", 7, 7.0 and "7.0" (a column that lost its type to missing values) are one id.
 
     Returns:
         int64 [N] without nulls; null, NaN, the text "nan" and the empty text become `MISSING`.
@@ -36,7 +36,7 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
         if pa.types.is_float16(values.type):
             values = values.cast(pa.float32())
         encoded = pc.dictionary_encode(values)
-        texts = _texts(encoded.dictionary)
+        texts = id_texts(encoded.dictionary)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise CtnetError(
             f"ids of type {values.type} can't be hashed: {error}: give numbers or texts"
@@ -46,14 +46,29 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.fill_null(taken, MISSING)
 
 
-def _texts(values: pa.Array) -> pa.Array:
-    """Return the text of each value; of a whole float, that of the integer, whatever stands beside it."""
-    if not pa.types.is_floating(values.type):
-        return values.cast(pa.string())
-    numbers = values.to_numpy(zero_copy_only=False)
+def id_texts(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return the text of each id, [N]: of a whole number that of the integer, whatever its type.
+
+    Args:
+        values: Numbers, texts or booleans.
+
+    Raises:
+        pyarrow.ArrowException: The values have no text.
+    """
+    texts = values.cast(pa.string())
+    if pa.types.is_floating(values.type):
+        texts = _integer_texts(values, texts)
+    if pc.any(pc.match_substring(texts, ".0")).as_py():
+        texts = pc.replace_substring_regex(texts, r"^(-?\d+)\.0+$", r"\1")
+    return pc.if_else(pc.equal(texts, "-0"), "0", texts)
+
+
+def _integer_texts(values: pa.Array | pa.ChunkedArray, texts: pa.Array) -> pa.Array | pa.ChunkedArray:
+    """Replace the texts of whole floats, for large ones have an exponent."""
+    numbers = pc.fill_null(values, float("nan")).to_numpy()
     whole = (np.trunc(numbers) == numbers) & (np.abs(numbers) < 2.0**63)
     integers = pa.array(np.where(whole, numbers, 0).astype(np.int64))
-    return pc.if_else(pa.array(whole), integers.cast(pa.string()), values.cast(pa.string()))
+    return pc.if_else(pa.array(whole), integers.cast(pa.string()), texts)
 
 
 def _hash_text(text: str | None) -> int:

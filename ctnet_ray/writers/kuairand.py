@@ -19,7 +19,6 @@ from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 from rich.progress import Progress
 
 from ctnet_ray import storage
@@ -27,18 +26,10 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.writers.accounts import MAX_DROPPED, FileAccount, Report
+from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.logs import (
-    BLOCK_BYTES,
-    DAY,
-    Histories,
-    Impressions,
-    Report,
-    convert,
-    csv_blocks,
-    csv_header,
-    write_text,
-)
+from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Histories, Impressions, convert, write_text
 
 HISTORY_LENGTH = 20
 HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_tags": "tag", "clicked_authors": "author"})
@@ -83,6 +74,7 @@ def write_kuairand(
     progress: Progress,
     *,
     seed: int = 0,
+    max_dropped: float = MAX_DROPPED,
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
     """Write the sample days of some tabs, and the schema to `schema.yaml` in the store's root.
@@ -95,13 +87,14 @@ def write_kuairand(
             items and tags each tab has one besides, with the clicks in it.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
+        max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
         block_bytes: Text of the logs read at a time.
 
     Returns:
         What was read, dropped and written.
 
     Raises:
-        CtnetError: A file or a column is absent, or a file can't be read.
+        CtnetError: A file or a column is absent, a file can't be read, or too many lines would be dropped.
     """
     tabs = sorted({source_tab, *target_tabs})
     domains = tuple(f"tab{tab}" for tab in tabs)
@@ -117,6 +110,7 @@ def write_kuairand(
         report,
         progress,
         seed=seed,
+        max_dropped=max_dropped,
     )
     write_text(storage.join(store.root, "schema.yaml"), _schema_text(domains))
     return report
@@ -157,20 +151,27 @@ def _log_blocks(
         def advance(position: int, before: int = before) -> None:
             progress.update(task, completed=before + position)
 
-        for block in csv_blocks(path, _LOG_TYPES, report, block_bytes=block_bytes, progress=advance):
-            yield _valid(block, tabs, report)
+        account = report.open(path)
+        for block in csv_blocks(
+            path, Dialect(), account, types=_LOG_TYPES, block_bytes=block_bytes, progress=advance
+        ):
+            rows = _valid(block, tabs, account)
+            place = pa.scalar(len(report.files) - 1, pa.int32())
+            yield rows.append_column(FILE, pa.repeat(place, rows.num_rows))
         before += path.stat().st_size
         progress.update(task, completed=before)
 
 
-def _valid(block: pa.Table, tabs: list[int], report: Report) -> pa.Table:
-    block = report.keep(block, pc.is_in(block["tab"], pa.array(tabs, pa.int64())), "other tab")
+def _valid(block: pa.Table, tabs: list[int], account: FileAccount) -> pa.Table:
+    block = account.keep(block, pc.is_in(block["tab"], pa.array(tabs, pa.int64())), "other tab")
     for column in ("user_id", "video_id", "time_ms"):
-        block = report.keep(block, pc.is_valid(block[column]), f"no {column}")
-    block = report.keep(block, pc.is_in(block["is_click"], pa.array([0, 1])), "is_click neither 0 nor 1")
+        block = account.keep(block, pc.is_valid(block[column]), f"no {column}")
+    block = account.keep(block, pc.is_in(block["is_click"], pa.array([0, 1])), "is_click neither 0 nor 1")
     day = pc.strptime(block["date"].cast(pa.string()), format="%Y%m%d", unit="s", error_is_null=True)
     block = block.append_column(DAY, day.cast(pa.date32()))
-    return report.keep(block, pc.is_valid(block[DAY]), "date not YYYYMMDD")
+    block = account.keep(block, pc.is_valid(block[DAY]), "date not YYYYMMDD")
+    domain = pc.binary_join_element_wise("tab", block["tab"].cast(pa.string()), "")
+    return block.append_column(DOMAIN, domain)
 
 
 def _impressions(rows: pa.Table, users: pa.Table, videos: pa.Table) -> Impressions:
@@ -193,7 +194,7 @@ def _impressions(rows: pa.Table, users: pa.Table, videos: pa.Table) -> Impressio
         }
     )
     return Impressions(
-        domain=pc.binary_join_element_wise("tab", rows["tab"].cast(pa.string()), ""),
+        domain=rows[DOMAIN],
         user_N=user.to_numpy(),
         time_N=rows["time_ms"].to_numpy(),
         entities={history: samples[column].to_numpy() for history, column in HISTORIES.items()},
@@ -243,20 +244,16 @@ def _read_features(paths: list[Path], key: str, columns: Iterable[str], text: Se
     types = {key: pa.int64(), **{name: pa.string() if name in text else pa.float64() for name in columns}}
     for path in paths:
         _check_columns(path, types)
-    options = pacsv.ConvertOptions(
-        column_types=types,
-        include_columns=list(types),
-        null_values=["", "NaN", "nan", "null", "NULL"],
-        strings_can_be_null=True,
-    )
-    try:
-        return pa.concat_tables(pacsv.read_csv(path, convert_options=options) for path in paths)
-    except (pa.ArrowException, OSError) as error:
-        names = ", ".join(map(str, paths))
-        raise CtnetError(f"{names}: {' '.join(str(error).split())}: repair the file") from error
+    tables = []
+    for path in paths:
+        account = FileAccount(str(path))
+        tables += [block.select(list(types)) for block in csv_blocks(path, Dialect(), account, types=types)]
+        for reason, lines in account.examples.items():
+            raise CtnetError(f"{path}: line {lines[0]}: {reason}: repair the file")
+    return pa.concat_tables(tables)
 
 
 def _check_columns(path: Path, columns: Iterable[str]) -> None:
-    absent = sorted(set(columns) - set(csv_header(path)))
+    absent = sorted(set(columns) - set(csv_header(path, Dialect())))
     if absent:
         raise CtnetError(f"{path} has no column {absent[0]!r}: give the file as it was downloaded")

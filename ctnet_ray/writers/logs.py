@@ -5,68 +5,36 @@ the days are taken in order, one in memory at a time: exact duplicates go, histo
 domain's sample day is written.
 """
 
-import csv
-import io
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
+from dataclasses import dataclass
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 from rich.progress import Progress
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import LABEL
+from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, DayAccount, Report
 from ctnet_ray.writers.history import Clicks, Windows, column_in, look_back, no_clicks
+from ctnet_ray.writers.merging import Impression, merge_rows
 
-DAY = "__day__"  #: date32 column of a block of log rows; no column of a log is called so
-BLOCK_BYTES = 8 << 20  #: text read at a time
+# Columns that are added to those of the log; none of a log is called so.
+DAY = "__day__"  #: date32
+TIME = "__time__"  #: timestamp[us, UTC]
+DOMAIN = "__domain__"  #: string
+CLICKED = "__label__"  #: int8
+FILE = "__file__"  #: int32, place in `Report.files`
 ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
 _ALL = ""  # In place of a domain: clicks in all domains.
-_COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-
-
-@dataclass
-class DomainReport:
-    """What was written of one domain."""
-
-    rows: int = 0
-    positives: int = 0
-    days: list[date] = field(default_factory=list)
-
-    @property
-    def ctr(self) -> float:
-        """Share of positive labels."""
-        return self.positives / self.rows
-
-
-@dataclass
-class Report:
-    """What a conversion did; filled while it runs."""
-
-    read: int = 0
-    """Rows read."""
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Rows dropped, by reason."""
-    written: dict[str, DomainReport] = field(default_factory=dict)
-    """What was written, by domain."""
-
-    def keep(self, table: pa.Table, valid: pa.ChunkedArray | pa.Array, reason: str) -> pa.Table:
-        """Return the rows where `valid` is true, and count the others under `reason`."""
-        kept = table.filter(valid)
-        if kept.num_rows < table.num_rows:
-            self.dropped[reason] += table.num_rows - kept.num_rows
-        return kept
 
 
 @dataclass(frozen=True)
@@ -96,7 +64,7 @@ class Histories:
     by_domain: tuple[str, ...] = ()
     """Those of the names that have a column for each domain besides (`history.column_in`)."""
     domains: Collection[str] = ()
-    """These domains; looked at once all blocks are read, so that who reads them may fill it."""
+    """All domains; looked at once all blocks are read, so that who reads them may fill it."""
 
     def start(self) -> dict[str, Clicks]:
         """Return the clicks before the first day, of each domain and, by the key "", of all.
@@ -110,79 +78,6 @@ class Histories:
         return {_ALL: no_clicks(self.names), **{domain: no_clicks(self.by_domain) for domain in domains}}
 
 
-def csv_blocks(
-    path: Path,
-    types: Mapping[str, pa.DataType],
-    report: Report,
-    *,
-    delimiter: str = ",",
-    header: Sequence[str] = (),
-    block_bytes: int = BLOCK_BYTES,
-    progress: Callable[[int], Any] = lambda position: None,
-) -> Iterator[pa.Table]:
-    """Read a CSV file, plain or compressed, block by block.
-
-    Args:
-        path: File; the suffixes .gz, .bz2 and .zst mean compression.
-        types: Types of some columns; all others are read as text.
-        report: Takes the rows read, and those dropped for a wrong number of columns.
-        delimiter: Character between columns.
-        header: Column names of a file without a header line; empty: the first line names them.
-        block_bytes: Size of a block.
-        progress: Called after each block with the number of (compressed) bytes read so far.
-
-    Raises:
-        CtnetError: The file can't be read, or a value isn't of its column's type.
-    """
-
-    def skip(row: pacsv.InvalidRow) -> str:
-        report.read += 1
-        report.dropped["wrong number of columns"] += 1
-        return "skip"
-
-    try:
-        names = list(header) or csv_header(path, delimiter)
-        with path.open("rb") as raw, pa.input_stream(raw, compression=_compression(path)) as stream:
-            reader = pacsv.open_csv(
-                stream,
-                pacsv.ReadOptions(block_size=block_bytes, column_names=list(header) or None),
-                pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
-                pacsv.ConvertOptions(
-                    column_types={name: types.get(name, pa.string()) for name in names},
-                    null_values=["", "NaN", "nan", "null", "NULL"],
-                    strings_can_be_null=True,
-                ),
-            )
-            for batch in reader:
-                report.read += batch.num_rows
-                yield pa.Table.from_batches([batch])
-                progress(raw.tell())
-    except (pa.ArrowException, OSError, EOFError) as error:
-        raise unreadable(path, error) from error
-
-
-def csv_header(path: Path, delimiter: str = ",") -> list[str]:
-    """Return the column names in the first line of a CSV file.
-
-    Raises:
-        CtnetError: The file is empty, or can't be read.
-    """
-    try:
-        with path.open("rb") as raw, pa.input_stream(raw, compression=_compression(path)) as stream:
-            lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
-            header = next(csv.reader(lines, delimiter=delimiter), None)
-    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
-        raise unreadable(path, error) from error
-    if not header:
-        raise CtnetError(f"{path} is empty: remove it")
-    return header
-
-
-def unreadable(path: Path, error: Exception) -> CtnetError:
-    """Return the error that says that a file can't be read."""
-    return CtnetError(f"{path}: {' '.join(str(error).split())}: repair or remove the file")
-
-
 def convert(
     blocks: Iterable[pa.Table],
     to_impressions: Callable[[pa.Table], Impressions],
@@ -193,11 +88,14 @@ def convert(
     *,
     seed: int = 0,
     drop_duplicates: bool = True,
+    max_dropped: float = MAX_DROPPED,
+    impression: Impression | None = None,
 ) -> None:
     """Write the sample days that blocks of log rows make.
 
     Args:
-        blocks: Log rows with a column `DAY` (date32), in any order.
+        blocks: Log rows with columns `DAY`, `DOMAIN`, `FILE` and `LINE`, in any order; with `TIME` and
+            `CLICKED` too where an `impression` is given.
         to_impressions: Makes samples of one day's distinct rows.
         histories: Sequence columns to add.
         store: Where the days are written.
@@ -205,19 +103,29 @@ def convert(
         progress: Shows the days written.
         seed: Seed of the shuffle of each day.
         drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
+        max_dropped: Largest share of the lines that may be dropped (`Report.check_dropped`).
+        impression: Which rows are of one impression, if they come more than once.
 
     Raises:
-        CtnetError: No row is left, or a domain can't have a history of its own.
+        CtnetError: No row is left, too many lines would be dropped, or a domain can't have a history of its
+            own.
     """
     with days_of(blocks) as days:
         if not days:
-            raise CtnetError(f"none of the {report.read} rows read can be a sample: {_reasons(report)}")
+            words = report.reasons(report.dropped)
+            raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
+        report.check_dropped(max_dropped)
+        for domain in histories.domains:
+            store.uri(domain, date.min)  # refuses a domain that can be no folder before anything is written
         clicks = histories.start()
+        seen: dict[tuple[str, str], np.ndarray] = {}
         task = progress.add_task("writing days", total=len(days))
-        for day, rows in days.items():
-            table = _distinct_rows(rows(), report) if drop_duplicates else rows()
-            clicks = _write_day(day, to_impressions(table), clicks, histories.length, store, report, seed)
+        for day, rows in _whole_days(days, report, drop_duplicates, impression):
+            report.write_rows(rows[FILE])
+            impressions = to_impressions(rows)
+            clicks = _write_day(day, impressions, clicks, histories.length, store, report, seed, seen)
             progress.advance(task)
+    report.check_balance()
 
 
 @contextmanager
@@ -226,14 +134,14 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
 
     Yields:
         For each day, ascending, a function that reads its rows, in the order of the blocks, without the
-        column `DAY`.
+        columns `DAY` and `LINE`.
     """
     with tempfile.TemporaryDirectory(prefix="ctnet-log-") as folder:
         paths: dict[date, Path] = {}
         for block in blocks:
             for day in pc.unique(block[DAY]).to_pylist():
                 path = paths.setdefault(day, Path(folder, f"{day}.arrows"))
-                part = block.filter(pc.equal(block[DAY], pa.scalar(day))).drop_columns([DAY])
+                part = block.filter(pc.equal(block[DAY], pa.scalar(day))).drop_columns([DAY, LINE])
                 # A file of several streams, so that no file stays open however many days there are.
                 with path.open("ab") as sink, pa.ipc.new_stream(sink, part.schema) as writer:
                     writer.write_table(part)
@@ -248,20 +156,47 @@ def write_text(uri: str, text: str) -> None:
         stream.write(text.encode())
 
 
-def _distinct_rows(table: pa.Table, report: Report) -> pa.Table:
+def _whole_days(
+    days: Mapping[date, Callable[[], pa.Table]],
+    report: Report,
+    drop_duplicates: bool,
+    impression: Impression | None,
+) -> Iterator[tuple[date, pa.Table]]:
+    """Yield the rows of each day, each once; with an `impression` the day after is in memory too."""
+
+    def load(day: date) -> pa.Table:
+        rows = days[day]()
+        distinct = _distinct_rows(rows) if drop_duplicates else rows
+        report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
+        return distinct
+
+    ahead: dict[date, pa.Table] = {}
+    for day in days:
+        today = ahead.pop(day) if day in ahead else load(day)
+        if impression and today.num_rows:
+            following = day + timedelta(days=1)
+            tomorrow = load(following) if following in days else None
+            merged, rest = merge_rows(today, tomorrow, impression, time=TIME, label=CLICKED)
+            report.drop_rows(LATER_ROW, today, merged, FILE, DOMAIN)
+            today = merged
+            if tomorrow is not None and rest is not None:
+                report.drop_rows(LATER_ROW, tomorrow, rest, FILE, DOMAIN)
+                ahead[following] = rest
+        if today.num_rows:
+            yield day, today
+
+
+def _distinct_rows(table: pa.Table) -> pa.Table:
     """Return the first of rows that are equal in every column, in their order."""
-    names = [f"key{index}" for index in range(table.num_columns)]
+    columns = table.drop_columns([FILE]).columns
+    names = [f"key{index}" for index in range(len(columns))]
     row = pa.array(np.arange(table.num_rows))
     try:
-        keys = [_comparable(column) for column in table.columns]
-        numbered = pa.table([*keys, row], [*names, "row"])
+        numbered = pa.table([*map(_comparable, columns), row], [*names, "row"])
         first = numbered.group_by(names).aggregate([("row", "min")])["row_min"].to_numpy()
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise CtnetError(f"rows can't be searched for duplicates ({error}): leave the search out") from error
-    repeated = table.num_rows - len(first)
-    if repeated:
-        report.dropped["exact duplicate"] += repeated
-    return table.take(pa.array(np.sort(first)))
+    return table if len(first) == table.num_rows else table.take(pa.array(np.sort(first)))
 
 
 def _write_day(
@@ -272,10 +207,11 @@ def _write_day(
     store: SampleStore,
     report: Report,
     seed: int,
+    seen: dict[tuple[str, str], np.ndarray],
 ) -> dict[str, Clicks]:
     """Write one day of all domains; take and return the last clicks as `Histories.start` does."""
-    seen = {domain: _look_back(impressions, domain, earlier, length) for domain, earlier in clicks.items()}
-    windows = {domain: windows for domain, (windows, _) in seen.items()}
+    looks = {domain: _look_back(impressions, domain, earlier, length) for domain, earlier in clicks.items()}
+    windows = {domain: windows for domain, (windows, _) in looks.items()}
     for domain in sorted(pc.unique(impressions.domain).to_pylist()):
         rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
         with store.write_day(domain, day, seed=seed) as writer:
@@ -283,11 +219,19 @@ def _write_day(
                 writer.write(
                     _with_histories(impressions.samples, windows, rows[start : start + ROWS_PER_WRITE])
                 )
-        written = report.written.setdefault(domain, DomainReport())
-        written.rows += writer.rows
-        written.positives += writer.positives
-        written.days.append(day)
-    return {domain: last for domain, (_, last) in seen.items()}
+        new = [_count_new(seen, domain, name, impressions.samples[name], rows) for name in ("user", "item")]
+        report.days.append(DayAccount(domain, day, writer.rows, writer.positives, *new))
+    return {domain: last for domain, (_, last) in looks.items()}
+
+
+def _count_new(
+    seen: dict[tuple[str, str], np.ndarray], domain: str, name: str, id_N: pa.ChunkedArray, rows: np.ndarray
+) -> int:
+    """Return how many of a domain's ids no earlier day has, and remember them."""
+    before = seen.get((domain, name), np.empty(0, np.int64))
+    ids = np.unique(id_N.to_numpy()[rows])
+    seen[domain, name] = np.union1d(before, ids)
+    return len(seen[domain, name]) - len(before)
 
 
 def _look_back(impressions: Impressions, domain: str, earlier: Clicks, length: int) -> tuple[Windows, Clicks]:
@@ -314,21 +258,42 @@ def _read_streams(path: Path) -> pa.Table:
             parts.append(pa.ipc.open_stream(source).read_all())
     path.unlink()
     try:
-        return pa.concat_tables(parts, promote_options="permissive")
+        return pa.concat_tables(_alike(parts), promote_options="permissive")
     except pa.ArrowException as error:
         raise CtnetError(f"the files of {path.stem} differ in a column's type: {error}") from error
 
 
+def _alike(parts: list[pa.Table]) -> list[pa.Table]:
+    """Return the tables with texts in columns that are numbers in one and of another type in others."""
+    kinds: dict[str, set[pa.DataType]] = {}
+    for part in parts:
+        for field in part.schema:
+            kinds.setdefault(field.name, set()).add(field.type)
+    mixed = [
+        name
+        for name, types in kinds.items()
+        if len(types - {pa.null()}) > 1 and not any(map(pa.types.is_nested, types))
+    ]
+    for name in mixed:
+        parts = [
+            part.set_column(part.column_names.index(name), name, id_texts(part[name]))
+            if name in part.column_names
+            else part
+            for part in parts
+        ]
+    return parts
+
+
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return pc.binary_join(column.cast(pa.list_(pa.string())), "\x1f")
-    return column
-
-
-def _compression(path: Path) -> str | None:
-    return _COMPRESSION.get(path.suffix)
-
-
-def _reasons(report: Report) -> str:
-    reasons = [f"{count} {reason}" for reason, count in report.dropped.most_common()]
-    return "; ".join(reasons) or "the files are empty"
+    """Return values that are equal where those of the column are, of a type that can be a key."""
+    if not pa.types.is_nested(column.type):
+        return column
+    if pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
+        lists = column.combine_chunks()
+        # Each element is marked, so that no element, a missing and an empty one differ.
+        texts = pc.binary_join_element_wise("\x1f", lists.flatten().cast(pa.string()), "")
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+        joined = pc.binary_join(pa.ListArray.from_arrays(offsets, pc.fill_null(texts, "\x1e")), "")
+        return pa.chunked_array([pc.if_else(pc.is_valid(lists), joined, None)])
+    return pa.chunked_array([[repr(value) for value in column.to_pylist()]], pa.string())

@@ -16,6 +16,7 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
         # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
 """
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,21 +25,27 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
+import pyarrow as pa
+
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import Kind, Schema, section
+from ctnet_ray.writers.accounts import MAX_DROPPED
+from ctnet_ray.writers.csv_text import NULLS, Dialect
 from ctnet_ray.writers.history import column_in
+from ctnet_ray.writers.merging import Impression, Rule
 
 Unit = Literal["s", "ms", "us", "iso"]
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
 DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
     *("time", "domain", "user", "item", "label", "group", "features", "histories"),
-    *("days", "csv", "drop_duplicates", "embedding_dim"),
+    *("days", "csv", "drop_duplicates", "max_dropped", "impression", "embedding_dim"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
-_FEATURE_KEYS = {"column", "kind", "separator", "rows", *_SCHEMA_KEYS}
+_FEATURE_KEYS = {"column", "kind", "separator", "optional", "rows", *_SCHEMA_KEYS}
 _COMPARISON = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(>=|<=|==|!=|>|<)\s*([^<>=!]*[^<>=!\s])\s*")
 
 
@@ -62,6 +69,8 @@ class FeatureColumn:
     kind: Kind
     separator: str | None
     """Text between the elements of a sequence in a text column; a list column needs none."""
+    optional: bool
+    """Whether files may lack the column; it is missing in their rows then."""
 
 
 @dataclass(frozen=True)
@@ -94,18 +103,21 @@ class TableMapping:
     """Rows before this day are dropped."""
     last_day: date
     """Rows after this day are dropped."""
-    delimiter: str
-    """Character between columns of a CSV file."""
-    header: tuple[str, ...]
-    """Column names of CSV files without a header line."""
+    csv: Dialect
+    """How CSV files are written."""
     drop_duplicates: bool
     """Whether a row equal to an earlier one in every column is dropped."""
+    max_dropped: float
+    """Largest share of the lines that may be dropped."""
+    impression: Impression | None
+    """Which rows are of one impression; None: each row is one."""
     schema: Schema
 
     def columns(self) -> dict[str, str]:
         """Return the log columns that are read, each with the mapping's key that names it."""
         return {
             **{feature.column: f"features.{feature.name}.column" for feature in self.features},
+            **dict.fromkeys(self.impression.key if self.impression else (), "impression.key"),
             self.time_column: "time.column",
             **({self.domain_column: "domain.column"} if self.domain_column else {}),
             self.label.column: "label",
@@ -139,7 +151,6 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
     if ("column" in domain) == ("constant" in domain):
         raise CtnetError(f"{name}: domain: give either column or constant")
     days = section(top.get("days") or {}, f"{name}: days", {"first", "last"})
-    text = section(top.get("csv") or {}, f"{name}: csv", {"delimiter", "header"})
     user, item = (_text(_needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories, by_domain = _histories(top, entries, name)
@@ -151,7 +162,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         domain_column=_text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
         domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
-            str(value): _text(new, f"{name}: domain.rename.{value}")
+            _id_text(value): _text(new, f"{name}: domain.rename.{value}")
             for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
         },
         user=user,
@@ -168,9 +179,10 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         by_domain=by_domain,
         first_day=_day(days.get("first", date.min), f"{name}: days.first"),
         last_day=_day(days.get("last", date.max), f"{name}: days.last"),
-        delimiter=_delimiter(text.get("delimiter", ","), f"{name}: csv.delimiter"),
-        header=_names(text.get("header", []), f"{name}: csv.header"),
+        csv=_dialect(top.get("csv") or {}, f"{name}: csv"),
         drop_duplicates=_flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
+        max_dropped=_share(top.get("max_dropped", MAX_DROPPED), f"{name}: max_dropped"),
+        impression=_impression(top["impression"], f"{name}: impression") if "impression" in top else None,
         schema=_schema(entries, histories, length, top.get("embedding_dim", 16), name),
     )
 
@@ -189,6 +201,7 @@ def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
         _text(entry.get("column", name), f"{where}.column"),
         _choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
         _text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
+        _flag(entry.get("optional", False), f"{where}.optional"),
     )
 
 
@@ -269,7 +282,7 @@ def _label(value: Any, where: str) -> Label:
     try:
         number: float | str = float(operand)
     except ValueError:
-        number = operand.strip("'\"")
+        number = _id_text(operand.strip("'\""))
         if operator not in ("==", "!="):
             raise CtnetError(f"{where}: {operator} needs a number, not {operand!r}") from None
     return Label(column, operator, number)  # type: ignore[arg-type]
@@ -305,10 +318,65 @@ def _choice(value: Any, choices: tuple[str, ...], where: str) -> Any:
     return value
 
 
-def _delimiter(value: Any, where: str) -> str:
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii():
-        raise CtnetError(f"{where}: one ASCII character is needed, not {value!r}")
+def _dialect(values: Any, where: str) -> Dialect:
+    if isinstance(values, dict):
+        # YAML reads the key `null` as no text.
+        values = {"null" if key is None else key: value for key, value in values.items()}
+    text = section(values, where, {"delimiter", "quote", "escape", "null", "encoding", "header"})
+    delimiter = _text(text.get("delimiter", ","), f"{where}.delimiter")
+    quote = _character(text.get("quote", '"'), f"{where}.quote")
+    escape = _character(text.get("escape"), f"{where}.escape")
+    if set(delimiter) & {"\r", "\n", quote, escape}:
+        raise CtnetError(f"{where}.delimiter: {delimiter!r} holds a line end, the quote or the escape")
+    header = _names(text.get("header", []), f"{where}.header")
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise CtnetError(f"{where}.header: {twice!r} stands twice")
+    return Dialect(
+        delimiter,
+        quote,
+        # A quote that escapes quotes is one that is doubled.
+        "" if escape == quote else escape,
+        ("", *_names(text["null"], f"{where}.null")) if "null" in text else NULLS,
+        _encoding(text.get("encoding", "utf-8"), f"{where}.encoding"),
+        header,
+    )
+
+
+def _character(value: Any, where: str) -> str:
+    if value in (None, "none", ""):
+        return ""
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n":
+        raise CtnetError(f"{where}: one ASCII character or none is needed, not {value!r}")
     return value
+
+
+def _encoding(value: Any, where: str) -> str:
+    try:
+        "".encode(value)  # refuses codecs that are for no text
+        name = codecs.lookup(value).name
+    except (LookupError, TypeError) as error:
+        raise CtnetError(f"{where}: no such encoding {value!r}; one is called latin-1") from error
+    return "utf-8-sig" if name in ("utf-8", "ascii") else name
+
+
+def _share(value: Any, where: str) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise CtnetError(f"{where}: a share from 0 to 1 is needed, not {value!r}")
+    return float(value)
+
+
+def _impression(values: Any, where: str) -> Impression:
+    entry = section(values, where, {"key", "label"})
+    key = _names(_needed(entry, "key", where), f"{where}.key")
+    if not key:
+        raise CtnetError(f"{where}.key: the columns that rows of one impression share are needed")
+    return Impression(key, _choice(_needed(entry, "label", where), get_args(Rule), f"{where}.label"))
+
+
+def _id_text(value: Any) -> str:
+    """Return an id of the mapping as the text that ids of a log have."""
+    return id_texts(pa.array([str(value).lower() if isinstance(value, bool) else str(value)]))[0].as_py()
 
 
 def _day(value: Any, where: str) -> date:

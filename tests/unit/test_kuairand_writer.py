@@ -187,7 +187,9 @@ def test_rows_that_can_be_no_sample_are_counted_by_reason(tmp_path):
     raw = download(tmp_path / "raw", rows[:5])
     log = raw / "log_standard_4_25_to_5_08_pure.csv"
     log.write_text(log.read_text() + rows[5] + "\n")
-    _, report = convert(raw, tmp_path / "out")
+    with pytest.raises(CtnetError, match=r"5 of 6 lines read would be dropped, more than max_dropped 0\.05"):
+        convert(raw, tmp_path / "out")
+    _, report = convert(raw, tmp_path / "out", max_dropped=1)
 
     assert report.read == 6
     assert report.dropped == {

@@ -13,8 +13,9 @@ from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.writers.table import parse_number, parse_time, write_table
+from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import from_dict, load
+from ctnet_ray.writers.values import parse_number, parse_time
 from jobs.prepare import table
 
 MAPPING = """
@@ -104,7 +105,8 @@ def test_blocks_compression_parquet_and_order_of_rows_give_the_same_histories(tm
 
 def test_two_domains_share_the_history_and_take_their_names_from_the_mapping(tmp_path):
     lines = ["at,who,what,clicked,scene", "1,a,i1,1,1", "2,a,i2,1,0", "3,a,i3,0,1", "4,a,i4,0,"]
-    text = '{domain: {column: scene, rename: {"1": feed, "0": channel}}, histories: {of: [item]}}'
+    text = '{domain: {column: scene, rename: {"1": feed, "0": channel}}, histories: {of: [item]}, %s}'
+    text %= "max_dropped: 0.3"
     store, report = convert(tmp_path, lines, text)
 
     assert store.domains() == ["channel", "feed"]
@@ -166,7 +168,7 @@ def test_rows_that_can_be_no_sample_are_counted_by_reason(tmp_path):
         "2,a,i1,0,",
         "2,a,i1",
     ]
-    _, report = convert(tmp_path, lines, "{group: request, days: {last: 1970-01-01}}")
+    _, report = convert(tmp_path, lines, "{group: request, days: {last: 1970-01-01}, max_dropped: 1}")
 
     assert report.read == 13
     assert report.dropped == {
@@ -329,7 +331,18 @@ def test_a_file_without_a_header_and_another_delimiter(tmp_path):
             "map.yaml: histories.by_domain: a history by domain may be called 'clicked_item_in_x'",
         ),
         ("days: {first: soon}", "map.yaml: days.first: a day YYYY-MM-DD is needed, not 'soon'"),
-        ("csv: {delimiter: '::'}", "map.yaml: csv.delimiter: one ASCII character"),
+        ("csv: {delimiter: 1}", "map.yaml: csv.delimiter: a text is needed, not 1"),
+        ("csv: {delimiter: '|', quote: '|'}", "map.yaml: csv.delimiter: '|' holds a line end, the quote or"),
+        ("csv: {quote: ab}", "map.yaml: csv.quote: one ASCII character or none is needed, not 'ab'"),
+        ("csv: {escape: '§'}", "map.yaml: csv.escape: one ASCII character or none is needed, not '§'"),
+        ("csv: {encoding: klingon}", "map.yaml: csv.encoding: no such encoding 'klingon'"),
+        ("csv: {null: x}", "map.yaml: csv.null: a list of names is needed, not 'x'"),
+        ("csv: {header: [a, b, a]}", "map.yaml: csv.header: 'a' stands twice"),
+        ("max_dropped: 5", "map.yaml: max_dropped: a share from 0 to 1 is needed, not 5"),
+        ("impression: {key: [what]}", "map.yaml: impression.label: missing"),
+        ("impression: {key: [], label: max}", "map.yaml: impression.key: the columns"),
+        ("impression: {key: [what], label: first}", "map.yaml: impression.label: one of last, max is needed"),
+        ("features: {tag: {optional: 1}}", "map.yaml: features.tag.optional: true or false is needed"),
         ("drop_duplicates: maybe", "map.yaml: drop_duplicates: true or false is needed"),
     ],
 )
@@ -385,11 +398,12 @@ def test_the_example_is_a_mapping():
 
 
 def test_the_command_says_what_it_read_dropped_and_wrote(tmp_path, capsys):
-    (tmp_path / "map.yaml").write_text(MAPPING)
+    (tmp_path / "map.yaml").write_text(MAPPING + "max_dropped: 0.2")
     (tmp_path / "log.csv").write_text("\n".join([*LINES, "400,b,i6,2"]))
 
     table(str(tmp_path / "*.csv"), str(tmp_path / "map.yaml"), str(tmp_path / "out"))
 
     words = re.sub(r"[^\w.:]+", " ", capsys.readouterr().out)
-    assert "read 6 dropped: label missing or neither 0 nor 1 1 written 5" in words
+    assert "read 6 dropped: label missing or neither 0 nor 1 1 7 written 5" in words
+    assert "shop 1970 01 01 5 0.6000 2 5" in words
     assert "shop 5 3 0.6000 1 1970 01 01" in words

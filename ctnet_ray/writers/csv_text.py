@@ -1,0 +1,414 @@
+"""CSV text of any dialect, read by Arrow in blocks, with every line counted.
+
+Arrow's parser does the reading. Around it stands what it leaves open: delimiters of more than one character,
+and the count of the lines, taken before the parser sees them, so that rows and dropped lines can be checked
+against it.
+"""
+
+import codecs
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.writers.accounts import EMPTY_LINE, LINE, FileAccount
+
+BLOCK_BYTES = 8 << 20  #: text read at a time
+NULLS = ("", "NaN", "nan", "null", "NULL", r"\N")
+_UNDECODABLE = "\ufdd0"  #: stands for bytes that are no character; Unicode assigns none to it
+_MARK_UNDECODABLE = "ctnet_ray.mark_undecodable"
+codecs.register_error(_MARK_UNDECODABLE, lambda error: (_UNDECODABLE, error.end))
+_NO_TEXT = "undecodable: is csv.encoding right?"
+_SWALLOWED = "a quote opens and swallows lines: csv.quote: none?"
+_UNIT = "\x1f"  #: stands for a delimiter of more than one byte while Arrow reads
+_SUFFIXES = MappingProxyType({".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"})
+_MAGIC = MappingProxyType({b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"})
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV file is written."""
+
+    delimiter: str = ","
+    """Text between columns."""
+    quote: str = '"'
+    """Character around cells that hold delimiters or line ends, doubled within them; empty: none."""
+    escape: str = ""
+    """Character that makes the next one an ordinary one; empty: none."""
+    null: tuple[str, ...] = NULLS
+    """Cells that mean a missing value."""
+    encoding: str = "utf-8-sig"
+    """Name of a Python codec."""
+    header: tuple[str, ...] = ()
+    """Column names of files without a header line; empty: the first line names them."""
+
+    @property
+    def unit(self) -> str:
+        """What Arrow takes for the delimiter."""
+        return self.delimiter if len(self.delimiter.encode()) == 1 else _UNIT
+
+
+def csv_blocks(
+    path: Path,
+    dialect: Dialect,
+    account: FileAccount,
+    *,
+    types: Mapping[str, pa.DataType] = MappingProxyType({}),
+    block_bytes: int = BLOCK_BYTES,
+    progress: Callable[[int], Any] = lambda position: None,
+) -> Iterator[pa.Table]:
+    """Read a CSV file, plain or compressed, block by block.
+
+    Args:
+        path: File; compression is known by the suffixes .gz, .bz2 and .zst, or by the first bytes.
+        dialect: How the file is written.
+        account: Takes the lines read, and those that are no row of the table.
+        types: Types of some columns; all others are read as text.
+        block_bytes: Size of a block.
+        progress: Called after each block with the number of (compressed) bytes read so far.
+
+    Yields:
+        Rows, with their `LINE`.
+
+    Raises:
+        CtnetError: The file can't be read, a value isn't of its column's type, or rows and dropped lines are
+            not the lines of the file.
+    """
+    if not path.stat().st_size:
+        return
+    names = csv_header(path, dialect)
+    if not names:
+        return
+    lines = _Lines(account, dialect)
+    try:
+        with path.open("rb") as raw:
+            text = _Text(path, raw, dialect)
+            reader = pacsv.open_csv(
+                pa.PythonFile(text, "r"),
+                # Only one thread knows the numbers of the rows that it skips, and it is no slower.
+                pacsv.ReadOptions(
+                    block_size=block_bytes, column_names=list(dialect.header) or None, use_threads=False
+                ),
+                _parse_options(dialect, lines.skip),
+                pacsv.ConvertOptions(
+                    column_types={name: types.get(name, pa.string()) for name in names},
+                    null_values=list(dialect.null),
+                    strings_can_be_null=True,
+                    check_utf8=False,
+                ),
+            )
+            for batch in reader:
+                yield lines.rows(pa.Table.from_batches([batch]))
+                progress(raw.tell())
+            lines.finish(path, text)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        if "straddling" in str(error):
+            raise CtnetError(
+                f"{path}: line {lines.last + 1} or a later one opens a quote that is not closed within "
+                f"{block_bytes} bytes: csv.quote: none, if quotes are mere characters, or repair the file"
+            ) from error
+        raise unreadable(path, error) from error
+
+
+def csv_header(path: Path, dialect: Dialect) -> list[str]:
+    """Return the column names of a CSV file, of `Dialect.header` or in its first line; none: it is empty.
+
+    Raises:
+        CtnetError: The file can't be read, or a name stands twice.
+    """
+    try:
+        with path.open("rb") as raw:
+            line = _Text(path, raw, dialect).read(1 << 16)
+        if not line:
+            return []
+        line = line.partition(b"\n")[0] + b"\n"
+        names = (
+            list(dialect.header)
+            or pacsv.read_csv(pa.BufferReader(line), parse_options=_parse_options(dialect)).column_names
+        )
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise unreadable(path, error) from error
+    if any(_UNDECODABLE in name for name in names):
+        encoding = dialect.encoding.removesuffix("-sig")
+        raise CtnetError(f"{path}: the header is no text in {encoding}: csv.encoding names another")
+    check_names(path, names)
+    return names
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """Refuse a file that has two columns of one name.
+
+    Raises:
+        CtnetError: A name stands twice.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise CtnetError(f"{path}: column {twice!r} stands twice: rename one, or name all in csv.header")
+
+
+def unreadable(path: Path, error: Exception) -> CtnetError:
+    """Return the error that says that a file can't be read."""
+    return CtnetError(f"{path}: {' '.join(str(error).split())}: repair or remove the file")
+
+
+class _Text:
+    """The text of a file as Arrow takes it: UTF-8, lines with Unix ends, a delimiter of one byte.
+
+    Args:
+        path: Names the compression.
+        raw: The open file.
+        dialect: How it is written.
+    """
+
+    closed = False
+    ends_empty: bool
+    """Whether the last line is empty, which Arrow is not given."""
+
+    def __init__(self, path: Path, raw: BinaryIO, dialect: Dialect) -> None:
+        self._stream = pa.input_stream(raw, compression=_compression(path, raw))
+        decoder = codecs.getincrementaldecoder(dialect.encoding)(errors=_MARK_UNDECODABLE)
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._path = path
+        self._has_header = not dialect.header
+        self._replaced: dict[str, str] = {}
+        if dialect.unit != dialect.delimiter:
+            self._replaced[dialect.delimiter] = _UNIT
+        if dialect.escape:
+            # Arrow takes the escape away before it looks for markers such as \\N.
+            markers = [null for null in dialect.null if null.startswith(dialect.escape)]
+            self._replaced |= {marker: dialect.escape + marker for marker in markers}
+        self._pending = ""
+        self._line_ends = 0
+        self._last = ""
+        self.ends_empty = False
+
+    @property
+    def lines(self) -> int:
+        """Lines read so far; the last may lack its end."""
+        return self._line_ends + (self._last not in ("", "\n")) + self.ends_empty
+
+    def readable(self) -> bool:
+        """Return True, as Arrow asks of a file."""
+        return True
+
+    def close(self) -> None:
+        """Do nothing: who opened the file closes it."""
+
+    def read(self, size: int = BLOCK_BYTES) -> bytes:
+        """Return some more text, the first time at least a line; nothing: the end."""
+        text, ended = "", False
+        while not ended and ("\n" not in text if not self._line_ends else not text):
+            data = self._stream.read(size)
+            ended = not data
+            text += self._translated(self._decoder.decode(data, ended), ended=ended)
+        if ended and text.endswith("\n"):
+            # A quote that is never closed would take the end of the last line into its cell.
+            text = text[:-1]
+            self.ends_empty = (self._last + text).endswith("\n")
+        if ended and self._has_header and text and "\n" not in self._last + text and not self._line_ends:
+            # Arrow takes a header without a line end for an empty file.
+            text += "\n"
+        self._line_ends += text.count("\n")
+        self._last = text[-1:] or self._last
+        return text.encode()
+
+    def _translated(self, text: str, *, ended: bool) -> str:
+        if _UNIT in self._replaced.values() and _UNIT in text:
+            raise CtnetError(
+                f"{self._path} holds the character U+001F, so csv.delimiter can be one character only"
+            )
+        text = self._pending + text
+        for old, new in self._replaced.items():
+            text = text.replace(old, new)
+        if ended:
+            self._pending = ""
+            return text
+        # What may be the beginning of a delimiter, a marker or the end waits for the rest.
+        beginnings = ["\n\n", *self._replaced]
+        longest = max(map(len, beginnings))
+        waiting = next(
+            (
+                length
+                for length in range(min(longest - 1, len(text)), 0, -1)
+                if any(beginning.startswith(text[-length:]) for beginning in beginnings)
+            ),
+            0,
+        )
+        self._pending = text[len(text) - waiting :]
+        return text[: len(text) - waiting]
+
+
+class _Lines:
+    """Which line each row is, and what becomes of the lines that are no row."""
+
+    def __init__(self, account: FileAccount, dialect: Dialect) -> None:
+        self._account = account
+        self._dialect = dialect
+        self._header = 0 if dialect.header else 1
+        self._skipped: list[tuple[int, int]] = []
+        self._record = self._header
+        self._within = 0
+        self._kept = 0
+        self._dropped = 0
+        self.last = self._header
+
+    def skip(self, row: pacsv.InvalidRow) -> str:
+        """Take a row with a wrong number of columns."""
+        self._skipped.append((row.number, row.text.count("\n")))
+        return "skip"
+
+    def rows(self, table: pa.Table) -> pa.Table:
+        """Return the rows of a block, with their `LINE`, without those that are lines gone wrong."""
+        breaks_N = _line_ends(table)
+        line_N = self._numbers(breaks_N)
+        table = table.append_column(LINE, pa.array(line_N))
+        valid_N = np.ones(len(line_N), bool)
+        for reason, bad_N in (
+            (_NO_TEXT, _undecodable(table)),
+            (_SWALLOWED, _swallowed(table, breaks_N, self._dialect.unit)),
+            (EMPTY_LINE, _empty(table)),
+        ):
+            bad_N = bad_N[valid_N[bad_N]]
+            valid_N[bad_N] = False
+            self._drop(reason, int(np.sum(breaks_N[bad_N] + 1)), line_N[bad_N])
+        self._within += int(breaks_N[valid_N].sum())
+        self._kept += int(valid_N.sum())
+        table = table if valid_N.all() else table.filter(pa.array(valid_N))
+        return _with_delimiters(table, self._dialect)
+
+    def finish(self, path: Path, text: _Text) -> None:
+        """Take what comes after the last row, and check the count of the lines."""
+        self._numbers(np.zeros(0, np.int64))
+        # Within a quote that is never closed it is part of the cell.
+        if text.ends_empty and self.last < text.lines:
+            self._drop(EMPTY_LINE, 1, np.array([self.last + 1]))
+        self._account.read = text.lines - self._header - self._within
+        if self._account.read != self._kept + self._dropped:
+            raise CtnetError(
+                f"{path}: of {self._account.read:,} lines {self._kept:,} are rows and {self._dropped:,} were "
+                "dropped: the others are lost; report this as a defect"
+            )
+
+    def _numbers(self, breaks_N: np.ndarray) -> np.ndarray:
+        """Return the line that each row begins in; count the skipped rows between and behind them."""
+        rows = len(breaks_N)
+        number = np.array([number for number, _ in self._skipped], np.int64)
+        # Arrow is a block ahead: rows skipped there have more rows before them than this block holds.
+        here = int(np.sum(number - self._record - 1 - np.arange(len(number)) <= rows))
+        number = number[:here]
+        skipped = np.array([breaks for _, breaks in self._skipped[:here]], np.int64)
+        records = np.arange(self._record + 1, self._record + 1 + rows + len(number))
+        is_row = ~np.isin(records, number)
+        breaks = np.zeros(len(records), np.int64)
+        breaks[is_row] = breaks_N
+        breaks[~is_row] = skipped
+        end = self.last + np.cumsum(breaks + 1)
+        begin = end - breaks
+        self._drop("wrong number of columns", int(np.sum(skipped + 1)), begin[~is_row])
+        self._record += len(records)
+        self.last = int(end[-1]) if len(end) else self.last
+        del self._skipped[:here]
+        return begin[is_row]
+
+    def _drop(self, reason: str, count: int, lines: np.ndarray) -> None:
+        self._dropped += count
+        self._account.drop(reason, count, lines.tolist())
+
+
+def _parse_options(
+    dialect: Dialect, skip: Callable[[pacsv.InvalidRow], str] | None = None
+) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
+        delimiter=dialect.unit,
+        quote_char=dialect.quote or False,
+        escape_char=dialect.escape or False,
+        newlines_in_values=bool(dialect.quote or dialect.escape),
+        ignore_empty_lines=False,
+        invalid_row_handler=skip,
+    )
+
+
+def _texts(table: pa.Table) -> list[tuple[int, str, pa.Array]]:
+    """Return place, name and values of the text columns of a block, which has one chunk."""
+    return [
+        (place, name, column.chunk(0))
+        for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True))
+        if column.num_chunks and pa.types.is_string(column.type)
+    ]
+
+
+def _holds(values: pa.Array, character: str) -> bool:
+    data = values.buffers()[2]
+    return data is not None and bool((np.frombuffer(data, np.uint8) == character.encode()[0]).any())
+
+
+def _line_ends(table: pa.Table) -> np.ndarray:
+    """Count the line ends within the cells of each row, int64 [N]."""
+    count_N = np.zeros(table.num_rows, np.int64)
+    for _, _, values in _texts(table):
+        if _holds(values, "\n"):
+            cells = values.cast(pa.binary())
+            count_N += pc.fill_null(pc.count_substring(cells, b"\n"), 0).to_numpy()
+    return count_N
+
+
+def _undecodable(table: pa.Table) -> np.ndarray:
+    """Return the rows with a cell that is no text in the file's encoding."""
+    rows = np.zeros(table.num_rows, bool)
+    for _, _, values in _texts(table):
+        if _holds(values, _UNDECODABLE):
+            marked = pc.fill_null(pc.match_substring(values, _UNDECODABLE), False)
+            rows |= marked.to_numpy(zero_copy_only=False)
+    return np.flatnonzero(rows)
+
+
+def _swallowed(table: pa.Table, breaks_N: np.ndarray, delimiter: str) -> np.ndarray:
+    """Return the rows of several lines most of which, but for a quote, are whole rows by themselves.
+
+    Of a row whose cells do hold line ends one line at most has all its delimiters.
+    """
+    rows = np.flatnonzero(breaks_N)
+    if not len(rows) or table.num_columns == 2:
+        return rows[:0]
+    columns = table.drop_columns([LINE]).take(pa.array(rows)).columns
+    cells = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
+    records = pc.binary_join_element_wise(*cells, delimiter).cast(pa.binary()).to_pylist()
+    separator, delimiters = delimiter.encode(), len(columns) - 1
+    lines = [[line.count(separator) == delimiters for line in record.split(b"\n")] for record in records]
+    return rows[[sum(whole) > max(1, len(whole) // 2) for whole in lines]]
+
+
+def _empty(table: pa.Table) -> np.ndarray:
+    """Return the rows without any value."""
+    empty = np.ones(table.num_rows, bool)
+    for column in table.drop_columns([LINE]).columns:
+        if not column.null_count:
+            return np.zeros(0, np.int64)
+        empty &= pc.is_null(column).to_numpy()
+    return np.flatnonzero(empty)
+
+
+def _with_delimiters(table: pa.Table, dialect: Dialect) -> pa.Table:
+    """Return the rows with the delimiter as it was within quoted cells."""
+    if dialect.unit == dialect.delimiter:
+        return table
+    for place, name, column in _texts(table.combine_chunks()):
+        if _holds(column, dialect.unit):
+            restored = pc.replace_substring(column, dialect.unit, dialect.delimiter)
+            table = table.set_column(place, name, restored)
+    return table
+
+
+def _compression(path: Path, raw: BinaryIO) -> str | None:
+    start = raw.read(4)
+    raw.seek(0)
+    by_content = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    return _SUFFIXES.get(path.suffix, by_content)

@@ -1,0 +1,150 @@
+"""Finding and reading the files of a log: CSV or Parquet, also below folders such as `dt=2022-04-25`."""
+
+import glob
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, check_names, csv_blocks, csv_header, unreadable
+
+_ROWS_PER_BATCH = 65_536
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  #: what Hive and Spark name the folder of missing values
+
+
+def find_files(raw: Sequence[str]) -> list[Path]:
+    """Return the files that some paths and glob patterns name, each once.
+
+    Files and folders that begin with `_` or `.`, such as `_SUCCESS`, are no data, unless a path names them.
+
+    Raises:
+        CtnetError: A pattern matches no file.
+    """
+    paths: list[Path] = []
+    for pattern in raw:
+        given = Path(pattern).expanduser()
+        matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207
+        data = [path for path in matches if path.is_file() and not _is_hidden(path, given)]
+        if not data:
+            raise CtnetError(f"raw: no file matches {pattern!r}")
+        paths += data
+    return list(dict.fromkeys(paths))
+
+
+def columns_of(path: Path, dialect: Dialect) -> dict[str, pa.DataType]:
+    """Return the columns of a file, those of the folders it lies in too; none: the file is empty.
+
+    Raises:
+        CtnetError: The file can't be read, or a column stands twice.
+    """
+    if not path.stat().st_size:
+        return {}
+    if _is_parquet(path):
+        try:
+            schema = _metadata(path).schema.to_arrow_schema()
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, error) from error
+        check_names(path, schema.names)
+        columns = {field.name: field.type for field in schema}
+    else:
+        columns = dict.fromkeys(csv_header(path, dialect), pa.string())
+    return {**dict.fromkeys(_partition(path), pa.string()), **columns} if columns else {}
+
+
+def read_blocks(
+    path: Path,
+    dialect: Dialect,
+    account: FileAccount,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    progress: Callable[[int], Any] = lambda position: None,
+) -> Iterator[pa.Table]:
+    """Read a file block by block.
+
+    Args:
+        path: CSV or Parquet file; Parquet is known by its first bytes, or the suffixes .parquet and .pq.
+        dialect: How CSV files are written.
+        account: Takes the lines read, and those that are no row.
+        block_bytes: Text of a CSV file read at a time.
+        progress: Called after each block with the number of bytes read so far.
+
+    Yields:
+        Rows, with their `LINE`; columns that a folder names are texts.
+
+    Raises:
+        CtnetError: The file can't be read.
+    """
+    if _is_parquet(path):
+        blocks = _parquet_blocks(path, account, progress)
+    else:
+        blocks = csv_blocks(path, dialect, account, block_bytes=block_bytes, progress=progress)
+    for block in blocks:
+        for name, value in _partition(path).items():
+            if name not in block.column_names:
+                block = block.append_column(name, pa.repeat(pa.scalar(value, pa.string()), block.num_rows))
+        yield block
+
+
+def _is_hidden(path: Path, given: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in set(path.parts) - set(given.parts))
+
+
+def _is_parquet(path: Path) -> bool:
+    if path.suffix in (".parquet", ".pq"):
+        return path.stat().st_size > 0
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _partition(path: Path) -> Mapping[str, str | None]:
+    pairs = [folder.split("=", 1) for folder in path.parent.parts if "=" in folder]
+    return {name: None if value == _NO_PARTITION else unquote(value) for name, value in pairs}
+
+
+def _parquet_blocks(path: Path, account: FileAccount, progress: Callable[[int], Any]) -> Iterator[pa.Table]:
+    size = path.stat().st_size
+    try:
+        with pq.ParquetFile(path, metadata=_metadata(path)) as file:
+            rows = file.metadata.num_rows
+            for batch in file.iter_batches(_ROWS_PER_BATCH):
+                first = account.read + 1
+                account.read += batch.num_rows
+                block = _with_texts(pa.Table.from_batches([batch]))
+                yield block.append_column(LINE, pa.array(range(first, account.read + 1), pa.int64()))
+                progress(size * account.read // rows)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, error) from error
+    if account.read != rows:
+        raise CtnetError(f"{path} names {rows:,} rows and holds {account.read:,}: repair or remove the file")
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    """Return a Parquet file's metadata without the Arrow types that its writer had in memory.
+
+    Parquet's own types are few: there is one text and one list. Arrow's are many, not all have kernels, and
+    Arrow 25 fails to make fixed-size lists and views of lists again where one is missing.
+    """
+    with path.open("rb") as file:
+        file.seek(-8, io.SEEK_END)
+        size = file.read(4)
+        file.seek(-8 - int.from_bytes(size, "little"), io.SEEK_END)
+        footer = file.read(int.from_bytes(size, "little"))
+    footer = footer.replace(b"ARROW:schema", b"ARROW:ignore")
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + footer + size + b"PAR1"))
+
+
+def _with_texts(table: pa.Table) -> pa.Table:
+    """Return the table with text for bytes that are UTF-8, as some writers leave open which they are."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type):
+            try:
+                table = table.set_column(place, field.name, table[place].cast(pa.string()))
+            except pa.ArrowInvalid:
+                continue
+    return table
