@@ -4,9 +4,10 @@ Every worker writes its shards into one new folder, which the first worker publi
 names the files. Nothing in a version is executed when it is loaded: no pickle is written or read.
 """
 
+import itertools
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def load(
     """
     manifest, folder = _open(uri)
     _check_files(uri, manifest, folder)
+    _check_sums(uri, folder, manifest["files"], alone)
     way_out = "run the same command again, or remove the version's folder and run the one that made it"
     with _explaining(f"can't read version {uri}", way_out):
         reader = ShardReader(folder, manifest["files"])
@@ -97,11 +99,10 @@ def load(
             )
         tensors = {name: target for name, target in targets.items() if name in reader.saved}
         _check_shapes(uri, reader.saved, tensors)
-        with ThreadPoolExecutor(1) as pool:
-            # A thread reads all of the files meanwhile: the reader has what a worker's shards hold alone.
-            changed = pool.submit(_changed_files, folder, manifest["files"], alone)
+        with warnings.catch_warnings():
+            # What it warns of is what `alone` asks for.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             dcp.load(tensors, storage_reader=reader, no_dist=alone)
-        _check_unchanged(uri, changed.result(), alone)
     report = {
         "loaded": sorted(tensors),
         "new": new,
@@ -179,24 +180,19 @@ def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
             raise _damaged(uri, f"{entry['name']} {found}")
 
 
-def _changed_files(folder: str, files: Sequence[dict[str, Any]], alone: bool) -> list[str]:
-    """Return the files with another checksum, of those that this worker looks at: each is looked at once."""
+def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: bool) -> None:
+    """Compare the files' checksums. Workers share the files out, and all learn what one of them saw."""
     rank, workers = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
-    return [
+    changed = [
         entry["name"]
         for entry in files[rank::workers]
         if storage.sha256(storage.join(folder, entry["name"])) != entry["sha256"]
     ]
-
-
-def _check_unchanged(uri: str, changed: list[str], alone: bool) -> None:
-    """Let every worker know what one found."""
-    of_workers = [changed] * (1 if alone else dist.get_world_size())
-    if len(of_workers) > 1:
+    of_workers: list[list[str]] = [changed] * workers
+    if workers > 1:
         dist.all_gather_object(of_workers, changed)
-    names = [name for found in of_workers for name in found]
-    if names:
-        raise _damaged(uri, f"{names[0]} has another checksum")
+    for name in itertools.chain.from_iterable(of_workers):
+        raise _damaged(uri, f"{name} has another checksum")
 
 
 def _damaged(uri: str, fault: str) -> CtnetError:

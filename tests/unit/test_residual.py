@@ -80,7 +80,9 @@ def test_the_gradient_of_a_residual_row_is_that_of_the_embedding() -> None:
 def test_training_moves_the_residual_as_fine_tuning_moves_the_tables() -> None:
     """With all dense rates at nought, source + residual goes where the tables themselves would go."""
     plan = residual_plan(dense_learning_rate=0.0)
-    tower, residual = state(SOURCE, dense_learning_rate=0.0), state(plan)
+    tower, residual = state(SOURCE), state(plan)
+    for group in tower.optimizer.param_groups:
+        group["lr"] = 0.0
     start = values(tower)
     copy_into(residual, start, TO_FROZEN)
     for _ in range(3):

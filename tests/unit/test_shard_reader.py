@@ -13,6 +13,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import MetadataIndex
 from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadItem
 
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
@@ -93,12 +94,13 @@ def test_of_an_object_store_only_what_is_wanted_is_read(
     uri = "memory://ctnet-test-shard-reader/version"
     large, small = torch.rand(300_000, 4), torch.rand(100, 4)
     checkpoints.save(uri, {"model.large": large, "model.small": small, "model.step": STEP}, {})
+    (file,) = checkpoints.read_manifest(uri)["files"]
     before, found = counted(), torch.zeros(100, 4)
     with caplog.at_level("INFO"):
         checkpoints.load(uri, {"model.small": found})
     assert torch.equal(found, small)
-    # The manifest, the guess at the header, and the small table.
-    read_bytes = counted() - before
+    # The file once for its checksum; then the manifest, the guess at the header, and the small table.
+    read_bytes = counted() - before - file["bytes"]
     assert 0 < read_bytes - (64 << 10) - small.nbytes < 2000
     assert "1 loaded, 0 new, 2 dropped; 0 MiB read" in caplog.text
 
@@ -158,6 +160,11 @@ def test_a_version_with_a_damaged_header_is_named_in_one_line(tmp_path: Path) ->
     checkpoints.save(str(uri), {"model.x": TABLE}, {})
     (path,) = uri.glob("*.safetensors")
     path.write_bytes(b"x" * path.stat().st_size)
+    with pytest.raises(CtnetError, match=rf"is damaged: {path.name} has another checksum: remove"):
+        checkpoints.load(str(uri), {"model.x": TABLE})
+    manifest = json.loads((uri / "_manifest.json").read_text())
+    manifest["files"][0]["sha256"] = storage.sha256(str(path))
+    (uri / "_manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CtnetError, match=r"can't read version .* \(.*no header.*\): run the same") as info:
         checkpoints.load(str(uri), {"model.x": TABLE})
     assert "\n" not in str(info.value)

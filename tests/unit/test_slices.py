@@ -93,7 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> Worl
             columns = {name: rng.integers(1, 25, rows).tolist() for name in ("item", "user")}
             columns["label"] = (rng.random(rows) < 0.4).astype(int).tolist()
             write_day(runs.samples(0), domain, day, columns)
-    run_method(made, "source", "feed", replace(TOWER, reads="source"))
+    run_method(made, "source", "feed", replace(TOWER, role="source"))
     for label, plan in PLANS.items():
         run_method(made, label, "channel", plan)
     return made
