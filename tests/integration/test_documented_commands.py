@@ -30,15 +30,12 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("README.md", ". .venv/bin/activate"): "run",
     ("README.md", "python -m jobs.pretrain_source --config configs/so"): "run",
     ("README.md", "ray up ray_cluster.yaml"): "parse",  # a cluster
-    ("README.md", "jobs/"): "none",  # folders
     ("CONTRIBUTING.md", "make setup"): "parse",  # runs this test
-    ("CONTRIBUTING.md", "jobs"): "none",  # layers
     ("docs/cluster.md", "export RAY_AUTH_MODE=token"): "parse",  # a cluster, as all on this page
     ("docs/cluster.md", ". .venv/bin/activate"): "parse",
     ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
-    ("docs/design.md", "jobs/"): "none",  # folders
     ("docs/install.md", "make setup"): "parse",  # the network
     ("docs/install.md", "python3.11 -m venv .venv"): "none",  # the network, a GPU
     ("docs/install.md", ".venv/bin/python -c 'import torch, torchrec; print"): "none",  # a GPU
