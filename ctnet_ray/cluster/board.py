@@ -23,7 +23,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Position:
     """Where a worker group stands."""
 
     group: int
@@ -62,7 +62,7 @@ class Snapshot:
     failed: int
     seconds_left: float | None
     """Estimate; None until rows were read."""
-    walks: tuple[Walk, ...]
+    positions: tuple[Position, ...]
     started: tuple[Work, ...]
     stepped: tuple[Work, ...]
     ends: tuple[End, ...]
@@ -219,14 +219,14 @@ class Queue:
     def read(self) -> Snapshot:
         """Return where the launch stands."""
         news, self._news = self._news, _News()
-        walks = (self._walk(group) for group in range(len(self._groups)))
+        positions = (self._position(group) for group in range(len(self._groups)))
         return Snapshot(
             rows=sum(entry.total - entry.left for entry in self._entries),
             total=sum(entry.total for entry in self._entries),
             done=self._count("done"),
             failed=self._count("failed"),
             seconds_left=self._seconds_left(),
-            walks=tuple(walk for walk in walks if walk),
+            positions=tuple(position for position in positions if position),
             started=tuple(news.started),
             stepped=tuple(dict.fromkeys(news.stepped)),
             ends=tuple(news.ends),
@@ -254,12 +254,12 @@ class Queue:
     def _count(self, status: str) -> int:
         return sum(entry.status == status for entry in self._entries)
 
-    def _walk(self, group: int) -> Walk | None:
+    def _position(self, group: int) -> Position | None:
         index = self._groups[group].entry
         if index is None:
             return None
         entry = self._entries[index]
-        return Walk(group, entry.work.run, entry.activity, entry.total - entry.left, entry.total)
+        return Position(group, entry.work.run, entry.activity, entry.total - entry.left, entry.total)
 
     def _seconds_left(self) -> float | None:
         now = time.monotonic()

@@ -59,7 +59,7 @@ def count_groups(compute: ComputeConfig, runs: int, nodes: Iterable[dict[str, fl
     return max(1, min(runs, wanted, workers_held(nodes, compute) // compute.workers))
 
 
-def walk(groups: Groups, count: int) -> None:
+def run_groups(groups: Groups, count: int) -> None:
     """Let `count` groups walk all runs to their ends.
 
     Raises:
@@ -74,7 +74,7 @@ def walk(groups: Groups, count: int) -> None:
 
     def keep_walking(group: int) -> None:
         try:
-            _walk_group(groups, group)
+            _run_group(groups, group)
         except BaseException as error:  # raised again in the calling thread
             errors.append(error)
             # At the end of an interrupted program Ray is gone, and a call would start it anew.
@@ -91,7 +91,7 @@ def walk(groups: Groups, count: int) -> None:
         raise errors[0]
 
 
-def _walk_group(groups: Groups, group: int) -> None:
+def _run_group(groups: Groups, group: int) -> None:
     fits = 0
     while True:
         try:

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctnet_ray.cluster.board import Board, Snapshot, Work
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
-from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, walk
+from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, run_groups
 from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.config import ComputeConfig
@@ -26,7 +26,7 @@ from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 
 
-def connect(compute: ComputeConfig) -> None:
+def ensure_ray(compute: ComputeConfig) -> None:
     """Join the Ray cluster that RAY_ADDRESS or `ray job submit` names, or start one on this machine.
 
     Raises:
@@ -150,7 +150,7 @@ def _launch(
     listen: Callable[[Snapshot], None],
 ) -> Any:
     """Do all that there is to do, and return the handle of the board, which knows what came of it."""
-    connect(compute)
+    ensure_ray(compute)
     nodes = live_nodes()
     if not os.environ.get("RAY_ADDRESS"):
         compute = _settled(compute, workers_held(nodes, compute))
@@ -160,7 +160,7 @@ def _launch(
     board = Board.options(scheduling_strategy=here).remote(works, count, compute.max_failures, keep_going)
     with Display(board, len(plans), open_console(stderr=True), listen):
         try:
-            walk(Groups(plans, board, compute, models, keep_going), count)
+            run_groups(Groups(plans, board, compute, models, keep_going), count)
         except TrainingFailedError as error:
             if not is_defect(error):
                 _raise_first(board, error)

@@ -81,26 +81,26 @@ class Display:
             self._log(snapshot)
 
     def _draw(self, snapshot: Snapshot) -> None:
-        if snapshot.walks or snapshot.rows:
+        if snapshot.positions or snapshot.rows:
             self._bars.update(
                 self._bar,
                 description=state_line(snapshot, self._runs),
                 completed=snapshot.rows,
                 total=snapshot.total,
             )
-        walks = {walk.group: walk for walk in snapshot.walks}
+        positions = {position.group: position for position in snapshot.positions}
         for group, (run, bar) in list(self._group_bars.items()):
-            if group not in walks or walks[group].run != run:
+            if group not in positions or positions[group].run != run:
                 self._bars.remove_task(bar)
                 del self._group_bars[group]
-        for group, walk in walks.items():
+        for group, position in positions.items():
             if group not in self._group_bars:
-                self._group_bars[group] = (walk.run, self._bars.add_task("", total=None))
+                self._group_bars[group] = (position.run, self._bars.add_task("", total=None))
             self._bars.update(
                 self._group_bars[group][1],
-                description=f"{walk.run} {walk.activity}",
-                completed=walk.rows,
-                total=walk.total,
+                description=f"{position.run} {position.activity}",
+                completed=position.rows,
+                total=position.total,
             )
 
     def _log(self, snapshot: Snapshot) -> None:
@@ -110,10 +110,10 @@ class Display:
             return
         self._logged = (now, snapshot.rows)
         speed = max(0.0, (snapshot.rows - rows) / (now - since))
-        walks = "; ".join(f"{walk.run} {walk.activity}" for walk in snapshot.walks)
+        positions = "; ".join(f"{position.run} {position.activity}" for position in snapshot.positions)
         self._console.log(
             f"{state_line(snapshot, self._runs)}, {snapshot.rows:,} of {snapshot.total:,} rows, "
-            f"{speed:,.0f} rows/s: {walks or 'starting workers'}"
+            f"{speed:,.0f} rows/s: {positions or 'starting workers'}"
         )
 
 

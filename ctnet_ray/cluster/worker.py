@@ -132,13 +132,13 @@ def train(launch: Launch) -> None:
     torch.set_num_threads(math.ceil(launch.compute.cpus_per_worker))
     context = RayContext(launch)
     while (index := context.take()) is not None:
-        grows = _walk(index, launch, context)
+        grows = _work_off(index, launch, context)
         context.clean_up()
         if grows:
             return
 
 
-def _walk(index: int, launch: Launch, context: RayContext) -> bool:
+def _work_off(index: int, launch: Launch, context: RayContext) -> bool:
     """Walk a run to its end, or until there is room for more workers (return whether there is); or score."""
     plan, metrics = launch.plans[index], None
     try:

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.groups import count_groups
-from ctnet_ray.cluster.launch import connect
+from ctnet_ray.cluster.launch import ensure_ray
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import variants
@@ -102,7 +102,7 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
         known = _known(sweep, warm_up, drawn_from)
         unset = _unset(sweep, default.config.to_dict(), known)
         shown = Shown(warm_up.tracking, sweep.name, sweep.config, unset)
-        trials = _walk_trials(sweep, warm_up, output, known, drawn_from, tracker, shown)
+        trials = _run_trials(sweep, warm_up, output, known, drawn_from, tracker, shown)
         winner = best(trials, sweep.config)
         if winner is None:
             shown.finish("", {}, "FAILED")
@@ -242,7 +242,7 @@ def _known_trials(output: str) -> dict[int, Trial]:
     }
 
 
-def _walk_trials(
+def _run_trials(
     sweep: Sweep,
     warm_up: Comparison,
     output: str,
@@ -257,7 +257,7 @@ def _walk_trials(
     trials = _known_trials(output)
     ended = {number: trial for number, trial in trials.items() if trial.status != "running"}
     if len(ended) < total:
-        connect(warm_up.compute)
+        ensure_ray(warm_up.compute)
         parallel = _parallel(sweep)
         job = _job(sweep, warm_up, ended)
         with sharing.alone(warm_up.tracking.models, console):

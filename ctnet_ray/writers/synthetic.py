@@ -29,7 +29,7 @@ from ctnet_ray.writers.synthetic_world import (
     World,
     build_world,
     draw_day,
-    walk,
+    evolve,
 )
 
 _HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_categories": "category"})
@@ -123,7 +123,7 @@ def write_world(
     ids = _hash_all(config)
     known = {name: Histories.empty(config.users, config.history) for name in (_ALL, *config.domains)}
     written: dict[str, list[tuple[int, int, float]]] = {domain.name: [] for domain in world.domains}
-    for state in walk(world):
+    for state in evolve(world):
         # A day's clicks are known from the next day on.
         coming = {name: histories.copy() for name, histories in known.items()}
         for domain in world.domains:

@@ -158,7 +158,7 @@ def build_world(config: WorldConfig) -> World:
     return World(config, _build_items(config), segment, segment_taste, (source, target, *third))
 
 
-def walk(world: World) -> Iterator[DayState]:
+def evolve(world: World) -> Iterator[DayState]:
     """Yield the state of each sample day, in order."""
     config = world.config
     rng = np.random.default_rng([config.seed, _WALK])

@@ -42,7 +42,7 @@ def said_before_ray(world: World, monkeypatch: pytest.MonkeyPatch, message: str)
     def start(*_: object) -> None:
         pytest.fail("Ray was started")
 
-    monkeypatch.setattr(launch, "connect", start)
+    monkeypatch.setattr(launch, "ensure_ray", start)
     models = Path(world.tracking.models)
     before = sorted(path.name for path in models.glob("*"))
     with pytest.raises(CtnetError, match=message) as caught:
@@ -248,7 +248,7 @@ def test_more_workers_than_the_machine_has_cpus(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(launch.ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     with pytest.raises(CtnetError, match="the workers need 4096 CPUs and this machine has"):
-        launch.connect(ComputeConfig(workers=4096))
+        launch.ensure_ray(ComputeConfig(workers=4096))
 
 
 def test_fewer_workers_than_wanted_are_enough_where_they_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,11 +258,11 @@ def test_fewer_workers_than_wanted_are_enough_where_they_may_be(monkeypatch: pyt
     monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 6.0})
     given: dict[str, Any] = {}
     monkeypatch.setattr(launch.ray, "init", lambda *_, **options: given.update(options))
-    launch.connect(ComputeConfig(workers=4096, min_workers=2))
+    launch.ensure_ray(ComputeConfig(workers=4096, min_workers=2))
     # Four workers of one CPU on four cores, and half a CPU of reading beside each.
     assert given["num_cpus"] == 6
     with pytest.raises(CtnetError, match="the workers need 5 CPUs and this machine has 4"):
-        launch.connect(ComputeConfig(workers=4096, min_workers=5))
+        launch.ensure_ray(ComputeConfig(workers=4096, min_workers=5))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_cluster_that_does_not_let_us_in(monkeypatch: pytest.MonkeyPatch, failur
     monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(launch.ray, "init", init)
     with pytest.raises(CtnetError, match=r"no way into the Ray cluster at 127.0.0.1:9 \(.*token") as caught:
-        launch.connect(ComputeConfig())
+        launch.ensure_ray(ComputeConfig())
     assert "\n" not in str(caught.value)
 
 

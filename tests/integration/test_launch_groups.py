@@ -84,7 +84,7 @@ def test_two_groups_walk_runs_side_by_side_the_longest_first(launched: Launched)
     names = {plan.record.run: name for name, plan in launched.plans.items()}
     started = [names[work.run] for snapshot in launched.snapshots for work in snapshot.started]
     assert started == ["feed", "channel", "diverges", "short"]
-    pairs = [{names[walk.run] for walk in snapshot.walks} for snapshot in launched.snapshots]
+    pairs = [{names[position.run] for position in snapshot.positions} for snapshot in launched.snapshots]
     assert {"feed", "channel"} in pairs
     last = launched.snapshots[-1]
     assert (last.done, last.failed, last.rows) == (3, 1, last.total)

@@ -136,7 +136,11 @@ def test_rows_are_those_of_this_launch_also_after_a_restart() -> None:
     board.progress(0, "train 2022-05-01", 60, 100)
     snapshot = board.read()
     assert (snapshot.rows, snapshot.total) == (60, 160)
-    assert (snapshot.walks[0].run, snapshot.walks[0].rows, snapshot.walks[0].total) == ("long", 60, 100)
+    assert (snapshot.positions[0].run, snapshot.positions[0].rows, snapshot.positions[0].total) == (
+        "long",
+        60,
+        100,
+    )
     board.take(0)
     # A step of 40 rows was on disk; the 20 behind it are read again.
     board.progress(0, "train 2022-05-02", 0, 60)

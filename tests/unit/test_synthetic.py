@@ -145,7 +145,7 @@ def test_histories_hold_the_last_clicks_of_earlier_days_in_all_domains_and_in_ea
     columns = {"clicked_items": NAMES} | {f"clicked_items_in_{name}": (name,) for name in NAMES}
     clicked = {column: defaultdict(list) for column in columns}
     compared = Counter()
-    for state, day in zip(synthetic_world.walk(world), days_of(THIRD), strict=True):
+    for state, day in zip(synthetic_world.evolve(world), days_of(THIRD), strict=True):
         for domain in NAMES:
             for row in rows_of(with_third, domain, day).select(["user", *columns]).to_pylist():
                 for column in columns:
@@ -260,7 +260,7 @@ def test_prices_fall_evenly_into_the_bands():
 
 def test_walks_are_stationary():
     config = WorldConfig(days=30, users=2000, target_trend_lag_days=2)
-    states = list(synthetic_world.walk(synthetic_world.build_world(config)))
+    states = list(synthetic_world.evolve(synthetic_world.build_world(config)))
     quality = np.array([state.quality for state in states])
     assert quality[-1].std() == pytest.approx(1, abs=0.05)
     assert np.corrcoef(quality[0], quality[10])[0, 1] == pytest.approx(0.985**10, abs=0.03)
