@@ -37,7 +37,7 @@ unit: $(READY)  ## Unit tests: no Ray
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
-	$(BIN)/python -m pytest tests/integration -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/integration -m "not slow"
 
 slow: $(READY)  ## Tests of many minutes, which CI leaves out
 	$(BIN)/python -m pytest tests -m slow

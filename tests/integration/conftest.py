@@ -1,7 +1,4 @@
-"""What the suite shares: a launch costs 10 to 20 s, of which most is one process after another importing.
-
-`make integration` has two processes, each with a Ray of its own. All that needs the trained runs is in one.
-"""
+"""What the suite shares: a launch costs 10 to 20 s, of which most is one process after another importing."""
 
 import io
 import logging
@@ -22,8 +19,6 @@ import ray
 import yaml
 from mlflow import MlflowClient
 from moto.server import ThreadedMotoServer
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
@@ -49,8 +44,6 @@ from jobs import train_target
 FIRST = date(2022, 4, 25)
 DAYS = [FIRST + timedelta(days=index) for index in range(6)]
 TRANSFER_DAYS = DAYS[2:5]
-#: Files with a test that needs the trained runs.
-NEED_TRAINED = ("test_jobs.py", "test_object_store.py", "test_resume.py", "test_sweep.py")
 ONE = ComputeConfig(cpus_per_worker=0.5, parallel_runs=2)
 WORLD = WorldConfig(
     days=len(DAYS),
@@ -165,22 +158,6 @@ class Trained:
         return found.metrics
 
 
-class Halves(LoadScopeScheduling):
-    """Gives all that needs the trained runs to one process, and all else to the other.
-
-    `--dist loadgroup` would, but pytest-xdist 3.8 can't mark groups with pytest 9.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "trained" if nodeid.partition("::")[0].endswith(NEED_TRAINED) else "other"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Halves:
-    """Return how pytest-xdist shares out the tests."""
-    return Halves(config, log)
-
-
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Six days of a source domain `feed` and a target domain `channel`."""
@@ -227,7 +204,7 @@ def cluster(object_store: None) -> Iterator[None]:
         # about to be taken away: days of these tests take a tenth of one, and nobody takes this node.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-        # Ray's workers are at niceness 15 else, and beside the other process of the suite come last.
+        # Ray's workers are at niceness 15 else, and come last beside whatever a machine has to do.
         "RAY_worker_niceness": "0",
     }
     ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
