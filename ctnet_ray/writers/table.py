@@ -216,4 +216,4 @@ def _feature(column: pa.ChunkedArray, feature: FeatureColumn) -> pa.Array | pa.C
         return hash_ids(column)
     if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):
         raise CtnetError(f"features.{feature.name}.separator: missing, for column {feature.column!r} is text")
-    return parse_sequence(column, feature.separator)
+    return parse_sequence(column, feature.separator or ",")  # of a list, or of nothing, it is not read

@@ -22,7 +22,6 @@ from moto.server import ThreadedMotoServer
 
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import (
-    AdapterConfig,
     ComputeConfig,
     DataConfig,
     JobConfig,
@@ -97,7 +96,6 @@ class World:
         transfer = TransferConfig(
             method=method,  # type: ignore[arg-type]
             source_series="ctnet.feed.source",
-            adapters=AdapterConfig(placement=("hidden", "logit")),
         )
         return replace(transfer, **changes)
 

@@ -116,7 +116,10 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
 
 
 def test_optuna_draws_trials_and_asha_stops_some(world: World, trained: Trained, tmp_path: Path) -> None:
-    space = {"transfer.adapters.learning_rate": {"loguniform": [0.01, 10]}, "transfer.refresh_days": [0, 1]}
+    space = {
+        "transfer.adapters.learning_rate": {"loguniform": [0.01, 10]},
+        "transfer.refresh_days": [None, 1],
+    }
     config = SweepConfig(
         space=space, search="optuna", trials=6, metric="auc", grace_days=1, name="drawn", parallel_trials=2
     )
