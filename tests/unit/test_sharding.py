@@ -1,10 +1,6 @@
-"""Workers that share the tables end where one worker does, however the planner spreads them.
-
-Started as a script, this file is one of the workers.
-"""
+"""Workers that share the tables end where one worker does, however the planner spreads them."""
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ from ctnet_ray.training import checkpoints
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.state import TrainingState
 from tests.unit.test_checkpoints import ROWS, batch, locals_of, plan
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 STEPS = 5
 WAYS: dict[str, tuple[Sharding, ...]] = {**{way: (way,) for way in SHARDING}, "planner": SHARDING}
@@ -76,12 +72,12 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_end_where_one_does_however_tables_are_spread(
-    tmp_path: Path, run_workers: Callable[..., None], process_group: None, workers: int
+    tmp_path: Path, process_group: None, workers: int
 ) -> None:
     one = made()
     checkpoints.save(str(tmp_path / "start"), every(one), {"step": 0})
     losses = [one.train_step(batch()).item() for _ in range(STEPS)]
-    run_workers(__file__, workers, tmp_path)
+    run_workers(work, workers, tmp_path)
     found = json.loads((tmp_path / f"{workers}.json").read_text())
     for name in WAYS:
         assert set(found[name]["chosen"]) <= set(WAYS[name])
@@ -102,7 +98,3 @@ def test_workers_end_where_one_does_however_tables_are_spread(
             if NO_GRADIENT not in key:
                 furthest = (tensor - expected[key]).abs().max().item()
                 assert furthest < 1e-6, f"{name}: {key} is {furthest} away"
-
-
-if __name__ == "__main__":
-    as_worker(work)
