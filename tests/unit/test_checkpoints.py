@@ -3,7 +3,7 @@
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -52,7 +52,8 @@ def state(seed: int, model: CTNetSpec | None = None) -> TrainingState:
     return TrainingState(model or plan(), TrainingConfig(seed=seed), torch.device("cpu"))
 
 
-def batch(start: int = 0, stop: int = ROWS) -> Batch:
+def batch(start: int = 0, stop: int = ROWS, order: Sequence[int] = range(ROWS)) -> Batch:
+    """Return a range of the rows in some order."""
     numbers = [(index * 37) % 211 for index in range(ROWS)]
     table = pa.table(
         {
@@ -65,7 +66,8 @@ def batch(start: int = 0, stop: int = ROWS) -> Batch:
         }
     )
     encoder = Encoder(plan().inputs, "feed")
-    return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
+    block = encoder.encode(table)
+    return encoder.batch([(block, row, row + 1) for row in order[start:stop]], stop - start, ROWS)
 
 
 HALVES = ((0, ROWS // 2), (ROWS // 2, ROWS))
