@@ -10,7 +10,7 @@ guess that no day has chosen. A base model, and what is transferred onto it, sho
     lightgbm_source              with the source's statistics besides
     lightgbm_all_rows            the same, trained on both domains' rows
 
-Statistics are the dense features that say `counts_in`. LightGBM is needed: `pip install lightgbm`.
+Statistics are the dense features that say `counts_in`.
 
     python -m benchmarks.outside_checks --store data/kuairand --source tab1 --target tab4 \
         --first_scored_day 2022-05-02 --last_scored_day 2022-05-08
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -165,10 +166,6 @@ def _fit_logistic_regression(past: pd.DataFrame, inputs: Sequence[str]) -> Predi
 
 
 def _fit_lightgbm(past: pd.DataFrame, inputs: Sequence[str]) -> Predict:
-    try:
-        import lightgbm
-    except ImportError:
-        raise CtnetError("LightGBM is not installed: pip install lightgbm") from None
     categories = {
         name: pd.CategoricalDtype(past[name].unique())
         for name in inputs
@@ -176,7 +173,13 @@ def _fit_lightgbm(past: pd.DataFrame, inputs: Sequence[str]) -> Predict:
     }
     read = [name for name in inputs if name in categories or pd.api.types.is_float_dtype(past[name].dtype)]
     model = lightgbm.LGBMClassifier(
-        n_estimators=200, learning_rate=0.05, num_leaves=31, min_child_samples=50, random_state=0, verbose=-1
+        n_estimators=200,
+        learning_rate=0.05,
+        num_leaves=31,
+        min_child_samples=50,
+        random_state=0,
+        verbose=-1,
+        n_jobs=1,
     )
     model.fit(past[read].astype(categories), past[LABEL].to_numpy())
     return lambda rows: model.predict_proba(rows[read].astype(categories))[:, 1]
