@@ -10,9 +10,10 @@ guess that no day has chosen. A base model, and what is transferred onto it, sho
     lightgbm_source              with the source's statistics besides
     lightgbm_all_rows            the same, trained on both domains' rows
 
+`jobs.compare --outside_checks FILE` holds a comparison's base model against what `--output FILE` wrote.
 Statistics are the dense features that say `counts_in`.
 
-    python -m benchmarks.outside_checks --store data/kuairand --source tab1 --target tab4 \
+    python -m benchmarks.outside_checks --store data/kuairand --source tab1 --targets [tab0,tab4] \
         --first_scored_day 2022-05-02 --last_scored_day 2022-05-08
 """
 
@@ -62,7 +63,7 @@ class Check:
 def main(
     store: str,
     source: str,
-    target: str,
+    targets: tuple[str, ...],
     first_scored_day: date,
     last_scored_day: date,
     schema: str | None = None,
@@ -73,7 +74,7 @@ def main(
     Args:
         store: Root of the sample store.
         source: Source domain.
-        target: Target domain.
+        targets: Target domains.
         first_scored_day: First day that is scored (YYYY-MM-DD).
         last_scored_day: Last one.
         schema: Schema file; not set: STORE/schema.yaml.
@@ -81,23 +82,35 @@ def main(
     """
     samples = SampleStore(store)
     features = schemas.load(schema or storage.join(samples.root, "schema.yaml"))
-    rows = {domain: read_rows(samples, domain, features) for domain in (source, target)}
-    days = [day for day in samples.days(target) if first_scored_day <= day <= last_scored_day]
-    if not days:
-        raise CtnetError(f"no samples of {target} from {first_scored_day} to {last_scored_day} in {store}")
-    metrics = pd.DataFrame(
+    parts = []
+    for target in targets:
+        days = [day for day in samples.days(target) if first_scored_day <= day <= last_scored_day]
+        if not days:
+            raise CtnetError(
+                f"no samples of {target} from {first_scored_day} to {last_scored_day} in {store}"
+            )
+        parts.append(_measure(samples, features, source, target, days))
+        table = Table("check", *_SHOWN, title=f"{target}, mean of {len(days)} days ± error over days")
+        for name, group in parts[-1].groupby("check", sort=False):
+            table.add_row(str(name), *(_mean_and_error(group[metric]) for metric in _SHOWN))
+        Console().print(table)
+    if output:
+        pd.concat(parts).to_csv(Path(output), index=False)
+
+
+def _measure(
+    samples: SampleStore, schema: Schema, source: str, target: str, days: Sequence[date]
+) -> pd.DataFrame:
+    """Return each check's metrics by day."""
+    rows = {domain: read_rows(samples, domain, schema) for domain in (source, target)}
+    every = checks(schema, source, target)
+    return pd.DataFrame(
         [
-            {"check": name, "day": day, **score(check, rows[source], rows[target], day)}
-            for name, check in track(checks(features, source, target).items(), console=Console(stderr=True))
+            {"check": name, "domain": target, "day": day, **score(check, rows[source], rows[target], day)}
+            for name, check in track(every.items(), target, console=Console(stderr=True))
             for day in days
         ]
     )
-    if output:
-        metrics.to_csv(Path(output), index=False)
-    table = Table("check", *_SHOWN, title=f"{target}, mean of {len(days)} days ± error over days")
-    for name, group in metrics.groupby("check", sort=False):
-        table.add_row(str(name), *(_mean_and_error(group[metric]) for metric in _SHOWN))
-    Console().print(table)
 
 
 def read_rows(samples: SampleStore, domain: str, schema: Schema) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks import outside_checks
 from benchmarks.outside_checks import checks, read_rows, score
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.report.references import read_references
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
 from ctnet_ray.storage import write_json
@@ -123,13 +124,16 @@ def test_a_table_is_printed_and_a_file_written(
     store: SampleStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "checks.csv"
-    outside_checks.main(store.root, "feed", "channel", DAYS[2], DAYS[3], output=str(file))
+    outside_checks.main(store.root, "feed", ("channel",), DAYS[2], DAYS[3], output=str(file))
     written = pd.read_csv(file)
     assert list(written.check.unique()) == list(checks(SCHEMA, "feed", "channel"))
     assert len(written) == 2 * written.check.nunique()
     assert "mean of 2 days" in capsys.readouterr().out
+    references = read_references(str(file))
+    assert [entry.name for entry in references] == list(checks(SCHEMA, "feed", "channel"))
+    assert all(entry.domain == "channel" and list(entry.days) == DAYS[2:] for entry in references)
 
 
 def test_days_without_samples_are_said(store: SampleStore) -> None:
     with pytest.raises(CtnetError, match="no samples of channel from 2023-01-01 to 2023-01-02"):
-        outside_checks.main(store.root, "feed", "channel", date(2023, 1, 1), date(2023, 1, 2))
+        outside_checks.main(store.root, "feed", ("channel",), date(2023, 1, 1), date(2023, 1, 2))
