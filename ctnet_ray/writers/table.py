@@ -11,6 +11,7 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids, id_texts
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.writers.accounts import LINE, OUTSIDE_DAYS, FileAccount, Report
@@ -22,11 +23,10 @@ from ctnet_ray.writers.logs import (
     DOMAIN,
     FILE,
     TIME,
-    Histories,
-    Impressions,
     convert,
     write_text,
 )
+from ctnet_ray.writers.sample_days import Histories, Impressions
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
     is_present,
@@ -46,6 +46,7 @@ def write_table(
     progress: Progress,
     *,
     seed: int = 0,
+    existing: Existing = "refuse",
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
     """Write the sample days of logs, and the schema to `schema.yaml` in the store's root.
@@ -56,6 +57,7 @@ def write_table(
         store: Where the domains are written.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else.
         block_bytes: Text of a CSV file read at a time.
 
     Returns:
@@ -65,6 +67,11 @@ def write_table(
         CtnetError: A file or a column is absent, a column's type can't be, a file can't be read, too many
             lines would be dropped, or no row is left.
     """
+    if mapping.impression and existing == "merge":
+        raise CtnetError(
+            f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
+            "logs of the days and --existing replace"
+        )
     paths = find_files(raw)
     columns = {path: columns_of(path, mapping.csv) for path in paths}
     if not any(columns.values()):
@@ -81,6 +88,7 @@ def write_table(
         report,
         progress,
         seed=seed,
+        existing=existing,
         drop_duplicates=mapping.drop_duplicates,
         max_dropped=mapping.max_dropped,
         impression=mapping.impression,

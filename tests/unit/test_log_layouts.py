@@ -34,7 +34,8 @@ def convert(tmp_path: Path, *raw: str, **keys) -> tuple[dict[str, list[dict]], R
     """Return the samples by domain, in the order of their items' ids."""
     store = SampleStore(str(tmp_path / "out"))
     mapping = from_dict({**MAPPING, **keys}, "map.yaml")
-    report = write_table([str(tmp_path / path) for path in raw], mapping, store, Progress(disable=True))
+    paths = [str(tmp_path / path) for path in raw]
+    report = write_table(paths, mapping, store, Progress(disable=True), existing="replace")
     rows = {
         domain: [
             row

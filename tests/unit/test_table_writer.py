@@ -405,5 +405,5 @@ def test_the_command_says_what_it_read_dropped_and_wrote(tmp_path, capsys):
 
     words = re.sub(r"[^\w.:]+", " ", capsys.readouterr().out)
     assert "read 6 dropped: label missing or neither 0 nor 1 1 7 written 5" in words
-    assert "shop 1970 01 01 5 0.6000 2 5" in words
+    assert "shop 1970 01 01 new 5 0.6000 2 5" in words
     assert "shop 5 3 0.6000 1 1970 01 01" in words
