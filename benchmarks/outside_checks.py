@@ -17,6 +17,9 @@ Statistics are the dense features that say `counts_in`.
         --first_scored_day 2022-05-02 --last_scored_day 2022-05-08
 """
 
+# pandas ships no types: what its methods return is guessed, and guessed too wide.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -195,7 +198,7 @@ def _fit_lightgbm(past: pd.DataFrame, inputs: Sequence[str]) -> Predict:
         n_jobs=1,
     )
     model.fit(past[read].astype(categories), past[LABEL].to_numpy())
-    return lambda rows: model.predict_proba(rows[read].astype(categories))[:, 1]
+    return lambda rows: np.asarray(model.predict_proba(rows[read].astype(categories)))[:, 1]
 
 
 def _mean_and_error(values: pd.Series) -> str:
