@@ -266,7 +266,8 @@ class TransferConfig(Section, section="transfer"):
     shared_attention: Literal["source", "target"] = "source"
     """CTNet: tower whose attention, and embeddings under it, serve both."""
     window: Annotated[int | None, Gt(0)] = 1
-    """Fine-tuning: days up to the step's own that each step trains on; null: all that the store has."""
+    """Fine-tuning and base_retrained: days up to the step's own that each step trains on; null: all that the
+    store has."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """What the target adds to the frozen source tower."""
     joint: JointConfig = field(default_factory=JointConfig)

@@ -126,7 +126,7 @@ def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: 
 
 def _is_stateless(method: Method) -> bool:
     """Whether a step owes nothing to the one before."""
-    return not method.trains or method.reuse == "all"
+    return not method.trains or method.starts_anew
 
 
 def _with_source_samples(job: JobConfig, comparison: Comparison) -> JobConfig:

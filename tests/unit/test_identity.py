@@ -175,6 +175,7 @@ BASE_READS = (*TOWER, *TRAINING, *START)
 JOINT_READS = (*BASE_READS, *BESIDE)
 READS: dict[str, tuple[str, ...]] = {
     "base": BASE_READS,
+    "base_retrained": (*TOWER, *TRAINING, "transfer.window"),
     "source_direct": (*SOURCE, "training.seed", "training.bf16", "training.cpu_bf16"),
     "finetune_all": (*TRAINING, *START, *SOURCE, "transfer.window"),
     "finetune_embeddings": (*BASE_READS, *SOURCE, "transfer.window"),
@@ -225,6 +226,7 @@ def test_a_placement_that_is_the_methods_own_is_the_same_run() -> None:
 #: Digests of runs that rely on defaults alone.
 DIGESTS: dict[str, str] = {
     "base": "840c40f8ce6d",
+    "base_retrained": "2780bc6288a7",
     "source_direct": "f5399e39ccc2",
     "finetune_all": "b9ea5bc1f206",
     "finetune_embeddings": "f01b549f3612",
