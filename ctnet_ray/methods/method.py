@@ -55,6 +55,7 @@ class Method:
             "transfer.hot_start_optimizer": takes_a_start,
             "transfer.source_series": self.source != "none",
             "transfer.refresh_days": self.source == "continual",
+            "transfer.source_statistics": not source_tower_alone and not self.joint,
             "transfer.window": self.windowed,
         }
         return (

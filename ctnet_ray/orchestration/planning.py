@@ -183,8 +183,9 @@ def _model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
 ) -> ModelSpec:
     if role == "source":
-        several = bool(config.data.beside)
-        return TowerSpec(schema.for_tower("source", several_domains=several), config.model, "source")
+        domains = (config.data.domain, *config.data.beside)
+        tower = schema.for_tower("source", several_domains=len(domains) > 1, counts_in=domains)
+        return TowerSpec(tower, config.model, "source")
     if method.joint:
         spec = _joint_spec(config, schema, method)
     elif config.data.beside:
@@ -214,7 +215,9 @@ def _target_spec(
     config: JobConfig, schema: Schema, method: Method, versions: Sequence[Version]
 ) -> TowerSpec | CTNetSpec:
     """Specify the target's tower, alone or beside the source's."""
-    target = TowerSpec(schema.for_tower("target"), config.model, "target")
+    domain = config.data.domain
+    others = schema.source_domains(domain) if config.transfer.source_statistics else ()
+    target = TowerSpec(schema.for_tower("target", counts_in={domain, *others}), config.model, "target")
     if method.model == "tower":
         if method.reuse != "frozen":
             _check_evictions(target.schema, versions)

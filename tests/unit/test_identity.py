@@ -143,6 +143,7 @@ OTHERS: dict[str, Any] = {
     "transfer.hot_start": "other",
     "transfer.hot_start_optimizer": "reset",
     "transfer.refresh_days": 3,
+    "transfer.source_statistics": True,
     "transfer.window": 3,
     "transfer.share_attention": ["clicks"],
     "transfer.shared_attention": "target",
@@ -171,8 +172,8 @@ ADAPTERS = tuple(
     name for name in OTHERS if name.startswith("transfer.adapters") or "share" in name.split(".")[1]
 )
 RESIDUAL = tuple(name for name in OTHERS if name.startswith("transfer.residual"))
-BASE_READS = (*TOWER, *TRAINING, *START)
-JOINT_READS = (*BASE_READS, *BESIDE)
+JOINT_READS = (*TOWER, *TRAINING, *START, *BESIDE)
+BASE_READS = (*TOWER, *TRAINING, *START, "transfer.source_statistics")
 READS: dict[str, tuple[str, ...]] = {
     "base": BASE_READS,
     "base_retrained": (*TOWER, *TRAINING, "transfer.window"),
@@ -315,6 +316,7 @@ DEFAULTS: dict[str, Any] = {
     "transfer.refresh_days": 1,
     "transfer.share_attention": [],
     "transfer.shared_attention": "source",
+    "transfer.source_statistics": False,
     "transfer.window": 1,
     "transfer.residual.scale_and_shift": True,
     "transfer.residual.embedding_learning_rate": 1.0,
