@@ -176,7 +176,7 @@ JOINT_READS = (*TOWER, *TRAINING, *START, *BESIDE)
 BASE_READS = (*TOWER, *TRAINING, *START, "transfer.source_statistics")
 READS: dict[str, tuple[str, ...]] = {
     "base": BASE_READS,
-    "base_retrained": (*TOWER, *TRAINING, "transfer.window"),
+    "base_retrained": (*TOWER, *TRAINING, "transfer.source_statistics", "transfer.window"),
     "source_direct": (*SOURCE, "training.seed", "training.bf16", "training.cpu_bf16"),
     "finetune_all": (*TRAINING, *START, *SOURCE, "transfer.window"),
     "finetune_embeddings": (*BASE_READS, *SOURCE, "transfer.window"),
