@@ -101,6 +101,7 @@ def kuairand(
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
     existing: Existing = "refuse",
+    histories_from_scratch: bool = False,
     json: bool = False,
 ) -> None:
     """Write KuaiRand's public download, Pure or 1K, plain or gzipped, a domain a tab (tab1, tab0, ...).
@@ -115,6 +116,8 @@ def kuairand(
         max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
         existing: What becomes of days that are there and would hold something else: refuse says which and
             leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
+        histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
+            the days before it.
         json: Print the report as JSON.
     """
     with _progress() as progress:
@@ -126,6 +129,7 @@ def kuairand(
             progress,
             seed=seed,
             existing=existing,
+            from_scratch=histories_from_scratch,
             max_dropped=max_dropped,
         )
     _print_report(report, out, json)
@@ -137,6 +141,7 @@ def table(
     out: str,
     seed: int = 0,
     existing: Existing = "refuse",
+    histories_from_scratch: bool = False,
     json: bool = False,
 ) -> None:
     """Write anybody's logs, CSV or Parquet, as a mapping file says (configs/table_mapping_example.yaml).
@@ -149,12 +154,22 @@ def table(
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else: refuse says which and
             leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
+        histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
+            the days before it.
         json: Print the report as JSON.
     """
     with _progress() as progress:
         patterns = [raw] if isinstance(raw, str) else raw
         store = SampleStore(out)
-        report = write_table(patterns, load_mapping(mapping), store, progress, seed=seed, existing=existing)
+        report = write_table(
+            patterns,
+            load_mapping(mapping),
+            store,
+            progress,
+            seed=seed,
+            existing=existing,
+            from_scratch=histories_from_scratch,
+        )
     _print_report(report, out, json)
 
 
@@ -179,6 +194,8 @@ def _print_report(report: Report, out: str, json: bool) -> None:
         written = sum(file.written for file in report.files)
         console.print(_lines_table(report.read, report.dropped, written, {}))
     console.print(_days_table(report), _domains_table(report))
+    for notice in report.notices:
+        console.print(f"note: {notice}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"schema: {schema}", soft_wrap=True)
 
 

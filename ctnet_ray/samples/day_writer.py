@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import pyarrow.parquet as pq
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.existing import Outcome, StoredRows
-from ctnet_ray.samples.manifest import Manifest, SampleFile
+from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateTable
+from ctnet_ray.samples.state_tables import Kind, write_table
 from ctnet_ray.schema import GROUP, LABEL
 
 
@@ -44,22 +46,26 @@ class DayWriter:
         self.positives = 0
         self.added = 0
         self.outcome: Outcome = "new"
+        self.state: dict[str, pa.Table] = {}
+        self.manifest: Manifest | None = None
         self.columns: dict[str, str] = {}
         self._folder = folder
         self._spill = spill
         self._rng = rng
         self._rows_per_file = rows_per_file
         self._stored = stored
+        self._keys: list[np.ndarray] = []
         self._schema: pa.Schema | None = None
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._runs: list[Path] = []
 
-    def write(self, table: pa.Table) -> np.ndarray:
+    def write(self, table: pa.Table, key_N: np.ndarray | None = None) -> np.ndarray:
         """Add rows.
 
         Args:
             table: Columns `label` (0 or 1), `group` (int64) and features; the same columns in every call.
+            key_N: What makes each row itself beyond its sample, uint64 [N]; in all calls or in none.
 
         Returns:
             Which rows were added, bool [N]: all but those that are stored already.
@@ -71,8 +77,10 @@ class DayWriter:
         added_N = np.ones(table.num_rows, bool)
         if self._stored:
             self._stored.check_columns(self.columns)
-            added_N = self._stored.take_new(table)
+            added_N = self._stored.take_new(table, key_N)
             table = table.filter(pa.array(added_N))
+        if key_N is not None:
+            self._keys.append(key_N[added_N])
         self.added += table.num_rows
         self._collect(table)
         return added_N
@@ -108,6 +116,19 @@ class DayWriter:
             self._write_file(index, self._shuffled(self._parts(index, count)), rows_per_group)
             for index in range(count)
         )
+
+    def finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
+        """Write the tables for later days, and the rows' keys; return what the manifest says of them."""
+        tables = {kind.name: (self.state[kind.name], kind.settings) for kind in kinds}
+        keys = np.concatenate(self._keys) if self._keys else None
+        if self._stored:
+            for kind in kinds:
+                both = [stored_table(self._stored.manifest, kind), self.state[kind.name]]
+                tables[kind.name] = kind.merge(pa.concat_tables(both)), kind.settings
+            keys = None if keys is None else self._stored.with_keys(keys)
+        if keys is not None:
+            tables[KEYS] = pa.table({"key": np.sort(keys)}), {}
+        return {name: write_table(self._folder, name, *entry) for name, entry in tables.items()}
 
     def _parts(self, index: int, count: int) -> pa.Table:
         """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""

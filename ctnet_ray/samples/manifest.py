@@ -27,6 +27,28 @@ class SampleFile:
 
 
 @dataclass(frozen=True, config=_WHOLE)
+class StateTable:
+    """A table of the running state (`state_tables`), in the file `_NAME.parquet` of a folder."""
+
+    bytes: int
+    sha256: str
+    settings: dict[str, Any]
+    """What decides its content beside the samples."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class StateOrigin:
+    """What a day looked back on."""
+
+    log: str
+    """What was prepared together: days see the days before of the same log (`running_state`)."""
+    past: str
+    """Digest of the running state of all days before; empty: there were none."""
+    from_scratch: bool
+    """Whether days before were there, and were left out."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
 class Manifest:
     """What one sample day holds."""
 
@@ -41,6 +63,15 @@ class Manifest:
     """Program and version that wrote the day."""
     uri: Annotated[str, Field(exclude=True)] = ""
     """Where the files lie; not stored."""
+    origin: StateOrigin | None = None
+    """What the samples looked back on; None: on nothing that is kept."""
+    state: dict[str, StateTable] = Field(default_factory=dict)
+    """What later days need of this one, by kind, and the keys of its rows."""
+
+    @property
+    def log(self) -> str | None:
+        """What the day was prepared with."""
+        return self.origin.log if self.origin else None
 
     @property
     def schema_digest(self) -> str:

@@ -7,7 +7,7 @@ file).
 
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -21,7 +21,8 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.samples.day_writer import DayWriter
 from ctnet_ray.samples.existing import DayDiffersError, Existing, StoredRows
-from ctnet_ray.samples.manifest import Manifest, SampleFile
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin
+from ctnet_ray.samples.state_tables import Kind, read_table
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
@@ -49,10 +50,13 @@ class SampleStore:
         """Return the domains that have samples, sorted."""
         return [name for name in storage.list_folders(self.root) if _DOMAIN.fullmatch(name)]
 
-    def days(self, domain: str) -> list[date]:
-        """Return the whole days of a domain, ascending."""
-        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
-        return [day for day in days if day and self.has_day(domain, day)]
+    def days(self, domain: str, first: date = date.min) -> list[date]:
+        """Return the whole days of a domain from `first` on, ascending."""
+        return [day for day in self._listed(domain) if day >= first and self.has_day(domain, day)]
+
+    def newest_day(self, domain: str) -> date | None:
+        """Return the newest whole day of a domain."""
+        return next((day for day in reversed(self._listed(domain)) if self.has_day(domain, day)), None)
 
     def has_day(self, domain: str, day: date) -> bool:
         """Return whether the day is there."""
@@ -119,8 +123,11 @@ class SampleStore:
         seed: int = 0,
         existing: Existing = "replace",
         look_back: Collection[str] = (),
+        origin: StateOrigin | None = None,
+        kinds: Sequence[Kind] = (),
         rows_per_file: int = ROWS_PER_FILE,
         rows_per_group: int = ROWS_PER_GROUP,
+        before_publish: Callable[[], None] = lambda: None,
     ) -> Iterator[DayWriter]:
         """Write one day; it is published when the block ends without an error.
 
@@ -132,8 +139,11 @@ class SampleStore:
             seed: Seed of the shuffle: the same rows and seed give the same files.
             existing: What becomes of a day that is there.
             look_back: Columns that say what was known of the past; a merge does not compare them.
+            origin: What the samples look back on.
+            kinds: Kinds of the tables that the writer is given for later days (`DayWriter.state`).
             rows_per_file: Rows of a file; also the rows held in memory.
             rows_per_group: Rows of a Parquet row group, the unit in which workers read.
+            before_publish: Called before anything is changed.
 
         Yields:
             Takes the rows; its `outcome` says what became of the day.
@@ -155,17 +165,28 @@ class SampleStore:
                 writer.leave(merged.manifest)
                 return
             files = writer.finish(f"{domain} {day}", rows_per_group)
+            state = writer.finish_state(kinds)
             version = f"ctnet-ray {ctnet_ray.__version__}"
-            manifest = Manifest(domain, day, writer.rows, writer.positives, files, writer.columns, version)
+            counts = writer.rows, writer.positives
+            manifest = Manifest(
+                domain, day, *counts, files, writer.columns, version, origin=origin, state=state
+            )
             same = stored is not None and stored.digest == manifest.digest
             if stored and same and self._is_intact(stored):
                 writer.leave(stored)
-                return
-            if stored and not same and existing == "refuse":
-                raise DayDiffersError(domain, day, stored.rows, manifest.rows)
-            publish(manifest.to_dict())
-            if stored:
+                if (stored.origin, stored.state) == (origin, state):
+                    return
+            elif stored:
+                if not same and existing == "refuse":
+                    raise DayDiffersError(domain, day, stored.rows, manifest.rows)
                 writer.outcome = "merged" if merged else "replaced"
+            before_publish()
+            publish(manifest.to_dict())
+            writer.manifest = self.manifest(domain, day)
+
+    def _listed(self, domain: str) -> list[date]:
+        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
+        return [day for day in days if day]
 
     def _stored(self, domain: str, day: date, existing: Existing) -> Manifest | None:
         """Return the manifest of a day, if it is there; what is replaced may be damaged."""
@@ -181,6 +202,8 @@ class SampleStore:
     def _is_intact(self, manifest: Manifest) -> bool:
         try:
             self.check_files(manifest, checksums=True)
+            for name, entry in manifest.state.items():
+                read_table(manifest.uri, name, entry)
         except CtnetError:
             return False
         return True

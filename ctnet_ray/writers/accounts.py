@@ -17,10 +17,14 @@ LINE = "__line__"  #: int64 column of a block of log rows: the line of a CSV fil
 DUPLICATE = "exact duplicate"
 LATER_ROW = "later row of an impression"
 STORED = "in the stored day already"
-OUTSIDE_DAYS = "day outside days.first to days.last"
+BEFORE_FIRST = "day before days.first"
+AFTER_LAST = "day after days.last"
+OTHER_DOMAIN = "other domain"
 EMPTY_LINE = "empty line"
 #: Reasons that say nothing against a log, for the mapping asks for them; `max_dropped` passes over them.
-ASKED_FOR = frozenset({DUPLICATE, LATER_ROW, STORED, OUTSIDE_DAYS, EMPTY_LINE, "other tab"})
+ASKED_FOR = frozenset(
+    {DUPLICATE, LATER_ROW, STORED, BEFORE_FIRST, AFTER_LAST, OTHER_DOMAIN, EMPTY_LINE, "other tab"}
+)
 MAX_DROPPED = 0.05  #: largest share of the lines that may be dropped
 _EXAMPLES = 5  #: lines that are named of each reason and file
 
@@ -104,6 +108,8 @@ class Report:
 
     files: list[FileAccount] = field(default_factory=list)
     days: list[DayAccount] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    """What a person should know of the days, a line each."""
     dropped_by_domain: dict[str, Counter[str]] = field(default_factory=dict)
     """Rows of each domain that were dropped once all was read: duplicates, later rows, rows stored before."""
 
@@ -217,6 +223,7 @@ class Report:
                 }
                 for name, entry in self.written.items()
             },
+            "notices": self.notices,
             "dropped_by_domain": {
                 name: dict(count) for name, count in sorted(self.dropped_by_domain.items())
             },

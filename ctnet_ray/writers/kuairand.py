@@ -77,6 +77,7 @@ def write_kuairand(
     *,
     seed: int = 0,
     existing: Existing = "refuse",
+    from_scratch: bool = False,
     max_dropped: float = MAX_DROPPED,
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
@@ -91,6 +92,7 @@ def write_kuairand(
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on no day before, whatever is there.
         max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
         block_bytes: Text of the logs read at a time.
 
@@ -109,12 +111,14 @@ def write_kuairand(
     convert(
         _log_blocks(logs, tabs, report, progress, block_bytes),
         lambda rows: _impressions(rows, users, videos),
+        "kuairand",
         Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
         store,
         report,
         progress,
         seed=seed,
         existing=existing,
+        from_scratch=from_scratch,
         max_dropped=max_dropped,
     )
     write_text(storage.join(store.root, "schema.yaml"), _schema_text(domains))

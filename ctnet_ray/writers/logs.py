@@ -37,6 +37,7 @@ FILE = "__file__"  #: int32, place in `Report.files`
 def convert(
     blocks: Iterable[pa.Table],
     to_impressions: Callable[[pa.Table], Impressions],
+    log: str,
     histories: Histories,
     store: SampleStore,
     report: Report,
@@ -44,6 +45,7 @@ def convert(
     *,
     seed: int = 0,
     existing: Existing = "refuse",
+    from_scratch: bool = False,
     drop_duplicates: bool = True,
     max_dropped: float = MAX_DROPPED,
     impression: Impression | None = None,
@@ -54,12 +56,14 @@ def convert(
         blocks: Log rows with columns `DAY`, `DOMAIN`, `FILE` and `LINE`, in any order; with `TIME` and
             `CLICKED` too where an `impression` is given.
         to_impressions: Makes samples of one day's distinct rows.
+        log: What the days are called together: they look back on the days before of the same log.
         histories: Sequence columns to add.
         store: Where the days are written.
         report: Takes what was dropped and written.
         progress: Shows the days written.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on no day before, whatever is there.
         drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
         max_dropped: Largest share of the lines that may be dropped (`Report.check_dropped`).
         impression: Which rows are of one impression, if they come more than once.
@@ -73,7 +77,9 @@ def convert(
             words = report.reasons(report.dropped)
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(max_dropped)
-        samples = SampleDays(store, histories, report, seed=seed, existing=existing)
+        samples = SampleDays(
+            store, log, histories, report, seed=seed, existing=existing, from_scratch=from_scratch
+        )
         task = progress.add_task("writing days", total=len(days))
         for day, rows in _whole_days(days, report, drop_duplicates, impression):
             added = rows.filter(pa.array(samples.write(day, to_impressions(rows))))

@@ -247,7 +247,7 @@ def test_what_the_mapping_asks_for_is_not_counted_as_lost(tmp_path):
 
     _, report = convert(tmp_path, "a.csv", days={"first": date(1970, 1, 2)}, max_dropped=0)
 
-    assert report.dropped == {"day outside days.first to days.last": 9, "empty line": 1}
+    assert report.dropped == {"day before days.first": 9, "empty line": 1}
 
 
 def test_duplicates_and_new_ids_are_counted_by_domain_and_day(tmp_path):

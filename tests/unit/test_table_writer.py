@@ -175,7 +175,7 @@ def test_rows_that_can_be_no_sample_are_counted_by_reason(tmp_path):
         "exact duplicate": 1,
         "time missing or not readable": 2,
         "time not in 1970-2200: is time.unit right?": 1,
-        "day outside days.first to days.last": 1,
+        "day after days.last": 1,
         "no user": 1,
         "no item": 1,
         "no group": 1,
