@@ -59,6 +59,8 @@ class Check:
     fit: Callable[[pd.DataFrame, Sequence[str]], Predict]
     """Trains on rows, given the names of their inputs."""
     inputs: tuple[str, ...]
+    reads_source: bool = False
+    """Whether anything of it comes from the source."""
     all_rows: bool = False
     """Whether it is trained on the source's rows too."""
 
@@ -109,7 +111,10 @@ def _measure(
     every = checks(schema, source, target)
     return pd.DataFrame(
         [
-            {"check": name, "domain": target, "day": day, **score(check, rows[source], rows[target], day)}
+            {
+                **{"check": name, "reads_source": check.reads_source, "domain": target, "day": day},
+                **score(check, rows[source], rows[target], day),
+            }
             for name, check in track(every.items(), target, console=Console(stderr=True))
             for day in days
         ]
@@ -147,10 +152,16 @@ def checks(schema: Schema, source: str, target: str) -> Mapping[str, Check]:
     return {
         "past_ctr": Check(_fit_past_ctr, ()),
         **({"lr_target": Check(_fit_logistic_regression, statistics(target))} if statistics(target) else {}),
-        **({"lr_source": Check(_fit_logistic_regression, both)} if statistics(source) else {}),
+        **(
+            {"lr_source": Check(_fit_logistic_regression, both, reads_source=True)}
+            if statistics(source)
+            else {}
+        ),
         "lightgbm_target": Check(_fit_lightgbm, (*statistics(target), *others)),
-        "lightgbm_source": Check(_fit_lightgbm, (*both, *others)),
-        "lightgbm_all_rows": Check(_fit_lightgbm, (*both, *others, _DOMAIN), all_rows=True),
+        "lightgbm_source": Check(_fit_lightgbm, (*both, *others), reads_source=True),
+        "lightgbm_all_rows": Check(
+            _fit_lightgbm, (*both, *others, _DOMAIN), reads_source=True, all_rows=True
+        ),
     }
 
 

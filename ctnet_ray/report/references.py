@@ -1,6 +1,7 @@
-"""What a base model should not lie below: the past click rate, and other libraries' models on the same rows.
+"""What runs should not lie below: the past click rate, and other libraries' models on the same rows.
 
-A gain over a base model that a constant beats is the repair of that base, and no transfer.
+A gain over a base model that a constant beats is the repair of that base, and no transfer. So base is held
+against what reads the target alone, and the best method against what reads the source too.
 """
 
 import csv
@@ -31,22 +32,27 @@ class Reference:
     """Seed whose samples it scored; None: those of all seeds, which share their samples."""
     days: Mapping[date, Mapping[str, float]]
     """Metrics by scored day."""
+    reads_source: bool = False
+    """Whether anything of it comes from the source."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the baseline is above a reference in one metric."""
+    """How far a method is above a reference in one metric."""
 
+    label: str
+    """The method."""
     name: str
+    """The reference."""
     metric: str
     mean: float
     """Mean of the reference."""
     estimate: Estimate
-    """Baseline less reference, paired by seed and day."""
+    """Method less reference, paired by seed and day."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether the baseline is not the better of the two."""
+        """Whether the method is not the better of the two."""
         return METRICS[self.metric].sign * self.estimate.mean <= 0
 
 
@@ -74,55 +80,76 @@ def read_references(path: str) -> list[Reference]:
     """Read what `benchmarks.outside_checks` wrote.
 
     Args:
-        path: CSV file with columns check, domain, day, auc and logloss.
+        path: CSV file with columns check, reads_source, domain, day, auc and logloss.
 
     Raises:
         CtnetError: The file is absent, or no such file.
     """
-    days: dict[tuple[str, str], dict[date, Mapping[str, float]]] = {}
+    days: dict[tuple[str, str, bool], dict[date, Mapping[str, float]]] = {}
     try:
         with Path(path).open(newline="") as stream:
             for row in csv.DictReader(stream):
+                key = row["check"], row["domain"], row["reads_source"] == "True"
                 metrics = {name: float(row[name]) for name in METRICS_SHOWN}
-                days.setdefault((row["check"], row["domain"]), {})[date.fromisoformat(row["day"])] = metrics
+                days.setdefault(key, {})[date.fromisoformat(row["day"])] = metrics
     except FileNotFoundError:
         raise CtnetError(f"no file {path}: write it with benchmarks.outside_checks --output") from None
     except (KeyError, ValueError, TypeError) as error:
         raise CtnetError(
-            f"{path} is none of benchmarks.outside_checks ({error}): columns check, domain, day, auc and "
-            "logloss are needed"
+            f"{path} is none of benchmarks.outside_checks ({error}): columns check, reads_source, domain, "
+            "day, auc and logloss are needed"
         ) from error
-    return [Reference(name, domain, None, by_day) for (name, domain), by_day in days.items()]
+    return [Reference(name, domain, None, by_day, reads) for (name, domain, reads), by_day in days.items()]
 
 
-def gaps(references: Sequence[Reference], rows: Sequence[Row], domain: str, baseline: str) -> list[Gap]:
-    """Compare the baseline of a domain with each reference, metric by metric, on the days of both."""
-    scored = [row for row in rows if (row.label, row.domain) == (baseline, domain)]
+def gaps(
+    references: Sequence[Reference], rows: Sequence[Row], domain: str, baseline: str, best: str
+) -> list[Gap]:
+    """Compare a domain's methods with each reference, metric by metric, on the days of both.
+
+    Args:
+        references: The references; those of other domains are left out.
+        rows: Scored days.
+        domain: The domain.
+        baseline: Label that is held against what reads the target alone.
+        best: Label that is held against what reads the source too.
+    """
     here = [entry for entry in references if entry.domain == domain]
-    every_gap = []
-    for name in dict.fromkeys(entry.name for entry in here):
-        by_seed = {entry.seed: entry.days for entry in here if entry.name == name}
-        for metric in METRICS_SHOWN:
-            values: dict[tuple[int, date], float] = {}
-            differences: dict[int, dict[date, float]] = {}
-            for row in scored:
-                value = by_seed.get(row.seed, by_seed.get(None, {})).get(row.day, {}).get(metric)
-                if value is not None and metric in row.metrics:
-                    values[row.seed, row.day] = value
-                    differences.setdefault(row.seed, {})[row.day] = row.metrics[metric] - value
-            if values:
-                every_gap.append(Gap(name, metric, fmean(values.values()), estimate(differences)))
-    return every_gap
+    found = (
+        _gap(
+            [entry for entry in here if entry.name == name], rows, best if reads_source else baseline, metric
+        )
+        for name, reads_source in dict.fromkeys((entry.name, entry.reads_source) for entry in here)
+        for metric in METRICS_SHOWN
+    )
+    return [gap for gap in found if gap]
+
+
+def _gap(references: Sequence[Reference], rows: Sequence[Row], label: str, metric: str) -> Gap | None:
+    """Compare a method with one reference, which may differ by seed; None where they share no day."""
+    by_seed = {entry.seed: entry.days for entry in references}
+    values: list[float] = []
+    differences: dict[int, dict[date, float]] = {}
+    for row in rows:
+        if (row.label, row.domain) != (label, references[0].domain) or metric not in row.metrics:
+            continue
+        value = by_seed.get(row.seed, by_seed.get(None, {})).get(row.day, {}).get(metric)
+        if value is not None:
+            values.append(value)
+            differences.setdefault(row.seed, {})[row.day] = row.metrics[metric] - value
+    return Gap(label, references[0].name, metric, fmean(values), estimate(differences)) if values else None
 
 
 def warnings(every_gap: Sequence[Gap], seeds: int, baseline: str) -> list[str]:
-    """Say why differences to this baseline may not be what they seem, a sentence each."""
-    sentences = [
-        f"{METRICS[gap.metric].title} of {baseline} is not better than that of {gap.name} "
-        f"({_difference(gap)}): a gain over {baseline} may be its repair."
-        for gap in every_gap
-        if gap.is_behind
-    ]
+    """Say why differences to a baseline may not be what they seem, a sentence each."""
+    sentences = []
+    for gap in every_gap:
+        if gap.is_behind:
+            repair = f": a gain over {baseline} may be its repair" if gap.label == baseline else ""
+            metric = METRICS[gap.metric].title
+            sentences.append(
+                f"{metric} of {gap.label} is not better than that of {gap.name} ({_difference(gap)}){repair}."
+            )
     if seeds == 1:
         sentences.append("One seed: how much a verdict owes to it is not known; set several.")
     return sentences
@@ -136,18 +163,20 @@ def section(every_gap: Sequence[Gap], baseline: str) -> Section | None:
         [
             gap.name,
             METRICS[gap.metric].title,
+            gap.label,
             f"{gap.mean:.4f}",
             Cell(_difference(gap), tone="bad" if gap.is_behind else "good"),
         ]
         for gap in every_gap
     ]
     reading = (
-        f"What {baseline} should not lie below: {PAST_CTR} is the click rate of all earlier days, for every "
+        f"What the methods should not lie below: {PAST_CTR} is the click rate of all earlier days, for every "
         "row; others are models of other libraries on the same samples (benchmarks.outside_checks). "
-        f"Difference: {baseline} less the reference, paired by seed and day, ± its error."
+        f"{baseline} is held against those that read the target alone, the method of highest AUC against "
+        "those that read the source. Difference: method less reference, paired by seed and day, ± its error."
     )
-    columns = ("reference", "metric", "value", f"{baseline} against it")
-    return Section("References", reading, (grid(columns, rows, words=2),))
+    columns = ("reference", "metric", "method", "reference's value", "difference")
+    return Section("References", reading, (grid(columns, rows, words=3),))
 
 
 def _difference(gap: Gap) -> str:

@@ -114,8 +114,14 @@ def _domain_data(
         [line for line in lines if line.domain == domain],
         [cost for cost in spent if cost.domain == domain],
         [check for check in checks if check.domain == domain],
-        gaps(report.references, rows, domain, report.baseline),
+        gaps(report.references, rows, domain, report.baseline, _best(lines, domain, report.baseline)),
     )
+
+
+def _best(lines: Sequence[Line], domain: str, baseline: str) -> str:
+    """Return the label of highest AUC."""
+    gains = {line.label: line.gain for line in lines if (line.domain, line.metric) == (domain, "auc")}
+    return max(gains, key=lambda label: gains[label] or 0.0, default=baseline)
 
 
 def _page(report: Report, domains: Sequence[DomainData]) -> Page:

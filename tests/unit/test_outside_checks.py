@@ -131,6 +131,11 @@ def test_a_table_is_printed_and_a_file_written(
     assert "mean of 2 days" in capsys.readouterr().out
     references = read_references(str(file))
     assert [entry.name for entry in references] == list(checks(SCHEMA, "feed", "channel"))
+    assert [entry.name for entry in references if entry.reads_source] == [
+        "lr_source",
+        "lightgbm_source",
+        "lightgbm_all_rows",
+    ]
     assert all(entry.domain == "channel" and list(entry.days) == DAYS[2:] for entry in references)
 
 
