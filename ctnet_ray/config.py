@@ -21,7 +21,7 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -40,6 +40,7 @@ Gate = Literal["glu", "glu_target", "linear", "none"]
 GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]
 Init = Literal["zero", "random"]
+Interaction = Literal["none", "fm", "dcn_v2"]
 if TYPE_CHECKING:
     MethodName: TypeAlias = str
 else:
@@ -85,6 +86,9 @@ class Section:
             raise CtnetError(_reason(cls, error.errors()[0])) from error
 
 
+_LIMITED = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+
+
 def _limits(bounds: tuple[Any, ...]) -> str:
     match bounds:
         case (Gt(gt=low),):
@@ -93,6 +97,8 @@ def _limits(bounds: tuple[Any, ...]) -> str:
             return f"at least {low}"
         case (Ge(ge=low), Le(le=high)):
             return f"between {low} and {high}"
+        case (Ge(ge=low), Lt(lt=high)):
+            return f"at least {low} and below {high}"
     raise AssertionError(bounds)
 
 
@@ -101,7 +107,7 @@ def _reason(section: type[Section], error: ErrorDetails) -> str:
     name = f"{section.section}{field_name}{''.join(f'[{index}]' for index in indices)}"
     value = error["input"]
     bounds = getattr(get_type_hints(section, include_extras=True).get(str(field_name)), "__metadata__", ())
-    if error["type"] in ("greater_than", "greater_than_equal", "less_than_equal", "finite_number"):
+    if error["type"] in _LIMITED:
         return f"{name} must be {_limits(bounds)}, not {value}"
     if error["type"] == "missing":
         return f"setting {name}: missing"
@@ -146,6 +152,17 @@ class ModelConfig(Section, section="model"):
     """Hidden width of the attention unit that scores a sequence's items against the query."""
     embedding_init: Annotated[float, Ge(0)] = 0.01
     """Standard deviation of the normal distribution that new embeddings are drawn from."""
+    first_order: bool = False
+    """Whether each id has a weight, and each dense feature too, that is added to the logit."""
+    interaction: Interaction = "none"
+    """What is added to the logit besides: fm, the inner products of all pairs of embeddings; dcn_v2, cross
+    layers beside the MLP."""
+    cross_layers: Annotated[int, Gt(0)] = 2
+    """Cross layers of dcn_v2."""
+    cross_rank: Annotated[int | None, Gt(0)] = None
+    """Rank of their matrices, as wide as the input layer; null: full."""
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of each hidden layer's units that are left out of a training step, after their activation."""
 
     def __post_init__(self) -> None:
         if not self.hidden:
@@ -226,6 +243,12 @@ class TrainingConfig(Section, section="training"):
     """Row-wise Adagrad's initial accumulator of squared gradients."""
     weight_decay: Annotated[float, Ge(0)] = 0.0
     """Decoupled weight decay of dense parameters (AdamW)."""
+    embedding_weight_decay: Annotated[float, Ge(0)] = 0.0
+    """L2 penalty of embeddings: the gradient of a row that a step looks up gets this times the row, before
+    Adagrad divides it."""
+    warmup_steps: Annotated[int, Ge(0)] = 0
+    """Steps (batches) over which learning rates rise evenly to what they are, counted with the optimiser's
+    state: from the run's first, or on from a hot start's, whose state is kept; anew where it is reset."""
     clip_norm: Annotated[float | None, Gt(0)] = 10.0
     """Largest norm of the dense gradient; null: it is left alone."""
     bf16: bool = True

@@ -1,6 +1,6 @@
 """What every network says of itself to those who train it, keep its versions and score with it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,6 +70,11 @@ class Model(nn.Module):
     def label(self, tables: Tables) -> str:
         """Return what metrics call some tables: what of their name tells them from others."""
         return ".".join(part for part in self.prefix(tables).split(".") if part and part not in _DULL)
+
+
+def reading(tables: Iterable[Tables], role: Role) -> list[tuple[Tables, Role]]:
+    """Return tables that all look up the same input, each with it (`Model.lookups`)."""
+    return [(own, role) for own in tables]
 
 
 def derived_seed(*of: Any) -> int:

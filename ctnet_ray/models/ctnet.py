@@ -4,6 +4,9 @@ Liu et al., "Continual Transfer Learning for Cross-Domain Click-Through Rate Pre
 arXiv 2208.05728, section 3: h_t^l + GLU_l(h_s^l) for every placed layer l. The source tower is fixed in
 back-propagation and replaced by a newer version of itself between days. With a residual
 (`ctnet_ray.models.source`) the source tower is read at embeddings that the target has moved.
+
+The target's own terms beside its MLP (`ctnet_ray.models.terms`) are added to h at the logit, on its own
+vectors as they were looked up; the source's are in its logit, which an adapter may map.
 """
 
 from collections.abc import Mapping
@@ -13,7 +16,7 @@ from torch import nn
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.adapters import FUSIONS
-from ctnet_ray.models.base import Device, Model, part
+from ctnet_ray.models.base import Device, Model, part, reading
 from ctnet_ray.models.embedding import Tables, Vectors, concatenate, vector_names
 from ctnet_ray.models.source import Residual, frozen_output, frozen_vectors
 from ctnet_ray.models.tower import Tower
@@ -42,7 +45,7 @@ class CTNet(Model):
         with part("tower"):
             self.tower = Tower(*spec.target.tower, device, self.shared.given_to("target"))
         with part("source_tower"):
-            source_tower = None if spec.layers_given else Tower(*spec.source.tower, device, given)
+            source_tower = None if spec.layers_given else Tower(*spec.source.frozen, device, given)
             self.source_tower = source_tower.requires_grad_(False) if source_tower else None
         self.residual = Residual(spec.source, spec.residual, device, given) if spec.residual else None
         with part("adapters"):
@@ -64,7 +67,7 @@ class CTNet(Model):
         h = fuse("embedding", concatenate(fuse.adapt(target, source)), h_source)
         for layer, linear in self.tower.mlp.by_layer():
             h = fuse(layer, linear(h), h_source)
-        return h.squeeze(1)
+        return self.tower.terms.added_to(h.squeeze(1), target)
 
     def _transfers(self) -> bool:
         """Whether anything comes from the source tower."""
@@ -98,11 +101,11 @@ class CTNet(Model):
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the towers' tables and the residual's, in a batch of any domain."""
-        looked_up: list[tuple[Tables, Role]] = [(self.tower.embedder.embeddings, "target")]
+        looked_up = reading(self.tower.embedder.tables(), "target")
         if self.source_tower is not None and self._transfers():
-            looked_up.append((self.source_tower.embedder.embeddings, "source"))
+            looked_up += reading(self.source_tower.embedder.tables(), "source")
             if self.residual is not None:
-                looked_up.append((self.residual.embeddings, "source"))
+                looked_up += reading(self.residual.tables(), "source")
         return looked_up
 
     def frozen(self) -> Tower | None:

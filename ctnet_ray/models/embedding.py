@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -19,10 +19,15 @@ from ctnet_ray.config import ModelConfig
 from ctnet_ray.models.attention import AttentionUnit
 from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.runs.layers import DENSE_VECTOR
-from ctnet_ray.schema import Schema
+from ctnet_ray.schema import Feature, Schema
 
 Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
 Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]; `DENSE_VECTOR` is one
+
+
+FIRST_ORDER = (
+    "first_order."  #: among vectors: [B, 1], the sum of all ids' weights; no feature can be called so
+)
 
 
 class Sent(Protocol):
@@ -42,19 +47,25 @@ class Tables(nn.ModuleDict):
         schema: Features and tables.
         std: Standard deviation of the normal distribution of new embeddings; 0: they are zero.
         device: Where they are made; "meta" where they are to be sharded.
+        width: Width of all embeddings; None: what the schema says.
 
     Shapes:
         features with keys `ctnet_ray.batches.batch.keys(schema)` -> `Looked`.
     """
 
-    def __init__(self, schema: Schema, std: float, device: torch.device | str) -> None:
+    learning_rate: ClassVar[float] = 1.0
+    """As a multiple of the embedding rate."""
+
+    def __init__(
+        self, schema: Schema, std: float, device: torch.device | str, width: int | None = None
+    ) -> None:
         by_table = features_by_table(schema)
         collections = {}
         for dim, names in groupby(by_table, key=lambda name: schema.table(name).dim):
             tables = [
                 EmbeddingConfig(
                     name=name,
-                    embedding_dim=dim,
+                    embedding_dim=width or dim,
                     num_embeddings=schema.table(name).rows,
                     feature_names=[feature.name for feature in by_table[name]],
                     init_fn=partial(nn.init.normal_, std=std),
@@ -120,6 +131,34 @@ class Tables(nn.ModuleDict):
         )
 
 
+class FirstOrder(Tables):
+    """One weight an id: the sum of a row of four, the narrowest that fbgemm's kernels hold.
+
+    Args:
+        schema: Features and tables.
+        counted: Features whose weights are added up.
+        device: As for `Tables`.
+    """
+
+    #: All four have the gradient of their sum, so that it moves as a row of one number would.
+    learning_rate = 1 / 4
+
+    def __init__(self, schema: Schema, counted: Iterable[Feature], device: torch.device | str) -> None:
+        super().__init__(schema, 0.0, device, width=4)
+        self._counted = tuple(counted)
+
+    def sums(self, features: KeyedJaggedTensor) -> torch.Tensor:
+        """Return the sum of an example's weights, [B, 1]; a sequence has the mean of its ids', or 0."""
+        looked = self(features)
+        return torch.stack([self._weight(looked[feature.name], feature) for feature in self._counted]).sum(0)
+
+    def _weight(self, jagged: JaggedTensor, feature: Feature) -> torch.Tensor:
+        if feature.kind != "sequence":
+            return jagged.values().sum(1, keepdim=True)
+        rows_BL4, mask_BL = pad(jagged)
+        return rows_BL4.sum((1, 2)).unsqueeze(1) / mask_BL.sum(1, keepdim=True).clamp(min=1)
+
+
 class Embedder(nn.Module):
     """Turns an example's features into one vector each.
 
@@ -146,6 +185,7 @@ class Embedder(nn.Module):
         self.names = vector_names(schema.without(unpooled))
         self._pooled = keys(looked_up.without(unpooled))
         self.embeddings = Tables(looked_up, config.embedding_init, device)
+        self.first_order = FirstOrder(looked_up, self._pooled, device) if config.first_order else None
         self.attention = nn.ModuleDict(
             {
                 feature.name: AttentionUnit(schema.table(feature.table).dim, config.attention_hidden)
@@ -162,12 +202,24 @@ class Embedder(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Return each feature's vector, [B, D], in the order of `keys(schema)`, the dense ones' last.
 
+        With first-order weights their sum, [B, 1], is there too (`FIRST_ORDER`).
+
         Args:
             features: Row numbers.
             given: Vectors of the features that were named as given.
             dense_BF: Dense features, where the schema has any.
         """
-        return self.pool(self.embeddings(features), given, dense_BF)
+        return {**self.pool(self.embeddings(features), given, dense_BF), **self.weights(features)}
+
+    def weights(self, features: KeyedJaggedTensor) -> dict[str, torch.Tensor]:
+        """Return the sum of an example's first-order weights, [B, 1], by its name; nothing without them."""
+        if self.first_order is None:
+            return {}
+        return {FIRST_ORDER: self.first_order.sums(features)}
+
+    def tables(self) -> list[Tables]:
+        """Return all tables that a batch looks up."""
+        return [self.embeddings] if self.first_order is None else [self.embeddings, self.first_order]
 
     def pool(
         self, looked: Looked, given: Vectors | None = None, dense_BF: torch.Tensor | None = None
@@ -198,7 +250,7 @@ def vector_names(schema: Schema) -> tuple[str, ...]:
 def concatenate(vectors: Vectors, names: Iterable[str] | None = None) -> torch.Tensor:
     """Put features' vectors side by side, [B, E]: all, or those that are named (of none, [B, 0])."""
     if names is None:
-        return torch.cat(list(vectors.values()), dim=1)
+        return torch.cat([vector for name, vector in vectors.items() if name != FIRST_ORDER], dim=1)
     nothing = next(iter(vectors.values()))[:, :0]
     return torch.cat([nothing, *(vectors[name] for name in names)], dim=1)
 

@@ -3,7 +3,7 @@
 Shapes: B examples, I width of the input, H width of a layer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -16,25 +16,32 @@ class Mlp(nn.Module):
     Args:
         inputs: Width I.
         hidden: Widths of the hidden layers; none: the logit is linear in the input.
+        dropout: Share of a hidden layer's units that the next layer does not see in training.
 
     Shapes:
         [B, I] -> [B].
     """
 
-    def __init__(self, inputs: int, hidden: Sequence[int]) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()
         widths = [inputs, *hidden]
         self.hidden = nn.ModuleList(nn.Linear(narrow, wide) for narrow, wide in pairwise(widths))
         self.output = nn.Linear(widths[-1], 1)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
         for linear in self.hidden:
-            state = torch.relu(linear(state))
+            state = self.dropout(torch.relu(linear(state)))
         return self.output(state).squeeze(1)
 
-    def by_layer(self) -> Iterator[tuple[str, nn.Module]]:
-        """Give each layer's linear map, by the layer's name: hidden_1 .. hidden_L, logit."""
-        for index, linear in enumerate(self.hidden, start=1):
-            yield f"hidden_{index}", linear
-        yield "logit", self.output
+    def by_layer(self) -> Iterator[tuple[str, Callable[[torch.Tensor], torch.Tensor]]]:
+        """Give each layer's map of the layer below, by the layer's name: hidden_1 .. hidden_L, logit."""
+        first, *others = self.hidden
+        yield "hidden_1", first
+        for index, linear in enumerate(others, start=2):
+            yield f"hidden_{index}", self._after_dropout(linear)
+        yield "logit", self._after_dropout(self.output)
+
+    def _after_dropout(self, linear: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda state: linear(self.dropout(state))

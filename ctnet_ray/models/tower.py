@@ -13,9 +13,10 @@ from torchrec import KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.config import ModelConfig
-from ctnet_ray.models.base import Device, Model, part
+from ctnet_ray.models.base import Device, Model, part, reading
 from ctnet_ray.models.embedding import Embedder, Tables, Vectors, concatenate
 from ctnet_ray.models.mlp import Mlp
+from ctnet_ray.models.terms import Terms
 from ctnet_ray.runs.layers import width
 from ctnet_ray.runs.specs import TowerSpec
 from ctnet_ray.schema import Role, Schema
@@ -40,7 +41,7 @@ class TowerOutput:
 
 
 class Tower(nn.Module):
-    """A whole CTR model.
+    """A whole CTR model: logit = MLP(x) and the terms of `ctnet_ray.models.terms`.
 
     Args:
         schema: The tower's features (`Schema.for_tower`).
@@ -58,20 +59,23 @@ class Tower(nn.Module):
     ) -> None:
         super().__init__()
         self.embedder = Embedder(schema, config, device, given)
-        self.mlp = Mlp(width(schema), config.hidden)
+        self.mlp = Mlp(width(schema), config.hidden, config.dropout)
+        self.terms = Terms(schema, config)
 
     def forward(self, features: KeyedJaggedTensor, dense_BF: torch.Tensor | None = None) -> TowerOutput:
         """Run the tower."""
         return self.run(self.embedder(features, dense_BF=dense_BF))
 
     def run(self, vectors: Vectors) -> TowerOutput:
-        """Run the MLP on each feature's vector (`Embedder`)."""
+        """Run the MLP on each feature's vector (`Embedder`), and add the other terms of the logit."""
         embedding_BE = state = concatenate(vectors)
         hidden = []
         for linear in self.mlp.hidden:
             state = torch.relu(linear(state))
             hidden.append(state)
-        return TowerOutput(vectors, embedding_BE, tuple(hidden), self.mlp.output(state).squeeze(1))
+            state = self.mlp.dropout(state)
+        logit_B = self.terms.added_to(self.mlp.output(state).squeeze(1), vectors)
+        return TowerOutput(vectors, embedding_BE, tuple(hidden), logit_B)
 
 
 class TowerModel(Model):
@@ -98,7 +102,7 @@ class TowerModel(Model):
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the tower's tables, in a batch of any domain."""
-        return [(self.tower.embedder.embeddings, self.role)]
+        return reading(self.tower.embedder.tables(), self.role)
 
     def source_slot(self) -> Tower:
         """Return the tower: a source's version is scored as it is."""

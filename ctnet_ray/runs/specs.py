@@ -13,7 +13,7 @@ A version's manifest holds the specification of its model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
@@ -75,6 +75,11 @@ class TowerSpec:
     def tower(self) -> tuple[Schema, ModelConfig]:
         """Features and widths."""
         return self.schema, self.config
+
+    @property
+    def frozen(self) -> tuple[Schema, ModelConfig]:
+        """Features and widths of the tower where it is frozen: it drops no unit, for nothing trains it."""
+        return self.schema, replace(self.config, dropout=0.0)
 
     @property
     def layers(self) -> dict[str, int]:

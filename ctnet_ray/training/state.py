@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from fbgemm_gpu.tbe.config.optimizer_config import WeightDecayMode
 from torch import nn
 from torchrec import EmbeddingCollection
 from torchrec.distributed import DistributedModelParallel
@@ -69,8 +70,15 @@ class TrainingState:
         """The model by itself; its tables are sharded in place."""
         multiples = self.network.learning_rates()
         for tables in self.network.tables():
-            rate = config.embedding_learning_rate * multiples.get(tables, 1.0)
-            apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), {"lr": rate, "eps": 1e-8})
+            rate = config.embedding_learning_rate * tables.learning_rate * multiples.get(tables, 1.0)
+            options: dict[str, Any] = {"lr": rate, "eps": 1e-8}
+            if config.embedding_weight_decay:
+                # Left to its default the mode is none, and the decay is passed over without a word.
+                options |= {
+                    "weight_decay": config.embedding_weight_decay,
+                    "weight_decay_mode": WeightDecayMode.L2,
+                }
+            apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), options)
         # Workers draw their own shards of the tables; dense parameters become the first one's.
         torch.manual_seed(derived_seed(config.seed, "tables", dist.get_rank()))
         self.model = _shard(self.network, device, sharding, config.batch_size, some_unused=bool(spec.domains))
@@ -83,6 +91,8 @@ class TrainingState:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._full_rates = [group["lr"] for group in self._rated()]
+        self._draws = any(isinstance(module, nn.Dropout) and module.p for module in self.network.modules())
         self.reset_optimizer()
         self._sending = Sending(self.network)
         states = {n.removeprefix(OPTIMIZER): state for n, state in self._embedding_states().items()}
@@ -163,6 +173,8 @@ class TrainingState:
             The sum of this worker's weighted losses, a scalar without gradient.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        if self._draws or self.config.warmup_steps:
+            self._prepare(self._steps_taken())
         self._ids.learn(batch)
         loss_B = self._losses(batch)
         self._sending.exchange()
@@ -174,6 +186,26 @@ class TrainingState:
             nn.utils.clip_grad_norm_(self._dense.values(), self.config.clip_norm)
         self.optimizer.step()
         return loss.detach()
+
+    def _steps_taken(self) -> int:
+        """Return how many steps the optimiser's state knows of; a parameter may be left out of some."""
+        return int(torch.stack([state["step"] for state in self.optimizer.state.values()]).max())
+
+    def _prepare(self, taken: int) -> None:
+        """Set the learning rates and the random numbers of a step, by how many were taken before.
+
+        Nothing else decides them, so that a run goes on as if it had never stopped.
+        """
+        if self._draws:
+            torch.manual_seed(derived_seed(self.config.seed, "dropout", taken, dist.get_rank()))
+        share = min((taken + 1) / self.config.warmup_steps, 1.0) if self.config.warmup_steps else 1.0
+        for group, rate in zip(self._rated(), self._full_rates, strict=True):
+            group["lr"] = share * rate
+        self.model.fused_optimizer.zero_grad()  # tells fbgemm's kernels of their rates
+
+    def _rated(self) -> list[Any]:
+        """Return all groups of parameters with a learning rate, dense ones and tables."""
+        return [*self.optimizer.param_groups, *self.model.fused_optimizer.param_groups]
 
     def end_day(self) -> dict[str, float]:
         """Close a step's training: what is known of ids goes into what a version holds. Collective.

@@ -126,12 +126,19 @@ OTHERS: dict[str, Any] = {
     "model.hidden": [8],
     "model.attention_hidden": 3,
     "model.embedding_init": 0.5,
+    "model.first_order": True,
+    "model.interaction": "fm",
+    "model.cross_layers": 3,
+    "model.cross_rank": 3,
+    "model.dropout": 0.5,
     "training.batch_size": 33,
     "training.epochs": 3,
     "training.dense_learning_rate": 0.5,
     "training.embedding_learning_rate": 0.5,
     "training.embedding_initial_accumulator": 0.5,
     "training.weight_decay": 0.5,
+    "training.embedding_weight_decay": 0.5,
+    "training.warmup_steps": 3,
     "training.clip_norm": 0.5,
     "training.bf16": False,
     "training.cpu_bf16": True,
@@ -164,7 +171,7 @@ OTHERS: dict[str, Any] = {
     "transfer.joint.transfer_share": 0.5,
 }
 SOURCE = ("transfer.source_series", "transfer.refresh_days")
-TOWER = ("model.hidden", "model.attention_hidden", "model.embedding_init")
+TOWER = tuple(name for name in OTHERS if name.startswith("model."))
 TRAINING = tuple(name for name in OTHERS if name.startswith("training.") and "beside" not in name)
 BESIDE = tuple(name for name in OTHERS if name.startswith("training.beside"))
 START = ("transfer.hot_start", "transfer.hot_start_optimizer")
@@ -287,12 +294,19 @@ DEFAULTS: dict[str, Any] = {
     "model.hidden": [128, 64, 32],
     "model.attention_hidden": 32,
     "model.embedding_init": 0.01,
+    "model.first_order": False,
+    "model.interaction": "none",
+    "model.cross_layers": 2,
+    "model.cross_rank": None,
+    "model.dropout": 0.0,
     "training.batch_size": 512,
     "training.epochs": 1,
     "training.dense_learning_rate": 0.001,
     "training.embedding_learning_rate": 0.05,
     "training.embedding_initial_accumulator": 0.01,
     "training.weight_decay": 0.0,
+    "training.embedding_weight_decay": 0.0,
+    "training.warmup_steps": 0,
     "training.clip_norm": 10.0,
     "training.bf16": True,
     "training.cpu_bf16": False,

@@ -107,12 +107,15 @@ class Dasl(JointModel, network="dasl"):
             nn.GRU(clicks.width + user, user, batch_first=True) for clicks in self.clicks
         )
         self.attentions = ByDomain(spec.domains, lambda: DualAttention(user, query, config.attention_hidden))
-        self.mlps = ByDomain(spec.domains, lambda: Mlp(inputs, config.hidden))
+        self.mlps = ByDomain(spec.domains, lambda: Mlp(inputs, config.hidden, config.dropout))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
-        vectors = self.embedder.pool(looked, dense_BF=batch.dense.get("target"))
+        vectors = {
+            **self.embedder.pool(looked, dense_BF=batch.dense.get("target")),
+            **self.embedder.weights(batch.inputs["target"]),
+        }
         user_BU = self.user(concatenate(vectors, self.profile))
         if index_of(batch, self.domains) == 1:
             user_BU = self.map(user_BU)
@@ -125,7 +128,8 @@ class Dasl(JointModel, network="dasl"):
         preference_BH = self.attentions.of(batch)(
             torch.cat(states, dim=1), mask_BL, concatenate(vectors, self.query)
         )
-        return self.mlps.of(batch)(torch.cat((preference_BH, user_BU, concatenate(vectors)), dim=1))
+        logit_B = self.mlps.of(batch)(torch.cat((preference_BH, user_BU, concatenate(vectors)), dim=1))
+        return self.with_terms(logit_B, vectors, batch)
 
 
 def _with_user(clicks_BLD: torch.Tensor, user_BU: torch.Tensor) -> torch.Tensor:

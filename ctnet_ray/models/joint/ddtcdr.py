@@ -22,7 +22,7 @@ for orthogonality by a penalty; here X has it exactly.
 import torch
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.models.base import Device
+from ctnet_ray.models.base import Device, reading
 from ctnet_ray.models.embedding import Embedder, Tables, concatenate
 from ctnet_ray.models.joint.parts import ByDomain, JointModel, OrthogonalMap, candidate_features, index_of
 from ctnet_ray.models.mlp import Mlp
@@ -44,7 +44,7 @@ class Ddtcdr(JointModel, network="ddtcdr"):
         schema, config = spec.schema, spec.config
         self.alpha = spec.joint.transfer_share
         self.embedders = ByDomain(spec.domains, lambda: Embedder(schema, config, device))
-        self.networks = ByDomain(spec.domains, lambda: Mlp(width(schema), config.hidden))
+        self.networks = ByDomain(spec.domains, lambda: Mlp(width(schema), config.hidden, config.dropout))
         self.item = candidate_features(schema)
         self.user = tuple(feature.name for feature in schema.features if feature.name not in self.item)
         self.unmapped = (*self.item, *((DENSE_VECTOR,) if schema.dense else ()))
@@ -56,14 +56,14 @@ class Ddtcdr(JointModel, network="ddtcdr"):
         user_BU, unmapped_BI = concatenate(vectors, self.user), concatenate(vectors, self.unmapped)
         logit_B = self.networks.of(batch)(torch.cat((user_BU, unmapped_BI), dim=1))
         if not self.alpha:
-            return logit_B
+            return self.with_terms(logit_B, vectors, batch)
         from_source = index_of(batch, self.domains) == 0
         mapped_BU = self.map(user_BU) if from_source else self.map.back(user_BU)
         other_B = self.networks.of_other(batch)(torch.cat((mapped_BU, unmapped_BI), dim=1))
-        return (1 - self.alpha) * logit_B + self.alpha * other_B
+        return self.with_terms((1 - self.alpha) * logit_B + self.alpha * other_B, vectors, batch)
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the domain's own tables."""
         embedder = self.embedders[self.domains.index(domain)]
         assert isinstance(embedder, Embedder)  # noqa: S101  (for the type checker)
-        return [(embedder.embeddings, "target")]
+        return reading(embedder.tables(), "target")

@@ -140,18 +140,22 @@ class MiNet(JointModel, network="minet"):
         self.source_attention = ItemAttention(self.source.width, query, context, hidden, transfer=True)
         self.target_attention = ItemAttention(self.target.width, query, context, hidden, transfer=False)
         self.interest_weights = nn.ModuleList(InterestWeight(interests, hidden) for _ in range(3))
-        self.source_mlp = Mlp(context + further, config.hidden)
-        self.target_mlp = Mlp(interests + further, config.hidden)
+        self.source_mlp = Mlp(context + further, config.hidden, config.dropout)
+        self.target_mlp = Mlp(interests + further, config.hidden, config.dropout)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
-        vectors = self.embedder.pool(looked, dense_BF=batch.dense.get("target"))
+        vectors = {
+            **self.embedder.pool(looked, dense_BF=batch.dense.get("target")),
+            **self.embedder.weights(batch.inputs["target"]),
+        }
         item_BQ, long_BP = concatenate(vectors, self.item), concatenate(vectors, self.profile)
         further_BF = concatenate(vectors, self.further)
         context_BC = torch.cat((item_BQ, long_BP), dim=1)
         if index_of(batch, self.domains) == 0:
-            return self.source_mlp(torch.cat((context_BC, further_BF), dim=1))
+            logit_B = self.source_mlp(torch.cat((context_BC, further_BF), dim=1))
+            return self.with_terms(logit_B, vectors, batch)
 
         query_BK = self.target.query(looked)
         source_BD = self.source_attention(*self.source.sequence(looked), query_BK, context_BC)
@@ -162,4 +166,5 @@ class MiNet(JointModel, network="minet"):
             weight(state_BZ) * interest
             for weight, interest in zip(self.interest_weights, interests, strict=True)
         ]
-        return self.target_mlp(torch.cat((item_BQ, *weighted, further_BF), dim=1))
+        logit_B = self.target_mlp(torch.cat((item_BQ, *weighted, further_BF), dim=1))
+        return self.with_terms(logit_B, vectors, batch)

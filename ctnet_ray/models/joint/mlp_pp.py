@@ -32,9 +32,11 @@ class MlpPP(JointModel, network="mlp_pp"):
     def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
         super().__init__(spec, device)
         self.embedder = Embedder(spec.schema, spec.config, device)
-        self.mlps = ByDomain(spec.domains, lambda: Mlp(width(spec.schema), spec.config.hidden))
+        self.mlps = ByDomain(
+            spec.domains, lambda: Mlp(width(spec.schema), spec.config.hidden, spec.config.dropout)
+        )
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         vectors = self.embedder(batch.inputs["target"], dense_BF=batch.dense.get("target"))
-        return self.mlps.of(batch)(concatenate(vectors))
+        return self.with_terms(self.mlps.of(batch)(concatenate(vectors)), vectors, batch)

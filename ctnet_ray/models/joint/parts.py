@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.models.base import Device, Model
-from ctnet_ray.models.embedding import Tables
+from ctnet_ray.models.base import Device, Model, reading
+from ctnet_ray.models.embedding import Tables, Vectors
+from ctnet_ray.models.joint.interests import all_clicks
+from ctnet_ray.models.terms import Terms
 from ctnet_ray.runs.specs import JointSpec
 from ctnet_ray.schema import Role, Schema
 
@@ -37,10 +39,21 @@ class JointModel(Model):
     def __init__(self, spec: JointSpec, device: Device = "cpu") -> None:
         super().__init__()
         self.domains = spec.domains
+        pooled = spec.schema.without(all_clicks(spec.schema))
+        self.terms = ByDomain(spec.domains, lambda: Terms(pooled, spec.config))
+
+    def with_terms(self, logit_B: torch.Tensor, vectors: Vectors, batch: Batch) -> torch.Tensor:
+        """Return a logit with the terms that the base model has beside its MLP (`ctnet_ray.models.terms`).
+
+        Each domain has its own linear path and cross layers; weights of ids are shared as embeddings are.
+        """
+        terms = self.terms.of(batch)
+        assert isinstance(terms, Terms)  # noqa: S101  (for the type checker)
+        return terms.added_to(logit_B, vectors)
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return all tables, in a batch of either domain."""
-        return [(tables, "target") for tables in self.tables()]
+        return reading(self.tables(), "target")
 
 
 class ByDomain(nn.ModuleList):

@@ -141,15 +141,19 @@ class Ple(JointModel, network="ple"):
             Extraction(narrow, wide, spec.joint, last=index == len(extracted))
             for index, (narrow, wide) in enumerate(pairwise([width(spec.schema), *extracted]), start=1)
         )
-        self.towers = ByDomain(spec.domains, lambda: Mlp(extracted[-1], hidden[len(extracted) :]))
+        self.towers = ByDomain(
+            spec.domains, lambda: Mlp(extracted[-1], hidden[len(extracted) :], spec.config.dropout)
+        )
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        shared = concatenate(self.embedder(batch.inputs["target"], dense_BF=batch.dense.get("target")))
+        vectors = self.embedder(batch.inputs["target"], dense_BF=batch.dense.get("target"))
+        shared = concatenate(vectors)
         states = shared, shared
         *below, last = self.extractions
         for extraction in below:
             states, shared = extraction(states, shared)
         domain = index_of(batch, self.domains)
         assert isinstance(last, Extraction)  # noqa: S101  (for the type checker)
-        return self.towers.of(batch)(last.extract(domain, states[domain], shared))
+        logit_B = self.towers.of(batch)(last.extract(domain, states[domain], shared))
+        return self.with_terms(logit_B, vectors, batch)
