@@ -15,25 +15,29 @@ A schema is a YAML file, one for all domains that are to share samples:
       feed_slot: {kind: categorical, table: slot, towers: [source], domains: [feed]}
       domain: {kind: domain, domains: [feed, search], towers: [source]}     # models of several domains only
       items_in_feed: {kind: sequence, table: item, max_length: 20, attends_to: item, clicks_in: feed}
+      price: {kind: dense, transform: log1p, mean: 3.2, std: 1.1, clip: 4}          # `ctnet_ray.dense`
 
 On disk a categorical feature is an int64 column (a stable hash of the raw id, 0 where it is missing), a
 numeric one a float32 column (NaN where it is missing), a sequence a list<int64> column, most recent last.
-One of kind domain has no column: whoever reads a domain's samples knows the domain.
+One of kind domain has no column: whoever reads a domain's samples knows the domain. Dense ones:
+`ctnet_ray.dense`.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ctnet_ray import storage
+from ctnet_ray import dense, roles, storage
+from ctnet_ray import plain_data as plain
+from ctnet_ray.dense import DENSE, DenseFeature
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.plain_data import section
+from ctnet_ray.roles import ROLES, Role
 
 Kind = Literal["categorical", "numeric", "sequence", "domain"]
-Role = Literal["source", "target"]
-ROLES: tuple[Role, ...] = get_args(Role)
+KINDS = (*get_args(Kind), DENSE)
 Eviction = Literal["lfu", "lru", "distance_lfu"]
 EVICTION_INTERVAL = 32  #: batches, where the schema names none
 
@@ -95,10 +99,18 @@ class Feature:
 
 @dataclass(frozen=True)
 class Schema:
-    """The features of a model and the tables they look into, both by name."""
+    """The features of a model and the tables they look into, all by name."""
 
     features: tuple[Feature, ...]
+    """Those that look into tables."""
     tables: tuple[Table, ...]
+    dense: tuple[DenseFeature, ...] = ()
+    """Those that are read as numbers."""
+
+    @property
+    def dense_width(self) -> int:
+        """Numbers in all dense features."""
+        return sum(feature.width for feature in self.dense)
 
     def table(self, name: str) -> Table:
         """Return the table called `name`."""
@@ -108,21 +120,26 @@ class Schema:
         """Return the number of rows of the feature's table."""
         return self.table(feature.table).rows
 
-    def for_tower(self, tower: Role, several_domains: bool = False) -> "Schema":
+    def for_tower(
+        self, tower: Role, several_domains: bool = False, counts_in: Container[str] | None = None
+    ) -> "Schema":
         """Return the part that one tower uses: no sequences of one domain's clicks.
 
         Args:
             tower: The tower.
             several_domains: Whether it is trained on samples of several domains, and so reads features of
                 kind domain.
+            counts_in: Domains whose statistics it reads (`DenseFeature.counts_in`); None: all.
 
         Raises:
-            CtnetError: The tower uses no feature, or a sequence without the feature it attends to.
+            CtnetError: The tower uses no feature with a table, or a sequence without the feature it attends
+                to.
         """
         kept = [feature for feature in self.features if tower in feature.towers and not feature.clicks_in]
         kept = [feature for feature in kept if several_domains or feature.kind != "domain"]
         if not kept:
-            raise CtnetError(f"schema: no feature names the {tower} tower in `towers`")
+            alone = " with a table" if self.dense else ""
+            raise CtnetError(f"schema: no feature{alone} names the {tower} tower in `towers`")
         names = {feature.name for feature in kept}
         for feature in kept:
             if feature.attends_to and feature.attends_to not in names:
@@ -130,12 +147,24 @@ class Schema:
                     f"schema: features.{feature.name}.attends_to: "
                     f"the {tower} tower has no {feature.attends_to!r}"
                 )
-        return self._part(kept)
+        numbers = [feature for feature in self.dense if tower in feature.towers]
+        return self._part(kept, [feature for feature in numbers if _is_read(feature, counts_in)])
+
+    def source_domains(self, target: str) -> frozenset[str]:
+        """Return the domains whose statistics the source tower reads and a target's samples have too."""
+        return frozenset(
+            feature.counts_in
+            for feature in self.dense
+            if feature.counts_in not in (None, target)
+            and "source" in feature.towers
+            and feature.present_in(target)
+        )
 
     def joint(self, domains: tuple[str, ...], interests: bool = False) -> "Schema":
         """Return the schema of one model that is trained on samples of several domains.
 
-        It has the features of both towers but those of kind domain: such a model knows a batch's domain.
+        It has the features of both towers but those of kind domain: such a model knows a batch's domain. Of
+        statistics it reads those of its domains.
 
         Args:
             domains: The domains.
@@ -153,34 +182,44 @@ class Schema:
                 )
         clicks_in = {None, *domains} if interests else {None}
         kept = [feature for feature in self.features if feature.kind != "domain"]
-        return self._part([feature for feature in kept if feature.clicks_in in clicks_in])
+        return self._part(
+            [feature for feature in kept if feature.clicks_in in clicks_in],
+            [feature for feature in self.dense if _is_read(feature, domains)],
+        )
 
     def without(self, names: Iterable[str]) -> "Schema":
         """Return the schema without some features, and without the tables that only they use."""
         left_out = set(names)
         features = tuple(feature for feature in self.features if feature.name not in left_out)
         used = {feature.table for feature in features}
-        return Schema(features, tuple(table for table in self.tables if table.name in used))
+        return Schema(features, tuple(table for table in self.tables if table.name in used), self.dense)
 
-    def _part(self, features: Sequence[Feature]) -> "Schema":
+    def _part(self, features: Sequence[Feature], numbers: Sequence[DenseFeature]) -> "Schema":
         """Return a schema of its own of some features: it no longer says which tower they came from."""
         used = {feature.table for feature in features}
         return Schema(
             tuple(replace(feature, towers=ROLES) for feature in features),
             tuple(table for table in self.tables if table.name in used),
+            tuple(replace(feature, towers=ROLES) for feature in numbers),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as plain data, in the layout of the YAML file."""
+        features = {feature.name: _feature_to_dict(feature) for feature in self.features}
         return {
             "tables": {table.name: _table_to_dict(table) for table in self.tables},
-            "features": {feature.name: _feature_to_dict(feature) for feature in self.features},
+            "features": features | {feature.name: feature.to_dict() for feature in self.dense},
         }
 
     @property
     def digest(self) -> str:
         """SHA-256 of the schema, hexadecimal."""
         return storage.digest(self.to_dict())
+
+
+def _is_read(feature: DenseFeature, counts_in: Container[str] | None) -> bool:
+    """Whether a tower that reads the statistics of some domains (None: of all) reads this feature."""
+    return feature.counts_in is None or counts_in is None or feature.counts_in in counts_in
 
 
 def load(path: str) -> Schema:
@@ -212,12 +251,13 @@ def from_dict(content: Any, where: str = "schema") -> Schema:
     if not entries:
         raise CtnetError(f"{where}: features: at least one feature is needed")
     # By name: the order decides how inputs and weights line up, and must not depend on how a file lists it.
-    features = tuple(
+    read = [
         _feature(str(name), entries[name], f"{where}: features.{name}") for name in sorted(entries, key=str)
-    )
+    ]
+    features = tuple(feature for feature in read if isinstance(feature, Feature))
     tables = _tables(features, declared, dim, where)
     _check_attention(features, tables, where)
-    return Schema(features, tables)
+    return Schema(features, tables, tuple(feature for feature in read if isinstance(feature, DenseFeature)))
 
 
 def _table_to_dict(table: Table) -> dict[str, Any]:
@@ -232,34 +272,9 @@ def _feature_to_dict(feature: Feature) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def section(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
-    """Return one mapping of a YAML file.
-
-    Args:
-        value: What stands there.
-        where: File and key, for messages.
-        known: Keys that it may have; None: any.
-
-    Raises:
-        CtnetError: It is no mapping, or has a key that is not known.
-    """
-    if not isinstance(value, Mapping):
-        raise CtnetError(f"{where}: a mapping is needed, not {value!r}")
-    unknown = sorted(str(key) for key in value if known is not None and key not in known)
-    if unknown:
-        raise CtnetError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known or ()))}")
-    return value
-
-
-def _positive(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CtnetError(f"{where}: a whole number of at least 1 is needed, not {value!r}")
-    return value
-
-
 def _width(value: Any, where: str) -> int:
     # What the fused kernels of fbgemm can hold.
-    if _positive(value, where) % 4:
+    if plain.positive(value, where) % 4:
         raise CtnetError(f"{where}: a multiple of 4 is needed, not {value!r}")
     return value
 
@@ -268,7 +283,7 @@ def _table(name: str, entry: Any, dim: int, where: str) -> Table:
     values = section(entry, where, {"rows", "dim", "eviction", "eviction_interval"})
     if "rows" not in values:
         raise CtnetError(f"{where}.rows: missing")
-    rows = _positive(values["rows"], f"{where}.rows")
+    rows = plain.positive(values["rows"], f"{where}.rows")
     return Table(name, rows, _width(values.get("dim", dim), f"{where}.dim"), *_eviction(values, rows, where))
 
 
@@ -286,15 +301,7 @@ def _eviction(values: Mapping[Any, Any], rows: int, where: str) -> tuple[Evictio
     if rows < 3:
         raise CtnetError(f"{where}.rows: with an eviction at least 3 are needed, not {rows}")
     interval = values.get("eviction_interval", EVICTION_INTERVAL)
-    return eviction, _positive(interval, f"{where}.eviction_interval")
-
-
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
-        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
-    if len(set(value)) < len(value):
-        raise CtnetError(f"{where}: a name stands twice in {list(value)!r}")
-    return tuple(value)
+    return eviction, plain.positive(interval, f"{where}.eviction_interval")
 
 
 def _name(value: Any) -> str | None:
@@ -303,48 +310,46 @@ def _name(value: Any) -> str | None:
 
 # Kind of feature that has a key.
 _OWNERS = {
+    **dict.fromkeys((key for key in dense.KEYS if key not in ("towers", "domains")), DENSE),
     "boundaries": "numeric",
     **dict.fromkeys(("max_length", "attends_to", "clicks_in"), "sequence"),
 }
 
 
-def _feature(name: str, entry: Any, where: str) -> Feature:
+def _feature(name: str, entry: Any, where: str) -> Feature | DenseFeature:
     if not name.isidentifier() or name in RESERVED:
         raise CtnetError(f"{where}: the name must be an identifier other than {', '.join(RESERVED)}")
-    allowed = {field.name for field in fields(Feature)} - {"name"}
+    allowed = {*(field.name for field in fields(Feature)), *dense.KEYS} - {"name"}
     values = section(entry, where, allowed)
     kind = values.get("kind")
-    if kind not in get_args(Kind):
-        raise CtnetError(f"{where}.kind: one of {', '.join(get_args(Kind))} is needed, not {kind!r}")
+    if kind not in KINDS:
+        raise CtnetError(f"{where}.kind: one of {', '.join(KINDS)} is needed, not {kind!r}")
     for key, owner in _OWNERS.items():
         if key in values and kind != owner:
             raise CtnetError(f"{where}.{key}: only a {owner} feature has it")
-    towers = _names(values.get("towers", ROLES), f"{where}.towers")
+    if kind == DENSE:
+        return dense.dense_feature(name, values, where)
     of_domains = "domains" in values or kind == "domain"
-    if set(towers) - set(ROLES):
-        raise CtnetError(f"{where}.towers: only {' and '.join(ROLES)} are towers, not {list(towers)!r}")
     return Feature(
         name=name,
         kind=kind,  # type: ignore[arg-type]
         table=str(values.get("table", name)),
         boundaries=_boundaries(values.get("boundaries"), f"{where}.boundaries") if kind == "numeric" else (),
-        max_length=_positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else None,
+        max_length=(
+            plain.positive(values.get("max_length"), f"{where}.max_length") if kind == "sequence" else None
+        ),
         attends_to=_name(values.get("attends_to")),
-        towers=towers,  # type: ignore[arg-type]
-        domains=_names(values.get("domains"), f"{where}.domains") if of_domains else (),
+        towers=roles.towers(values, where),
+        domains=plain.names(values.get("domains"), f"{where}.domains") if of_domains else (),
         clicks_in=_name(values.get("clicks_in")),
     )
 
 
 def _boundaries(value: Any, where: str) -> tuple[float, ...]:
-    numeric = isinstance(value, list | tuple) and value and all(map(_is_finite, value))
+    numeric = isinstance(value, list | tuple) and value and all(map(plain.is_finite, value))
     if not numeric or any(low >= high for low, high in pairwise(value)):
         raise CtnetError(f"{where}: an ascending list of numbers is needed, not {value!r}")
     return tuple(float(edge) for edge in value)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _tables(

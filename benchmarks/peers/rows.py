@@ -20,7 +20,7 @@ def write_rows(spec: Spec, root: str) -> None:
     for table in read_local([reading], encoder.folding.columns):
         block = encoder.encode(table)
         columns: dict[str, pa.Array] = {
-            key.feature.name: pa.array(rows.astype("int64")) for key, rows in block.dense.items()
+            key.feature.name: pa.array(rows.astype("int64")) for key, rows in block.single.items()
         }
         for key, (rows, offsets) in block.sequences.items():
             lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(rows.astype("int64")))

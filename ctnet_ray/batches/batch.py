@@ -9,12 +9,13 @@ tables, those of one width side by side, so that TorchRec need not permute them.
     lengths  1 1    1 1    2 0
     values   7 3    5 9    4 5
 
-For a table with an eviction (`ctnet_ray.schema.Table`) ids stand in place of row numbers.
+For a table with an eviction (`ctnet_ray.schema.Table`) ids stand in place of row numbers. Dense
+features stand beside them, as one matrix a tower.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torchrec import KeyedJaggedTensor
@@ -40,13 +41,16 @@ class Batch:
     """Domain of all its samples."""
     frozen_layers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """float32 [B, W]: layers of the frozen source tower that were computed before; none: the model does."""
+    dense: Mapping[Role, torch.Tensor] = field(default_factory=dict)
+    """float32 [B, F]: dense features, standardised, side by side, of each tower that has any."""
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on `device`."""
         if self.label_B.device == device:
             return self
-        # Towers that read the same rows share one tensor: move it once.
-        moved = {id(value): value.to(device, non_blocking=True) for value in self.inputs.values()}
+        # Towers that read the same share one tensor: move it once.
+        shared = (*self.inputs.values(), *self.dense.values())
+        moved: dict[int, Any] = {id(value): value.to(device, non_blocking=True) for value in shared}
         return type(self)(
             {tower: moved[id(value)] for tower, value in self.inputs.items()},
             self.label_B.to(device, non_blocking=True),
@@ -55,6 +59,7 @@ class Batch:
             self.total_weight,
             self.domain,
             {layer: state.to(device, non_blocking=True) for layer, state in self.frozen_layers.items()},
+            {tower: moved[id(value)] for tower, value in self.dense.items()},
         )
 
 

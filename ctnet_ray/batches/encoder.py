@@ -1,7 +1,9 @@
 """From folded samples (`ctnet_ray.samples.folding`) to the batches that towers read."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,17 @@ from torchrec import KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import Batch, keys
 from ctnet_ray.batches.frozen_layers import from_column
+from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.folding import FoldedFeature, Folding, whole
+from ctnet_ray.samples import matrix
+from ctnet_ray.samples.folding import FoldedFeature, Folding, dense_column, whole
 from ctnet_ray.samples.reading import FROZEN_LAYER
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import GROUP, LABEL, Role, Schema
 
 NO_LAYERS: Mapping[str, int] = {}
 _Array = NDArray[Any]
+Dense = tuple[DenseFeature, ...]  #: a tower's dense features, in their order
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Block:
     """N encoded rows."""
 
     rows: int
-    dense: Mapping[FoldedFeature, _Array]
+    single: Mapping[FoldedFeature, _Array]
     """Integers [N], row numbers or ids (`FoldedFeature`), of all features but sequences."""
     sequences: Mapping[FoldedFeature, tuple[_Array, _Array]]
     """Row numbers or ids, most recent last, and offsets [N + 1]."""
@@ -35,6 +40,8 @@ class Block:
     group_N: _Array
     frozen_layers: Mapping[str, torch.Tensor]
     """float16 [N, W] of each layer of the source tower that comes with the samples."""
+    dense: Mapping[Dense, _Array]
+    """float32 [N, F] of each list of dense features."""
 
 
 Range = tuple[Block, int, int]  #: a block, and the first and the end of the rows of it that are meant
@@ -56,10 +63,14 @@ class Encoder:
             tower: tuple(FoldedFeature.of(schema, f) for f in keys(schema))
             for tower, schema in towers.items()
         }
+        self.dense: dict[Role, Dense] = {
+            tower: schema.dense for tower, schema in towers.items() if schema.dense
+        }
         self._layers = layers
         # Row numbers that two towers share are computed once.
         own = dict.fromkeys(key for own in self.towers.values() for key in own)
-        self.folding = Folding(tuple(own), domain, tuple(layers))
+        dense = tuple(dict.fromkeys(self.dense.values()))
+        self.folding = Folding(tuple(own), domain, tuple(layers), dense)
 
     def check(self, manifest: Manifest) -> None:
         """Compare a day's columns with what will be read.
@@ -86,6 +97,14 @@ class Encoder:
                 raise CtnetError(
                     f"{where}: column {feature.name!r} is {found}; a {feature.kind} feature is {expected[0]}"
                 )
+        for feature in chain.from_iterable(self.folding.dense):
+            found = manifest.columns.get(feature.name, "")
+            if feature.present_in(manifest.domain) and not _is_dense(found, feature.width):
+                several = f"list<element: float>, {feature.width} long" if feature.width > 1 else "float"
+                raise CtnetError(
+                    f"{where}: column {feature.name!r} is {found}; a dense feature of width {feature.width} "
+                    f"is {several}"
+                )
 
     def encode(self, table: pa.Table) -> Block:
         """Encode N rows of samples."""
@@ -94,7 +113,7 @@ class Encoder:
     def block(self, folded: pa.Table) -> Block:
         """Take N folded rows, without a copy."""
         rows = folded.num_rows
-        dense: dict[FoldedFeature, _Array] = {}
+        single: dict[FoldedFeature, _Array] = {}
         sequences: dict[FoldedFeature, tuple[_Array, _Array]] = {}
         for key in self.folding.keys:
             there = key.feature.present_in(self.folding.domain)
@@ -102,12 +121,16 @@ class Encoder:
             if key.feature.kind == "sequence":
                 sequences[key] = _sequence(column, rows)
             elif column is None:
-                dense[key] = np.broadcast_to(np.int64(key.missing(self.folding.domain)), rows)
+                single[key] = np.broadcast_to(np.int64(key.missing(self.folding.domain)), rows)
             else:
-                dense[key] = column.to_numpy()
+                single[key] = column.to_numpy()
         label_N, group_N = (whole(folded[name]).to_numpy() for name in (LABEL, GROUP))
         layers = {layer: from_column(folded, layer) for layer in self._layers}
-        return Block(rows, dense, sequences, label_N, group_N, layers)
+        dense = {
+            features: matrix.from_column(whole(folded[dense_column(index)]), np.float32)
+            for index, features in enumerate(self.folding.dense)
+        }
+        return Block(rows, single, sequences, label_N, group_N, layers, dense)
 
     def batch(self, ranges: Sequence[Range], size: int, total_weight: float) -> Batch:
         """Put ranges of blocks together.
@@ -121,6 +144,14 @@ class Encoder:
         for own in self.towers.values():
             if own not in inputs:
                 inputs[own] = _inputs(own, ranges, size)
+        dense = {
+            features: _joined(
+                [block.dense[features][start:stop] for block, start, stop in ranges],
+                (size, sum(feature.width for feature in features)),
+                np.float32,
+            )
+            for features in self.folding.dense
+        }
         rows = sum(stop - start for _, start, stop in ranges)
         weight_B = torch.ones(size)
         weight_B[rows:] = 0
@@ -141,14 +172,27 @@ class Encoder:
                 ).float()
                 for layer, width in self._layers.items()
             },
+            {tower: dense[features] for tower, features in self.dense.items()},
         )
 
 
+_NUMBERS = ("float", "double", "int64", "int32", "int16", "int8")
+_VECTORS = re.compile(
+    r"(large_|fixed_size_)?list<(element|item): (float|double)( not null)?>(\[(?P<width>\d+)\])?"
+)
 _ARROW_TYPES = {
     "categorical": ("int64",),
-    "numeric": ("float", "double", "int64", "int32", "int16", "int8"),
+    "numeric": _NUMBERS,
     "sequence": ("list<element: int64>", "list<item: int64>", "large_list<item: int64>"),
 }
+
+
+def _is_dense(arrow_type: str, width: int) -> bool:
+    """Whether a column of an Arrow type can hold a dense feature."""
+    if width == 1:
+        return arrow_type in _NUMBERS
+    vectors = _VECTORS.fullmatch(arrow_type)
+    return bool(vectors) and vectors["width"] in (None, str(width))
 
 
 def _sequence(column: pa.Array | None, rows: int) -> tuple[_Array, _Array]:
@@ -164,7 +208,7 @@ def _inputs(own: Sequence[FoldedFeature], ranges: Sequence[Range], size: int) ->
     parts: list[list[_Array]] = []
     for key, length_B in zip(own, lengths, strict=True):
         if key.feature.kind != "sequence":
-            parts.append([block.dense[key][start:stop] for block, start, stop in ranges])
+            parts.append([block.single[key][start:stop] for block, start, stop in ranges])
             continue
         length_B[:] = 0
         parts.append([])
@@ -186,7 +230,7 @@ def _inputs(own: Sequence[FoldedFeature], ranges: Sequence[Range], size: int) ->
     )
 
 
-def _joined(parts: Sequence[_Array], size: int, kind: type[np.generic]) -> torch.Tensor:
+def _joined(parts: Sequence[_Array], size: int | tuple[int, int], kind: type[np.generic]) -> torch.Tensor:
     """Return parts one after another, and zeros up to `size`."""
     values = np.zeros(size, kind)
     _fill(values, parts)

@@ -1,11 +1,8 @@
-r"""What a frozen source tower computes for a sample day, stored beside it as float16 columns.
+"""What a frozen source tower computes for a sample day, stored beside it as float16 columns.
 
 A day's layers stand in a folder of their own, one Parquet file for each of the day's with the same row
-groups, so that a unit of rows is read from both. A layer of width W is a column of fixed_size_binary[2 W],
-its float16 values side by side, which is read at the speed of a copy; the width [B, W] follows from it.
-Example, a layer of two units and two rows:
-
-    [[1.0, 0.5], [2.0, 0.0]]  ->  source.hidden_1: b"\x00\x3c\x00\x38", b"\x00\x40\x00\x00"
+groups, so that a unit of rows is read from both. A layer of width W is a matrix [B, W]
+(`ctnet_ray.samples.matrix`), named as source.hidden_1 is.
 """
 
 from collections.abc import Mapping
@@ -16,6 +13,8 @@ import torch
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples import matrix
+from ctnet_ray.samples.folding import whole
 from ctnet_ray.samples.reading import FROZEN_LAYER
 from ctnet_ray.samples.store import Manifest
 
@@ -50,17 +49,12 @@ def to_columns(layers: Mapping[str, torch.Tensor]) -> pa.Table:
             raise CtnetError(
                 f"the source tower's {layer} has values beyond float16 (65504): set sweep.cache_gib to 0"
             )
-        rows, width = half_NW.shape
-        content = pa.py_buffer(half_NW.numpy())
-        arrays.append(pa.Array.from_buffers(pa.binary(2 * width), rows, [None, content]))
+        arrays.append(matrix.to_column(half_NW.numpy()))
     return pa.table(arrays, columns({layer: state.shape[1] for layer, state in layers.items()}))
 
 
 def from_column(table: pa.Table, layer: str) -> torch.Tensor:
     """Return a layer of a table, float16 [N, W]."""
-    column = table[f"{FROZEN_LAYER}{layer}"].combine_chunks()
-    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    width = array.type.byte_width // 2
-    content = np.frombuffer(array.buffers()[1], np.float16)[array.offset * width :][: len(array) * width]
+    state_NW = matrix.from_column(whole(table[f"{FROZEN_LAYER}{layer}"]), np.float16)
     # Arrow's memory is read-only, and nobody writes to a tensor of samples.
-    return torch.from_numpy(content.reshape(len(array), width).copy())
+    return torch.from_numpy(state_NW.copy())

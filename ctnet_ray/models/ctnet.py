@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from ctnet_ray.batches.batch import Batch, keys
+from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.adapters import FUSIONS
 from ctnet_ray.models.base import Device, Model, part
-from ctnet_ray.models.embedding import Tables, Vectors, concatenate
+from ctnet_ray.models.embedding import Tables, Vectors, concatenate, vector_names
 from ctnet_ray.models.source import Residual, frozen_output, frozen_vectors
 from ctnet_ray.models.tower import Tower
 from ctnet_ray.runs.layers import common_features, widths
@@ -37,7 +37,7 @@ class CTNet(Model):
         super().__init__()
         self.shared = spec.shared
         dims = widths(spec.source.schema)
-        self._source_dims = {feature.name: dims[feature.name] for feature in keys(spec.source.schema)}
+        self._source_dims = {name: dims[name] for name in vector_names(spec.source.schema)}
         given = self.shared.given_to("source")
         with part("tower"):
             self.tower = Tower(*spec.target.tower, device, self.shared.given_to("target"))
@@ -56,7 +56,7 @@ class CTNet(Model):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         if not self._transfers():
-            return self.tower(batch.inputs["target"]).logit_B
+            return self.tower(batch.inputs["target"], batch.dense.get("target")).logit_B
         target, source = self._vectors(batch)
         if not self.adapters:
             return self.tower.run(target).logit_B
@@ -72,17 +72,16 @@ class CTNet(Model):
 
     def _vectors(self, batch: Batch) -> tuple[Vectors, Vectors]:
         """Return the target's and the source's feature vectors, the owner of shared attention first."""
-        features = batch.inputs["target"]
+        features, dense_BF = batch.inputs["target"], batch.dense.get("target")
         if self.source_tower is None:
-            return self.tower.embedder(features), self._given_vectors(batch)
-        source_features = batch.inputs["source"]
+            return self.tower.embedder(features, dense_BF=dense_BF), self._given_vectors(batch)
         if self.shared.owner == "source":
-            source = frozen_vectors(self.source_tower, self.residual, source_features)
+            source = frozen_vectors(self.source_tower, self.residual, batch)
             given = {name: source[name] for name in self.shared.features}
-            return self.tower.embedder(features, given), source
-        target = self.tower.embedder(features)
+            return self.tower.embedder(features, given, dense_BF), source
+        target = self.tower.embedder(features, dense_BF=dense_BF)
         given = {name: target[name].detach() for name in self.shared.features}
-        return target, frozen_vectors(self.source_tower, self.residual, source_features, given)
+        return target, frozen_vectors(self.source_tower, self.residual, batch, given)
 
     def _given_vectors(self, batch: Batch) -> Vectors:
         """Return the source's feature vectors, where its embedding layer came with the batch."""

@@ -1,7 +1,7 @@
 """From row numbers or ids to the input of a network: embedding tables, and one vector a feature.
 
-Shapes: B examples, L longest sequence of the batch, D width of one embedding, E width of all features'
-vectors side by side.
+Shapes: B examples, L longest sequence of the batch, D width of one embedding, F numbers of all dense
+features, E width of all features' vectors side by side.
 """
 
 from collections import deque
@@ -18,10 +18,11 @@ from ctnet_ray.batches.batch import features_by_table, keys
 from ctnet_ray.config import ModelConfig
 from ctnet_ray.models.attention import AttentionUnit
 from ctnet_ray.models.managed import ManagedIds
+from ctnet_ray.runs.layers import DENSE_VECTOR
 from ctnet_ray.schema import Schema
 
 Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
-Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]
+Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]; `DENSE_VECTOR` is one
 
 
 class Sent(Protocol):
@@ -142,7 +143,7 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         looked_up = schema.without(given)
-        self.features = keys(schema.without(unpooled))
+        self.names = vector_names(schema.without(unpooled))
         self._pooled = keys(looked_up.without(unpooled))
         self.embeddings = Tables(looked_up, config.embedding_init, device)
         self.attention = nn.ModuleDict(
@@ -153,18 +154,28 @@ class Embedder(nn.Module):
             }
         )
 
-    def forward(self, features: KeyedJaggedTensor, given: Vectors | None = None) -> dict[str, torch.Tensor]:
-        """Return each feature's vector, [B, D], in the order of `keys(schema)`.
+    def forward(
+        self,
+        features: KeyedJaggedTensor,
+        given: Vectors | None = None,
+        dense_BF: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return each feature's vector, [B, D], in the order of `keys(schema)`, the dense ones' last.
 
         Args:
             features: Row numbers.
             given: Vectors of the features that were named as given.
+            dense_BF: Dense features, where the schema has any.
         """
-        return self.pool(self.embeddings(features), given)
+        return self.pool(self.embeddings(features), given, dense_BF)
 
-    def pool(self, looked: Looked, given: Vectors | None = None) -> dict[str, torch.Tensor]:
+    def pool(
+        self, looked: Looked, given: Vectors | None = None, dense_BF: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Make one vector of each feature's embeddings: a sequence by its attention, or else its mean."""
         vectors = dict(given or {})
+        if dense_BF is not None:
+            vectors[DENSE_VECTOR] = dense_BF
         for feature in self._pooled:
             jagged = looked[feature.name]
             if feature.kind != "sequence":
@@ -176,7 +187,12 @@ class Embedder(nn.Module):
                 vectors[feature.name] = self.attention[feature.name](query_BD, sequence_BLD, mask_BL)
             else:
                 vectors[feature.name] = sequence_BLD.sum(1) / mask_BL.sum(1, keepdim=True).clamp(min=1)
-        return {feature.name: vectors[feature.name] for feature in self.features}
+        return {name: vectors[name] for name in self.names}
+
+
+def vector_names(schema: Schema) -> tuple[str, ...]:
+    """Return what vectors are called, in the order in which they stand side by side."""
+    return (*(feature.name for feature in keys(schema)), *((DENSE_VECTOR,) if schema.dense else ()))
 
 
 def concatenate(vectors: Vectors, names: Iterable[str] | None = None) -> torch.Tensor:

@@ -71,15 +71,16 @@ class Residual(nn.Module):
 
 
 def frozen_vectors(
-    tower: Tower, residual: Residual | None, features: KeyedJaggedTensor, given: Vectors | None = None
+    tower: Tower, residual: Residual | None, batch: Batch, given: Vectors | None = None
 ) -> Vectors:
     """Return the feature vectors of a frozen tower, with a gradient for its residual where there is one."""
+    features, dense_BF = batch.inputs["source"], batch.dense.get("source")
     if residual is None:
         with torch.no_grad():
-            return tower.embedder(features, given)
+            return tower.embedder(features, given, dense_BF)
     with torch.no_grad():
         looked = tower.embedder.embeddings(features)
-    return tower.embedder.pool(residual.added_to(looked, features), given)
+    return tower.embedder.pool(residual.added_to(looked, features), given, dense_BF)
 
 
 def frozen_output(tower: Tower, residual: Residual | None, vectors: Vectors) -> TowerOutput:
@@ -106,7 +107,7 @@ class ResidualModel(Model):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        vectors = frozen_vectors(self.source_tower, self.residual, batch.inputs["source"])
+        vectors = frozen_vectors(self.source_tower, self.residual, batch)
         return frozen_output(self.source_tower, self.residual, vectors).logit_B
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:

@@ -1,7 +1,7 @@
 """One whole CTR model: embeddings, target attention over behaviour, an MLP.
 
-Shapes: B examples, D width of one embedding, E width of all features' vectors side by side, H width of a
-layer.
+Shapes: B examples, D width of one embedding, F numbers of all dense features, E width of all features'
+vectors side by side, H width of a layer.
 """
 
 from collections.abc import Iterable
@@ -49,7 +49,8 @@ class Tower(nn.Module):
         given: As for `Embedder`.
 
     Shapes:
-        features with keys `ctnet_ray.batches.batch.keys(schema)` -> `TowerOutput`.
+        features with keys `ctnet_ray.batches.batch.keys(schema)`, dense_BF where the schema has any
+        -> `TowerOutput`.
     """
 
     def __init__(
@@ -59,9 +60,9 @@ class Tower(nn.Module):
         self.embedder = Embedder(schema, config, device, given)
         self.mlp = Mlp(width(schema), config.hidden)
 
-    def forward(self, features: KeyedJaggedTensor) -> TowerOutput:
+    def forward(self, features: KeyedJaggedTensor, dense_BF: torch.Tensor | None = None) -> TowerOutput:
         """Run the tower."""
-        return self.run(self.embedder(features))
+        return self.run(self.embedder(features, dense_BF=dense_BF))
 
     def run(self, vectors: Vectors) -> TowerOutput:
         """Run the MLP on each feature's vector (`Embedder`)."""
@@ -93,7 +94,7 @@ class TowerModel(Model):
 
     def run(self, batch: Batch) -> TowerOutput:
         """Return all that the tower computes."""
-        return self.tower(batch.inputs[self.role])
+        return self.tower(batch.inputs[self.role], batch.dense.get(self.role))
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the tower's tables, in a batch of any domain."""

@@ -67,7 +67,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     samples = _Samples(store, config.data.domain, days)
     series = registered.series(source_series) if source_series else []
     refresh_days = config.transfer.refresh_days
-    if method.windowed and refresh_days != 1:
+    if method.family == "fine-tuning" and refresh_days != 1:
         raise CtnetError(
             f"transfer.refresh_days: method {method.name} starts each step from its newest version"
         )
@@ -183,8 +183,9 @@ def _model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
 ) -> ModelSpec:
     if role == "source":
-        several = bool(config.data.beside)
-        return TowerSpec(schema.for_tower("source", several_domains=several), config.model, "source")
+        domains = (config.data.domain, *config.data.beside)
+        tower = schema.for_tower("source", several_domains=len(domains) > 1, counts_in=domains)
+        return TowerSpec(tower, config.model, "source")
     if method.joint:
         spec = _joint_spec(config, schema, method)
     elif config.data.beside:
@@ -214,7 +215,9 @@ def _target_spec(
     config: JobConfig, schema: Schema, method: Method, versions: Sequence[Version]
 ) -> TowerSpec | CTNetSpec:
     """Specify the target's tower, alone or beside the source's."""
-    target = TowerSpec(schema.for_tower("target"), config.model, "target")
+    domain = config.data.domain
+    others = schema.source_domains(domain) if config.transfer.source_statistics else ()
+    target = TowerSpec(schema.for_tower("target", counts_in={domain, *others}), config.model, "target")
     if method.model == "tower":
         if method.reuse != "frozen":
             _check_evictions(target.schema, versions)
@@ -278,7 +281,7 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
     start = _spec_of(version)
-    if method.reuse == "all" or not (method.starts_from_base or start.network == model.network):
+    if method.starts_anew or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(
             f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"

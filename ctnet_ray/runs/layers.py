@@ -1,6 +1,7 @@
 """A tower's layers by name, and which of them adapters map: what plans know of a network without torch.
 
-The layers of a tower are embedding (all features' vectors side by side), hidden_1 .. hidden_L and logit.
+The layers of a tower are embedding (all features' vectors side by side, the dense ones' numbers behind them),
+hidden_1 .. hidden_L and logit.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import Schema
 
 FEATURES = "features"  #: the placement at all features' vectors, each with an adapter of its own
+DENSE_VECTOR = "dense."  #: the vector that all dense features are together; no feature can be called so
 
 
 def width(schema: Schema) -> int:
@@ -18,8 +20,9 @@ def width(schema: Schema) -> int:
 
 
 def widths(schema: Schema) -> dict[str, int]:
-    """Return the width D of each feature's vector."""
-    return {feature.name: schema.table(feature.table).dim for feature in schema.features}
+    """Return the width D of each feature's vector, the one of all dense features last."""
+    looked_up = {feature.name: schema.table(feature.table).dim for feature in schema.features}
+    return {**looked_up, **({DENSE_VECTOR: schema.dense_width} if schema.dense else {})}
 
 
 def layer_widths(schema: Schema, config: ModelConfig) -> dict[str, int]:
@@ -34,7 +37,7 @@ def is_hidden(layer: str) -> bool:
 
 
 def common_features(target: Schema, source: Schema) -> dict[str, int]:
-    """Return the features that both towers have, with the width of their vectors."""
+    """Return the features with a table that both towers have, with the width of their vectors."""
     names = {feature.name for feature in source.features}
     return {name: dim for name, dim in widths(target).items() if name in names}
 

@@ -3,21 +3,26 @@
 A 64-bit id is folded into its table by remainder, 0 being kept for what is missing; ids of a table with an
 eviction stay what they are, for the model knows their rows. A number becomes its bucket; of a sequence the
 most recent `max_length` ids are kept. A feature of kind domain is the place of the samples' domain in the
-feature's list, counted from 1, and 0 for a domain that isn't in it.
+feature's list, counted from 1, and 0 for a domain that isn't in it. The dense features of a tower become one
+matrix.
 
 Tasks that read do this work, beside each other and beside the trainer: what reaches the trainer is half as
 large as the ids, and ready. They import this module, so it stays free of torch.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ctnet_ray.dense import DenseFeature
+from ctnet_ray.samples import matrix
 from ctnet_ray.samples.encoding import MISSING
 from ctnet_ray.samples.reading import FROZEN_LAYER
+from ctnet_ray.samples.standardising import standardised
 from ctnet_ray.schema import GROUP, LABEL, Feature, Schema
 
 _LARGEST_INT32 = np.iinfo(np.int32).max
@@ -58,11 +63,13 @@ class Folding:
     domain: str
     layers: tuple[str, ...] = ()
     """Layers of the source tower that come with the samples."""
+    dense: tuple[tuple[DenseFeature, ...], ...] = ()
+    """Lists of dense features, each of which becomes one matrix."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns to read."""
-        features = (key.feature for key in self.keys)
+        features = (*(key.feature for key in self.keys), *chain.from_iterable(self.dense))
         names = (feature.name for feature in features if feature.present_in(self.domain))
         return (LABEL, GROUP, *dict.fromkeys(names), *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
 
@@ -70,15 +77,26 @@ class Folding:
         """Return N rows with a column for each key (`FoldedFeature.column`), label, group and layers.
 
         Row numbers are int32 where they fit, lists of them for sequences; a feature that the domain lacks has
-        no column.
+        no column. A list of dense features is a matrix (`ctnet_ray.samples.matrix`, `dense_column`).
+
+        Raises:
+            CtnetError: A value of a dense feature is none (`standardised`).
         """
         columns: dict[str, pa.Array | pa.ChunkedArray] = {}
         for key in self.keys:
             if key.feature.present_in(self.domain):
                 kind = _lists if key.feature.kind == "sequence" else _column
                 columns[key.column] = kind(table[key.feature.name], key)
+        for index, features in enumerate(self.dense):
+            there = {f.name: whole(table[f.name]) for f in features if f.present_in(self.domain)}
+            columns[dense_column(index)] = matrix.to_column(standardised(there, features, table.num_rows))
         kept = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
         return pa.table({**columns, **{name: table[name] for name in kept}})
+
+
+def dense_column(index: int) -> str:
+    """Return the column of a folded table that holds a list of dense features (`Folding.dense`)."""
+    return f"dense.{index}"
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:

@@ -140,7 +140,7 @@ def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> p
         fold: What becomes of them (`ctnet_ray.samples.folding`); None: nothing.
 
     Raises:
-        CtnetError: A file can't be read, or lacks a column.
+        CtnetError: A file can't be read, lacks a column, or has a value that can't be.
     """
     layers = [name for name in columns if name.startswith(FROZEN_LAYER)]
     table = _row_group(unit.uri, unit.row_group, [name for name in columns if name not in layers])
@@ -150,7 +150,10 @@ def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> p
             table = table.append_column(name, beside[name])
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
     if fold:
-        table = fold(table)
+        try:
+            table = fold(table)
+        except CtnetError as error:  # what is wrong with a value doesn't say on which day
+            raise CtnetError(f"{unit.uri}: {error}") from error
     if not unit.seed:
         return table
     return table.take(np.random.default_rng(unit.seed).permutation(table.num_rows))

@@ -104,7 +104,7 @@ class FrozenTower:
 
     def _tables(self, unit: Unit, encoder: Encoder) -> Iterator[pa.Table]:
         assert self._opened  # noqa: S101
-        block = encoder.encode(read_unit(unit, encoder.folding.columns))
+        block = encoder.block(read_unit(unit, encoder.folding.columns, encoder.folding.fold))
         for start in range(0, block.rows, _BATCH):
             stop = min(start + _BATCH, block.rows)
             batch = encoder.batch([(block, start, stop)], stop - start, float(stop - start))

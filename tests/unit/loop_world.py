@@ -75,6 +75,10 @@ def _samples(domain: str, seed: int) -> pa.Table:
         "items_in_channel": lists(50),
         "label": click.astype(np.int8),
         "group": user,
+        # Read by schemas with dense features alone.
+        "price": pa.array((item % 11).astype(np.float32)),
+        "photo": pa.array(np.stack([item % 3, user % 5], axis=1).astype(np.float32).tolist()),
+        "slots": pa.array((item % 5).astype(np.float32)),
     }
     return pa.table(columns | ({"slot": item % 5} if domain == "feed" else {}))
 

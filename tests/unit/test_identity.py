@@ -143,6 +143,7 @@ OTHERS: dict[str, Any] = {
     "transfer.hot_start": "other",
     "transfer.hot_start_optimizer": "reset",
     "transfer.refresh_days": 3,
+    "transfer.source_statistics": True,
     "transfer.window": 3,
     "transfer.share_attention": ["clicks"],
     "transfer.shared_attention": "target",
@@ -171,10 +172,11 @@ ADAPTERS = tuple(
     name for name in OTHERS if name.startswith("transfer.adapters") or "share" in name.split(".")[1]
 )
 RESIDUAL = tuple(name for name in OTHERS if name.startswith("transfer.residual"))
-BASE_READS = (*TOWER, *TRAINING, *START)
-JOINT_READS = (*BASE_READS, *BESIDE)
+JOINT_READS = (*TOWER, *TRAINING, *START, *BESIDE)
+BASE_READS = (*TOWER, *TRAINING, *START, "transfer.source_statistics")
 READS: dict[str, tuple[str, ...]] = {
     "base": BASE_READS,
+    "base_retrained": (*TOWER, *TRAINING, "transfer.source_statistics", "transfer.window"),
     "source_direct": (*SOURCE, "training.seed", "training.bf16", "training.cpu_bf16"),
     "finetune_all": (*TRAINING, *START, *SOURCE, "transfer.window"),
     "finetune_embeddings": (*BASE_READS, *SOURCE, "transfer.window"),
@@ -225,6 +227,7 @@ def test_a_placement_that_is_the_methods_own_is_the_same_run() -> None:
 #: Digests of runs that rely on defaults alone.
 DIGESTS: dict[str, str] = {
     "base": "840c40f8ce6d",
+    "base_retrained": "2780bc6288a7",
     "source_direct": "f5399e39ccc2",
     "finetune_all": "b9ea5bc1f206",
     "finetune_embeddings": "f01b549f3612",
@@ -313,6 +316,7 @@ DEFAULTS: dict[str, Any] = {
     "transfer.refresh_days": 1,
     "transfer.share_attention": [],
     "transfer.shared_attention": "source",
+    "transfer.source_statistics": False,
     "transfer.window": 1,
     "transfer.residual.scale_and_shift": True,
     "transfer.residual.embedding_learning_rate": 1.0,

@@ -203,7 +203,7 @@ def test_features_may_share_a_declared_numeric_table() -> None:
 
 
 NAMED = "the name must be an identifier other than label"
-KINDS = "one of categorical, numeric, sequence, domain is needed, not"
+KINDS = "one of categorical, numeric, sequence, domain, dense is needed, not"
 WHOLE = "a whole number of at least 1 is needed, not"
 NAMES = "a list of names is needed, not"
 ASCENDING = "an ascending list of numbers is needed, not"

@@ -100,7 +100,7 @@ class Dasl(JointModel, network="dasl"):
         dims = widths(schema)
         user = self.clicks[0].width
         query = sum(dims[name] for name in self.query)
-        inputs = 2 * user + sum(dims[feature.name] for feature in self.embedder.features)
+        inputs = 2 * user + sum(dims[name] for name in self.embedder.names)
         self.user = nn.Linear(sum(dims[name] for name in self.profile), user, bias=False)
         self.map = OrthogonalMap(user)
         self.grus = nn.ModuleList(
@@ -112,7 +112,7 @@ class Dasl(JointModel, network="dasl"):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
-        vectors = self.embedder.pool(looked)
+        vectors = self.embedder.pool(looked, dense_BF=batch.dense.get("target"))
         user_BU = self.user(concatenate(vectors, self.profile))
         if index_of(batch, self.domains) == 1:
             user_BU = self.map(user_BU)

@@ -9,7 +9,8 @@ since it is orthogonal (it keeps the inner products, so the likeness, of users),
 
 What stands for it here: A is the source, B the target. r is the logit (the paper's is a rating, its loss the
 squared error). W_i are the vectors of the candidate's features (`candidate_features`); W_u are all others,
-histories among them, X as wide as they are together.
+histories among them, X as wide as they are together. Dense features stand beside both: they are no vectors
+that X could map.
 
 What differs: the paper trains W beforehand by an auto-encoder of each domain's users and items; here they are
 trained with the rest. Each domain has embeddings of its own as there, although the domains may share users:
@@ -25,7 +26,7 @@ from ctnet_ray.models.base import Device
 from ctnet_ray.models.embedding import Embedder, Tables, concatenate
 from ctnet_ray.models.joint.parts import ByDomain, JointModel, OrthogonalMap, candidate_features, index_of
 from ctnet_ray.models.mlp import Mlp
-from ctnet_ray.runs.layers import width, widths
+from ctnet_ray.runs.layers import DENSE_VECTOR, width, widths
 from ctnet_ray.runs.specs import JointSpec
 from ctnet_ray.schema import Role
 
@@ -46,18 +47,19 @@ class Ddtcdr(JointModel, network="ddtcdr"):
         self.networks = ByDomain(spec.domains, lambda: Mlp(width(schema), config.hidden))
         self.item = candidate_features(schema)
         self.user = tuple(feature.name for feature in schema.features if feature.name not in self.item)
+        self.unmapped = (*self.item, *((DENSE_VECTOR,) if schema.dense else ()))
         self.map = OrthogonalMap(sum(widths(schema)[name] for name in self.user))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        vectors = self.embedders.of(batch)(batch.inputs["target"])
-        user_BU, item_BI = concatenate(vectors, self.user), concatenate(vectors, self.item)
-        logit_B = self.networks.of(batch)(torch.cat((user_BU, item_BI), dim=1))
+        vectors = self.embedders.of(batch)(batch.inputs["target"], dense_BF=batch.dense.get("target"))
+        user_BU, unmapped_BI = concatenate(vectors, self.user), concatenate(vectors, self.unmapped)
+        logit_B = self.networks.of(batch)(torch.cat((user_BU, unmapped_BI), dim=1))
         if not self.alpha:
             return logit_B
         from_source = index_of(batch, self.domains) == 0
         mapped_BU = self.map(user_BU) if from_source else self.map.back(user_BU)
-        other_B = self.networks.of_other(batch)(torch.cat((mapped_BU, item_BI), dim=1))
+        other_B = self.networks.of_other(batch)(torch.cat((mapped_BU, unmapped_BI), dim=1))
         return (1 - self.alpha) * logit_B + self.alpha * other_B
 
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:

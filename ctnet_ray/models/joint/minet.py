@@ -23,9 +23,9 @@ of clicks in one domain (`Feature.clicks_in`); in the products with r stands the
 sequences attend to. p_u are all features that are neither of q nor sequences. gamma is the weight of source
 batches (`TrainingConfig.beside_weight`).
 
-What differs: sequences over all domains, which the base model reads too, stand beside the input of both
-networks. M is a full matrix; the paper splits it in two thin ones, for items wider than here. b starts at
-zero; in the authors' code b_u starts at one.
+What differs: sequences over all domains and dense features, which the base model reads too, stand beside the
+input of both networks. M is a full matrix; the paper splits it in two thin ones, for items wider than here. b
+starts at zero; in the authors' code b_u starts at one.
 
 Shapes: B examples, L longest sequence, D width of a click, K width of a click in the target domain, A hidden
 width of an attention.
@@ -130,8 +130,7 @@ class MiNet(JointModel, network="minet"):
         self.item = candidate_features(schema)
         self.profile = profile(schema, self.item)
         in_context = {*self.item, *self.profile}
-        names = [feature.name for feature in self.embedder.features]
-        self.further = tuple(name for name in names if name not in in_context)
+        self.further = tuple(name for name in self.embedder.names if name not in in_context)
 
         dims = widths(schema)
         context = sum(dims[name] for name in in_context)
@@ -147,7 +146,7 @@ class MiNet(JointModel, network="minet"):
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
         looked = self.embedder.embeddings(batch.inputs["target"])
-        vectors = self.embedder.pool(looked)
+        vectors = self.embedder.pool(looked, dense_BF=batch.dense.get("target"))
         item_BQ, long_BP = concatenate(vectors, self.item), concatenate(vectors, self.profile)
         further_BF = concatenate(vectors, self.further)
         context_BC = torch.cat((item_BQ, long_BP), dim=1)

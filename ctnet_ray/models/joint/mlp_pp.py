@@ -36,5 +36,5 @@ class MlpPP(JointModel, network="mlp_pp"):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        vectors = self.embedder(batch.inputs["target"])
+        vectors = self.embedder(batch.inputs["target"], dense_BF=batch.dense.get("target"))
         return self.mlps.of(batch)(concatenate(vectors))

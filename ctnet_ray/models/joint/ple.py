@@ -145,7 +145,7 @@ class Ple(JointModel, network="ple"):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Return the logits, [B]."""
-        shared = concatenate(self.embedder(batch.inputs["target"]))
+        shared = concatenate(self.embedder(batch.inputs["target"], dense_BF=batch.dense.get("target")))
         states = shared, shared
         *below, last = self.extractions
         for extraction in below:

@@ -1,0 +1,55 @@
+"""Checks of what a YAML file says: each returns the value, or says in one line which key is wrong."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ctnet_ray.errors import CtnetError
+
+
+def section(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:
+    """Return one mapping of a YAML file.
+
+    Args:
+        value: What stands there.
+        where: File and key, for messages.
+        known: Keys that it may have; None: any.
+
+    Raises:
+        CtnetError: It is no mapping, or has a key that is not known.
+    """
+    if not isinstance(value, Mapping):
+        raise CtnetError(f"{where}: a mapping is needed, not {value!r}")
+    unknown = sorted(str(key) for key in value if known is not None and key not in known)
+    if unknown:
+        raise CtnetError(f"{where}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known or ()))}")
+    return value
+
+
+def positive(value: Any, where: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        CtnetError: It is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CtnetError(f"{where}: a whole number of at least 1 is needed, not {value!r}")
+    return value
+
+
+def names(value: Any, where: str) -> tuple[str, ...]:
+    """Return a list of different names.
+
+    Raises:
+        CtnetError: It is none.
+    """
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
+    if len(set(value)) < len(value):
+        raise CtnetError(f"{where}: a name stands twice in {list(value)!r}")
+    return tuple(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number, and neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
