@@ -13,9 +13,11 @@ from rich.table import Table
 from ctnet_ray import storage
 from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.schema import from_dict as schema_from_dict
 from ctnet_ray.writers.accounts import MAX_DROPPED, Report
 from ctnet_ray.writers.kuairand import write_kuairand
-from ctnet_ray.writers.synthetic import DomainSummary, write_schema, write_world
+from ctnet_ray.writers.schema_file import merge_schema, write_schema
+from ctnet_ray.writers.synthetic import DomainSummary, schema_dict, schema_text, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import load as load_mapping
@@ -71,6 +73,9 @@ def synthetic(
         evergreen_items=evergreen_items,
         new_items=new_items,
     )
+    store = SampleStore(out)
+    made = schema_from_dict(schema_dict(config))
+    merged = merge_schema(store, made, config.domains, "this command")
     console = Console()
     columns = (
         TextColumn("{task.description}"),
@@ -82,13 +87,13 @@ def synthetic(
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("synthetic", total=days * (source_rows + target_rows + bool(third) * third_rows))
         summaries = write_world(
-            SampleStore(out),
+            store,
             config,
             lambda domain, day, rows: bar.update(task, advance=rows, description=f"{domain} {day}"),
             existing=existing,
         )
     schema = storage.join(out, "schema.yaml")
-    write_schema(schema, config)
+    write_schema(store, merged, schema_text(config))
     console.print(_synthetic_table(summaries))
     console.print(f"schema: {schema}", soft_wrap=True)
 

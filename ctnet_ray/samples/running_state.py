@@ -88,13 +88,6 @@ class RunningState:
         self._uri = storage.join(store.root, "_state", quote(log, safe=""))
         self._manifests: dict[tuple[str, date], Manifest] = {}
 
-    def domains(self) -> list[str]:
-        """Return the domains whose newest day is of the log."""
-        newest = {name: self._store.newest_day(name) for name in self._store.domains()}
-        return [
-            name for name, day in newest.items() if day and self._store.manifest(name, day).log == self.log
-        ]
-
     def before(
         self, day: date, touched: Mapping[str, pa.Array], *, window: int = 0, from_scratch: bool = False
     ) -> Past:
@@ -230,6 +223,12 @@ class RunningState:
                 merged = kind.merge(pa.concat_tables(parts))
                 tables[kind.name] = write_table(folder, kind.name, merged, kind.settings)
             publish({**to_jsonable_python(snapshot), "tables": to_jsonable_python(tables)})
+
+
+def log_domains(store: SampleStore, log: str) -> set[str]:
+    """Return the domains whose newest day is of a log."""
+    newest = {name: store.newest_day(name) for name in store.domains()}
+    return {name for name, day in newest.items() if day and store.manifest(name, day).log == log}
 
 
 def _is_start(manifest: Manifest) -> bool:

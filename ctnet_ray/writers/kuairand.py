@@ -19,24 +19,31 @@ from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from rich.progress import Progress
 
-from ctnet_ray import storage
+from ctnet_ray import schema as schema_module
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.existing import Existing
+from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import MAX_DROPPED, FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, convert, write_text
+from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, convert
 from ctnet_ray.writers.sample_days import Histories, Impressions
+from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
+from ctnet_ray.writers.statistics import Statistics
 
 HISTORY_LENGTH = 20
 HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_tags": "tag", "clicked_authors": "author"})
 BY_DOMAIN = ("clicked_items", "clicked_tags")  #: histories that each tab has one of besides
+#: Click rates and counts of earlier days, of each tab apart.
+STATISTICS = Statistics((("user",), ("item",), ("author",), ("tag",), ("user", "tag")), by_domain=True)
 UPLOAD_DAY = "upload_day"  #: date32 column of the videos' features that is no feature itself
+_LOG = "kuairand"  # what its days are called in the running state
 ZONE = "Asia/Shanghai"  #: where the log was written
 _LOG_TYPES = MappingProxyType(
     {name: pa.int64() for name in ("user_id", "video_id", "date", "time_ms", "is_click", "tab")}
@@ -103,25 +110,33 @@ def write_kuairand(
         CtnetError: A file or a column is absent, a file can't be read, or too many lines would be dropped.
     """
     tabs = sorted({source_tab, *target_tabs})
-    domains = tuple(f"tab{tab}" for tab in tabs)
+    domains = sorted({f"tab{tab}" for tab in tabs} | log_domains(store, _LOG))
     logs = _files(raw, "log_standard_*.csv")
     users = _user_features(_files(raw, "user_features_*.csv"))
     videos = _video_features(_files(raw, "video_features_basic_*.csv"))
     report = Report()
+    text = _schema_text(domains)
+
+    def schema() -> Schema:
+        made = schema_module.from_dict(yaml.safe_load(text), "kuairand_schema.yaml")
+        return merge_schema(store, made, domains, "this command")
+
     convert(
         _log_blocks(logs, tabs, report, progress, block_bytes),
         lambda rows: _impressions(rows, users, videos),
-        "kuairand",
+        _LOG,
         Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
+        STATISTICS,
         store,
         report,
         progress,
+        check=schema,
         seed=seed,
         existing=existing,
         from_scratch=from_scratch,
         max_dropped=max_dropped,
     )
-    write_text(storage.join(store.root, "schema.yaml"), _schema_text(domains))
+    write_schema(store, with_figures(store, schema(), STATISTICS, domains))
     return report
 
 
@@ -133,6 +148,10 @@ def _schema_text(domains: Sequence[str]) -> str:
         table = HISTORIES[history]
         common = f"kind: sequence, table: {table}, max_length: {HISTORY_LENGTH}, attends_to: {table}"
         lines += [f"  {column_in(history, name)}: {{{common}, clicks_in: {name}}}" for name in domains]
+    lines += [
+        f"  {name}: {yaml.safe_dump(entry, default_flow_style=True, width=200).strip()}"
+        for name, entry in STATISTICS.features(domains).items()
+    ]
     return text + "\n".join(lines) + "\n"
 
 

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
-from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.samples.existing import Existing
@@ -25,6 +24,7 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, STORED, Report
 from ctnet_ray.writers.merging import Impression, merge_rows
 from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays
+from ctnet_ray.writers.statistics import Statistics
 
 # Columns that are added to those of the log; none of a log is called so.
 DAY = "__day__"  #: date32
@@ -39,10 +39,12 @@ def convert(
     to_impressions: Callable[[pa.Table], Impressions],
     log: str,
     histories: Histories,
+    statistics: Statistics | None,
     store: SampleStore,
     report: Report,
     progress: Progress,
     *,
+    check: Callable[[], object] = lambda: None,
     seed: int = 0,
     existing: Existing = "refuse",
     from_scratch: bool = False,
@@ -58,9 +60,11 @@ def convert(
         to_impressions: Makes samples of one day's distinct rows.
         log: What the days are called together: they look back on the days before of the same log.
         histories: Sequence columns to add.
+        statistics: Columns of numbers to add; None: none.
         store: Where the days are written.
         report: Takes what was dropped and written.
         progress: Shows the days written.
+        check: Called once all is read, before anything is written.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
         from_scratch: Whether the first day looks back on no day before, whatever is there.
@@ -77,8 +81,9 @@ def convert(
             words = report.reasons(report.dropped)
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(max_dropped)
+        check()
         samples = SampleDays(
-            store, log, histories, report, seed=seed, existing=existing, from_scratch=from_scratch
+            store, log, histories, statistics, report, seed=seed, existing=existing, from_scratch=from_scratch
         )
         task = progress.add_task("writing days", total=len(days))
         for day, rows in _whole_days(days, report, drop_duplicates, impression):
@@ -108,14 +113,6 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
                 with path.open("ab") as sink, pa.ipc.new_stream(sink, part.schema) as writer:
                     writer.write_table(part)
         yield {day: partial(_read_streams, paths[day]) for day in sorted(paths)}
-
-
-def write_text(uri: str, text: str) -> None:
-    """Write a small text file at a local path or URI; folders above it are made."""
-    filesystem, path = storage.resolve(uri)
-    filesystem.create_dir(path.rpartition("/")[0])
-    with filesystem.open_output_stream(path) as stream:
-        stream.write(text.encode())
 
 
 def _whole_days(

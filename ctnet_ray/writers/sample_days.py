@@ -1,7 +1,7 @@
 """One day's impressions after another as sample days, with what they see of the days before."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal, row_hashes, stored_table
+from ctnet_ray.samples.manifest import StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
 from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.writers.accounts import BEFORE_FIRST, DayAccount, Report
 from ctnet_ray.writers.history import Clicks, Windows, clicks_kind, column_in, look_back
+from ctnet_ray.writers.statistics import Statistics
 
 ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
 _ALL = ""  # In place of a domain: clicks in all domains.
@@ -72,6 +74,16 @@ class Histories:
         }
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a day's impressions see of the past."""
+
+    windows: Mapping[str, Windows]
+    """Clicks, by domain and, by the key "", in all."""
+    numbers: Mapping[str, np.ndarray]
+    """Statistics, float32 [N], by column."""
+
+
 class SampleDays:
     """Writes days in their order.
 
@@ -79,6 +91,7 @@ class SampleDays:
         store: Where the days are written.
         log: Whose running state the days are (`samples.running_state`).
         histories: Sequence columns to add.
+        statistics: Columns of numbers to add; None: none.
         report: Takes what was written of each day.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
@@ -93,22 +106,24 @@ class SampleDays:
         store: SampleStore,
         log: str,
         histories: Histories,
+        statistics: Statistics | None,
         report: Report,
         *,
         seed: int,
         existing: Existing,
         from_scratch: bool,
     ) -> None:
-        self._store, self._report = store, report
+        histories.check(store)
+        self._store, self._histories, self._report = store, histories, report
+        self._statistics = statistics
+        self._numbers = statistics.columns(sorted(histories.domains)) if statistics else {}
+        self._nothing = StateOrigin(log, "", False)
         self._seed = seed
         self._existing: Existing = existing
         self._from_scratch = from_scratch
         kinds = [clicks_kind(histories.names, histories.length)] if histories.names else []
+        kinds += [statistics.kind()] if statistics else []
         self._state = RunningState(store, log, kinds, histories.domains) if kinds else None
-        if self._state:
-            histories = replace(histories, domains={*histories.domains, *self._state.domains()})
-        histories.check(store)
-        self._histories = histories
         self._days: list[date] = []
         self._changed: list[date] = []
         self._seen: dict[tuple[str, str], np.ndarray] = {}
@@ -126,7 +141,9 @@ class SampleDays:
             CtnetError: See `SampleStore.write_day` and `RunningState.before`.
         """
         past = self._past(day, impressions)
-        windows = self._look_back(day, impressions, past) if past else {}
+        seen = Seen({}, {})
+        if past:
+            seen = Seen(self._look_back(day, impressions, past), self._count(day, impressions, past))
         key_N = row_keys(impressions)
         added_N = np.ones(len(key_N), bool)
         for domain in sorted(pc.unique(impressions.domain).to_pylist()):
@@ -134,7 +151,7 @@ class SampleDays:
                 continue
             rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
             try:
-                added_N[rows] = self._write_domain(day, domain, rows, impressions, key_N, past, windows)
+                added_N[rows] = self._write_domain(day, domain, rows, impressions, key_N, past, seen)
             except DayDiffersError as error:
                 self._refused.append(error)
         self._days.append(day)
@@ -162,7 +179,14 @@ class SampleDays:
         if not self._state:
             return None
         touched = {"clicks": pc.unique(pa.array(impressions.user_N))}
-        past = self._state.before(day, touched, from_scratch=self._from_scratch and not self._days)
+        if self._statistics:
+            touched["counts"] = self._statistics.touched(impressions.samples)
+        past = self._state.before(
+            day,
+            touched,
+            window=self._statistics.longest if self._statistics else 0,
+            from_scratch=self._from_scratch and not self._days,
+        )
         if self._days or past.origin.from_scratch:
             return past
         if past.newest is None and self._report.dropped[BEFORE_FIRST]:
@@ -178,6 +202,8 @@ class SampleDays:
 
     def _look_back(self, day: date, impressions: Impressions, past: Past) -> dict[str, Windows]:
         """Return what the impressions see of the clicks in each domain and, by the key "", in all."""
+        if not self._histories.names:
+            return {}
         tables = [*past.all("clicks"), self._clicks(impressions, np.arange(len(impressions.user_N)))]
         if self._existing == "merge":
             tables += self._stored_clicks(day)
@@ -197,6 +223,12 @@ class SampleDays:
                 self._histories.length,
             )
         return windows
+
+    def _count(self, day: date, impressions: Impressions, past: Past) -> dict[str, np.ndarray]:
+        """Return the statistics of the impressions."""
+        if not self._statistics:
+            return {}
+        return self._statistics.compute(impressions.samples, day, past, sorted(self._histories.domains))
 
     def _stored_clicks(self, day: date) -> list[pa.Table]:
         """Return the last clicks of each user in the samples of the day that are stored."""
@@ -224,18 +256,18 @@ class SampleDays:
         impressions: Impressions,
         key_N: np.ndarray,
         past: Past | None,
-        windows: Mapping[str, Windows],
+        seen: Seen,
     ) -> np.ndarray:
         """Write some rows as the day of a domain; return which were added, bool."""
-        columns = self._histories.columns() if windows else {}
+        columns = self._histories.columns() if seen.windows else {}
         added = []
         with self._store.write_day(
             domain,
             day,
             seed=self._seed,
             existing=self._existing,
-            look_back=columns.keys(),
-            origin=past.origin if past else None,
+            look_back=[*columns, *self._numbers],
+            origin=past.origin if past else self._nothing,
             kinds=self._kinds,
             before_publish=lambda: self._note_change(day),
         ) as writer:
@@ -243,16 +275,26 @@ class SampleDays:
                 part = rows[start : start + ROWS_PER_WRITE]
                 table = impressions.samples.take(pa.array(part))
                 for column, (name, of) in columns.items():
-                    table = table.append_column(column, windows[of].column(name, part))
+                    table = table.append_column(column, seen.windows[of].column(name, part))
+                for name in self._numbers:
+                    table = table.append_column(name, pa.array(seen.numbers[name][part]))
                 added.append(writer.write(table, key_N[part]))
-            for kind in self._kinds:
-                writer.state[kind.name] = kind.merge(self._clicks(impressions, rows[np.concatenate(added)]))
+            writer.state = self._tables(domain, impressions, rows[np.concatenate(added)])
         if self._state and writer.manifest:
             self._state.add(writer.manifest)
         new = [self._count_new(domain, name, impressions.samples[name], rows) for name in ("user", "item")]
         counts = writer.rows, writer.positives, writer.added, writer.outcome
         self._report.days.append(DayAccount(domain, day, *counts, *new))
         return np.concatenate(added)
+
+    def _tables(self, domain: str, impressions: Impressions, rows: np.ndarray) -> dict[str, pa.Table]:
+        """Return what later days need of some rows of a domain, by kind."""
+        tables = {}
+        if self._histories.names:
+            tables["clicks"] = self._kinds[0].merge(self._clicks(impressions, rows))
+        if self._statistics:
+            tables["counts"] = self._statistics.counts(impressions.samples.take(pa.array(rows)), domain)
+        return tables
 
     @property
     def _kinds(self) -> Sequence[Kind]:

@@ -195,10 +195,15 @@ def schema_dict(config: WorldConfig) -> dict[str, Any]:
 
 def write_schema(uri: str, config: WorldConfig) -> None:
     """Write the schema file of the world's samples to a local path or URI whose folder is there."""
-    text = yaml.safe_dump(schema_dict(config), sort_keys=False, default_flow_style=None, width=110)
     filesystem, path = storage.resolve(uri)
     with filesystem.open_output_stream(path) as stream:
-        stream.write(b"# Features of the synthetic world (jobs.prepare synthetic).\n" + text.encode())
+        stream.write(schema_text(config).encode())
+
+
+def schema_text(config: WorldConfig) -> str:
+    """Return the schema file of the world's samples."""
+    text = yaml.safe_dump(schema_dict(config), sort_keys=False, default_flow_style=None, width=110)
+    return "# Features of the synthetic world (jobs.prepare synthetic).\n" + text
 
 
 def exact_auc(score: Array, positive: Array) -> float:

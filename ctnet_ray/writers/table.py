@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from rich.progress import Progress
 
-from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.samples.existing import Existing
+from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.log_files import columns_of, find_files, read_blocks
@@ -24,9 +23,9 @@ from ctnet_ray.writers.logs import (
     FILE,
     TIME,
     convert,
-    write_text,
 )
 from ctnet_ray.writers.sample_days import Histories, Impressions
+from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
     is_present,
@@ -67,7 +66,7 @@ def write_table(
 
     Raises:
         CtnetError: A file or a column is absent, a column's type can't be, a file can't be read, too many
-            lines would be dropped, or no row is left.
+            lines would be dropped, no row is left, or a day or the schema that is there differs.
     """
     if mapping.impression and existing == "merge":
         raise CtnetError(
@@ -80,16 +79,23 @@ def write_table(
         raise CtnetError(f"{paths[0]} is empty: remove it")
     for path in filter(columns.get, paths):
         _check_columns(path, columns[path], mapping)
-    report, domains = Report(), set(mapping.domain_names)
+    log = _log(mapping)
+    report, domains = Report(), {*mapping.domain_names, *log_domains(store, log)}
     by_domain = tuple(mapping.histories) if mapping.by_domain else ()
+
+    def schema() -> Schema:
+        return merge_schema(store, schema_of(mapping, sorted(domains)), domains, mapping.name)
+
     convert(
         _blocks(paths, mapping, report, progress, domains, block_bytes),
         lambda rows: _impressions(rows, mapping),
-        _log(mapping),
+        log,
         Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
+        mapping.statistics,
         store,
         report,
         progress,
+        check=schema,
         seed=seed,
         existing=existing,
         from_scratch=from_scratch,
@@ -97,8 +103,7 @@ def write_table(
         max_dropped=mapping.max_dropped,
         impression=mapping.impression,
     )
-    text = yaml.safe_dump(schema_of(mapping, sorted(domains)).to_dict(), sort_keys=False)
-    write_text(storage.join(store.root, "schema.yaml"), text)
+    write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains)))
     return report
 
 

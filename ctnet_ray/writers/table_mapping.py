@@ -14,6 +14,8 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
       words: {kind: sequence, separator: "|", max_length: 10, rows: 5000}
     histories: {length: 20, of: [item, category], by_domain: true}
         # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
+    statistics: {of: [user, item, [user, category]], windows: [7d, all], prior: 10, by_domain: true}
+        # user_log_odds_7d_in_feed, user_log_impressions_7d_in_feed, ...: of earlier days (`statistics`)
 """
 
 import codecs
@@ -30,18 +32,20 @@ import pyarrow as pa
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.plain_data import is_finite
 from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import Kind, Schema, section
 from ctnet_ray.writers.accounts import MAX_DROPPED
 from ctnet_ray.writers.csv_text import NULLS, Dialect
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.merging import Impression, Rule
+from ctnet_ray.writers.statistics import Statistics
 
 Unit = Literal["s", "ms", "us", "iso"]
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
 DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
-    *("time", "domain", "user", "item", "label", "group", "features", "histories"),
+    *("time", "domain", "user", "item", "label", "group", "features", "histories", "statistics"),
     *("days", "csv", "drop_duplicates", "max_dropped", "impression", "embedding_dim"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
@@ -101,6 +105,8 @@ class TableMapping:
     history_length: int
     by_domain: bool
     """Whether each domain has such columns of its own besides, with the clicks in it."""
+    statistics: Statistics | None
+    """Numbers that say what earlier days tell of ids."""
     first_day: date
     """Rows before this day are dropped."""
     last_day: date
@@ -182,6 +188,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         histories=histories,
         history_length=length,
         by_domain=by_domain,
+        statistics=_statistics(top["statistics"], entries, name) if "statistics" in top else None,
         first_day=_day(days.get("first", date.min), f"{name}: days.first"),
         last_day=_day(days.get("last", date.max), f"{name}: days.last"),
         csv=_dialect(top.get("csv") or {}, f"{name}: csv"),
@@ -232,6 +239,40 @@ def _histories(
     return length, histories, by_domain
 
 
+def _statistics(values: Any, entries: Mapping[str, Mapping[str, Any]], name: str) -> Statistics:
+    where = f"{name}: statistics"
+    content = section(values, where, {"of", "windows", "prior", "by_domain"})
+    listed = _needed(content, "of", where)
+    if not isinstance(listed, list | tuple) or not listed:
+        raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
+    of = tuple(_names([entry] if isinstance(entry, str) else entry, f"{where}.of") for entry in listed)
+    for feature in (feature for names in of for feature in names):
+        kind = entries[feature].get("kind", "categorical") if feature in entries else None
+        if kind not in ("categorical", "sequence"):
+            raise CtnetError(f"{where}.of: {feature!r} is no categorical feature and no sequence")
+    windows = content.get("windows", ["all"])
+    if not isinstance(windows, list | tuple) or not windows:
+        raise CtnetError(f"{where}.windows: a list such as [1d, 7d, all] is needed, not {windows!r}")
+    prior = content.get("prior", 10.0)
+    if not is_finite(prior) or prior <= 0:
+        raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
+    by_domain = _flag(content.get("by_domain", False), f"{where}.by_domain")
+    statistics = Statistics(of, tuple(_window(entry, where) for entry in windows), float(prior), by_domain)
+    taken = sorted(statistics.columns(()).keys() & entries.keys())
+    if taken:
+        raise CtnetError(f"{name}: features.{taken[0]}: a statistic is called so: rename the feature")
+    return statistics
+
+
+def _window(value: Any, where: str) -> int | None:
+    if value == "all":
+        return None
+    match = re.fullmatch(r"([1-9]\d*)d", value) if isinstance(value, str) else None
+    if match is None:
+        raise CtnetError(f"{where}.windows: days such as 7d, or all, are needed, not {value!r}")
+    return int(match[1])
+
+
 def _schema(
     entries: Mapping[str, Mapping[str, Any]],
     histories: Mapping[str, str],
@@ -267,12 +308,14 @@ def _schema(
 
 
 def schema_of(mapping: TableMapping, domains: Sequence[str]) -> Schema:
-    """Return the schema of the samples of some domains: the mapping's, with its histories by domain."""
+    """Return the schema of the samples of some domains: with histories by domain, and statistics."""
     content = mapping.schema.to_dict()
     for history in mapping.histories if mapping.by_domain else ():
         for domain in domains:
             of_domain = {**content["features"][history], "clicks_in": domain}
             content["features"][column_in(history, domain)] = of_domain
+    if mapping.statistics:
+        content["features"] |= mapping.statistics.features(domains)
     return schema_module.from_dict(content, mapping.name)
 
 

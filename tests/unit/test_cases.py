@@ -50,6 +50,10 @@ class Case:
         store = SampleStore(str(self.folder / "samples"))
         return [day for domain in store.domains() for day in store.days(domain)]
 
+    def features(self) -> dict:
+        """Return the features of the schema."""
+        return yaml.safe_load((self.folder / "samples/schema.yaml").read_text())["features"]
+
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Case:
@@ -185,3 +189,18 @@ def test_string_view_user(case):
     assert read == written > 0
     users = pq.read_table(case.folder / "a.parquet")["u"].to_pylist()
     assert sorted(row["user"] for row in case.rows()) == sorted(ids(*users))
+
+
+def test_two_logs_two_mappings(case):
+    case.prepare("a.csv", map_file="map_a.yaml")
+    case.prepare("b.csv", map_file="map_b.yaml")
+    features = case.features()
+    assert features["cat"]["domains"] == ["rec"]
+    assert features["kw"]["domains"] == ["search"]
+    assert "domains" not in features["item"]
+
+    message = (
+        r"^/.*schema\.yaml: tables\.kw\.rows is 50 there, and 60 by map_b\.yaml: make them alike, or give"
+    )
+    with pytest.raises(CtnetError, match=message):
+        case.prepare("b.csv", map_file="map_b.yaml", features={"kw": {"rows": 60}})

@@ -1,4 +1,5 @@
 import gzip
+import math
 import os
 from datetime import date
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_each_tab_has_a_history_of_its_own_besides(tmp_path):
     assert not any(name.startswith("clicked_authors_in") for name in second)
 
 
+def test_statistics_count_the_days_before_in_each_tab(tmp_path):
+    store, _ = convert(download(tmp_path / "raw", TWO_DAYS), tmp_path / "out")
+
+    (first,) = read(store, "tab4", "2022-04-25")
+    (second,) = read(store, "tab4", "2022-04-26")
+    assert not any(value for name, value in first.items() if "_log_" in name)
+    # The day before, user 1 was shown two videos in tab 1, and one of them was clicked, as of all there.
+    assert second["user_log_impressions_all_in_tab1"] == pytest.approx(math.log(3), rel=1e-6)
+    assert second["user_log_odds_all_in_tab1"] == 0
+    # Video 11 was shown once, to user 1, in tab 0.
+    assert second["item_log_impressions_all_in_tab0"] == pytest.approx(math.log(2), rel=1e-6)
+    assert second["user_tag_log_impressions_all_in_tab0"] == pytest.approx(math.log(2), rel=1e-6)
+    assert second["user_tag_log_impressions_all_in_tab1"] == 0
+
+
 def test_the_schema_names_the_tabs_that_were_asked_for(tmp_path):
     convert(download(tmp_path / "raw", TWO_DAYS), tmp_path / "out", targets=(4,))
 
@@ -146,7 +162,11 @@ def test_the_schema_names_the_tabs_that_were_asked_for(tmp_path):
         "clicked_tags_in_tab4": "tab4",
     }
     packaged = schema.load(str(Path(schema.__file__).parent / "writers/kuairand_schema.yaml"))
-    assert written.joint(("tab1", "tab4")) == packaged
+    joint = written.joint(("tab1", "tab4"))
+    assert (joint.features, joint.tables) == (packaged.features, packaged.tables)
+    numbers = {feature.name: feature.counts_in for feature in written.dense}
+    assert len(numbers) == 2 * 2 * 5
+    assert numbers["user_tag_log_odds_all_in_tab4"] == "tab4"
     assert len(written.joint(("tab1", "tab4"), interests=True).features) == len(packaged.features) + 4
 
 

@@ -216,6 +216,7 @@ def test_a_state_that_is_damaged_is_said_by_its_file(tmp_path, damage, message):
 
 def test_histories_that_got_longer_need_the_logs(tmp_path):
     write(tmp_path, [click(0)])
+    (tmp_path / "out/schema.yaml").unlink()
 
     with pytest.raises(CtnetError, match=r"'length': 9\} the running state has those of .*'length': 2.*logs"):
         write(tmp_path, [click(1)], histories={"of": ["item"], "length": 9})
