@@ -293,7 +293,8 @@ class TransferConfig(Section, section="transfer"):
     counts_in names a domain that is not the target's, whose towers name the source, and which the target's
     samples have. The target's own it always reads."""
     window: Annotated[int | None, Gt(0)] = 1
-    """Fine-tuning: days up to the step's own that each step trains on; null: all that the store has."""
+    """Fine-tuning and base_retrained: days up to the step's own that each step trains on; null: all that the
+    store has."""
     residual: ResidualConfig = field(default_factory=ResidualConfig)
     """What the target adds to the frozen source tower."""
     joint: JointConfig = field(default_factory=JointConfig)

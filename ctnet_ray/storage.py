@@ -2,8 +2,9 @@
 
 A *folder* here is a set of data files and one JSON manifest that names them. Readers trust the manifest
 alone: a folder without one is not there. On a local disk a folder is written beside its final place and
-published by one rename. An object store has no rename: data files get names that no earlier write has
-used, and the manifest, written last, switches readers over in one put.
+published by one rename. An object store has no rename, and no disk can rename onto a folder that is there:
+data files get names that no earlier write has used, and the manifest, written last, switches readers over
+in one put.
 """
 
 import hashlib
@@ -212,11 +213,20 @@ def new_folder(uri: str) -> Iterator[tuple[str, Callable[[dict[str, Any]], None]
     filesystem.create_dir(working)
 
     def publish(manifest: dict[str, Any]) -> None:
-        if local:
+        if local and not Path(path).exists():
             write_json(f"{working}/{MANIFEST}", {**manifest, "folder": ""})
-            _replace_folder(Path(working), Path(path))
-        else:
+            Path(working).rename(path)
+            return
+        if local:
+            Path(working).rename(Path(path, token))
+        try:
             write_json(join(uri, MANIFEST), {**manifest, "folder": token})
+        except BaseException:
+            if local:
+                shutil.rmtree(Path(path, token), ignore_errors=True)
+            raise
+        if local:
+            _remove_all_but(Path(path), {MANIFEST, token})
 
     try:
         yield (working if local else join(uri, token)), publish
@@ -237,12 +247,11 @@ def read_folder(uri: str) -> tuple[dict[str, Any], str] | None:
     return manifest, join(uri, token) if token else uri
 
 
-def _replace_folder(new: Path, target: Path) -> None:
-    if not target.exists():
-        new.rename(target)
-        return
-    # Between the two renames the folder is absent, never half new.
-    old = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
-    target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+def _remove_all_but(folder: Path, names: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in names:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -28,6 +28,7 @@ def main(
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     output: str = "runs/report",
     methods: tuple[str, ...] | str | None = None,
+    outside_checks: str | None = None,
 ) -> None:
     """Run every method on every target with every seed; runs that are done are not repeated.
 
@@ -40,13 +41,14 @@ def main(
         tracking: Where results go; its name is not used.
         output: Local folder for the report (HTML, Markdown, CSV, PNG).
         methods: Short for --comparison.methods: names, or one name as `all`.
+        outside_checks: CSV file that benchmarks.outside_checks wrote: other libraries' models, which base
+            should not lie below; not set: none.
     """
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
     what = Comparison(comparison, model, training, source_training, compute, tracking)
-    compare(
-        what, storage.absolute(output), command=shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]])
-    )
+    command = shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]])
+    compare(what, storage.absolute(output), command, outside_checks=outside_checks)
 
 
 if __name__ == "__main__":

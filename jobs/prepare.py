@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ctnet_ray import storage
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import MAX_DROPPED, Report
 from ctnet_ray.writers.kuairand import write_kuairand
@@ -35,6 +36,7 @@ def synthetic(
     users: int = WorldConfig.users,
     evergreen_items: int = WorldConfig.evergreen_items,
     new_items: int = WorldConfig.new_items,
+    existing: Existing = "refuse",
 ) -> None:
     """Write a seeded world of two or three domains, with its true click probabilities, and its schema.
 
@@ -52,6 +54,8 @@ def synthetic(
         users: Users, shared by all domains.
         evergreen_items: Items that were there long before the first day.
         new_items: Items that arrive each day.
+        existing: What becomes of days that are there and would hold something else: refuse says which and
+            leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
     """
     config = WorldConfig(
         seed=seed,
@@ -81,6 +85,7 @@ def synthetic(
             SampleStore(out),
             config,
             lambda domain, day, rows: bar.update(task, advance=rows, description=f"{domain} {day}"),
+            existing=existing,
         )
     schema = storage.join(out, "schema.yaml")
     write_schema(schema, config)
@@ -95,6 +100,8 @@ def kuairand(
     target_tabs: tuple[int, ...] = (0, 4),
     seed: int = 0,
     max_dropped: float = MAX_DROPPED,
+    existing: Existing = "refuse",
+    histories_from_scratch: bool = False,
     json: bool = False,
 ) -> None:
     """Write KuaiRand's public download, Pure or 1K, plain or gzipped, a domain a tab (tab1, tab0, ...).
@@ -107,16 +114,36 @@ def kuairand(
             further ones the clicks in each.
         seed: Seed of the shuffle of each day.
         max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
+        existing: What becomes of days that are there and would hold something else: refuse says which and
+            leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
+        histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
+            the days before it.
         json: Print the report as JSON.
     """
     with _progress() as progress:
         report = write_kuairand(
-            raw, SampleStore(out), source_tab, target_tabs, progress, seed=seed, max_dropped=max_dropped
+            raw,
+            SampleStore(out),
+            source_tab,
+            target_tabs,
+            progress,
+            seed=seed,
+            existing=existing,
+            from_scratch=histories_from_scratch,
+            max_dropped=max_dropped,
         )
     _print_report(report, out, json)
 
 
-def table(raw: list[str] | str, mapping: str, out: str, seed: int = 0, json: bool = False) -> None:
+def table(
+    raw: list[str] | str,
+    mapping: str,
+    out: str,
+    seed: int = 0,
+    existing: Existing = "refuse",
+    histories_from_scratch: bool = False,
+    json: bool = False,
+) -> None:
     """Write anybody's logs, CSV or Parquet, as a mapping file says (configs/table_mapping_example.yaml).
 
     Args:
@@ -125,11 +152,24 @@ def table(raw: list[str] | str, mapping: str, out: str, seed: int = 0, json: boo
         mapping: YAML file that names the columns of time, domain, user, item, label, group and features.
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
         seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else: refuse says which and
+            leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
+        histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
+            the days before it.
         json: Print the report as JSON.
     """
     with _progress() as progress:
         patterns = [raw] if isinstance(raw, str) else raw
-        report = write_table(patterns, load_mapping(mapping), SampleStore(out), progress, seed=seed)
+        store = SampleStore(out)
+        report = write_table(
+            patterns,
+            load_mapping(mapping),
+            store,
+            progress,
+            seed=seed,
+            existing=existing,
+            from_scratch=histories_from_scratch,
+        )
     _print_report(report, out, json)
 
 
@@ -154,6 +194,8 @@ def _print_report(report: Report, out: str, json: bool) -> None:
         written = sum(file.written for file in report.files)
         console.print(_lines_table(report.read, report.dropped, written, {}))
     console.print(_days_table(report), _domains_table(report))
+    for notice in report.notices:
+        console.print(f"note: {notice}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"schema: {schema}", soft_wrap=True)
 
 
@@ -170,11 +212,11 @@ def _lines_table(
 
 def _days_table(report: Report) -> Table:
     table = Table(
-        "domain", "day", "rows", "CTR", "new users", "new items", title="days", title_justify="left"
+        "domain", "day", "", "rows", "CTR", "new users", "new items", title="days", title_justify="left"
     )
     for day in sorted(report.days, key=lambda day: (day.domain, day.day)):
         counts = f"{day.rows:,}", f"{day.ctr:.4f}", f"{day.new_users:,}", f"{day.new_items:,}"
-        table.add_row(day.domain, f"{day.day}", *counts)
+        table.add_row(day.domain, f"{day.day}", day.outcome, *counts)
     return table
 
 

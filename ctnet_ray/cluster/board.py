@@ -79,6 +79,8 @@ class _Entry:
     reason: str = ""
     metrics: dict[str, float] | None = None
     started: float = 0.0
+    lead: float | None = None
+    """Seconds from its start to its first rows: a model is built, a version loaded."""
     seconds: float = 0.0
 
 
@@ -145,6 +147,8 @@ class Queue:
         if index is not None:
             entry = self._entries[index]
             entry.activity, entry.left = activity, total - rows
+            if rows and entry.lead is None:
+                entry.lead = time.monotonic() - entry.started
             entry.total = max(entry.total, total)
 
     def step_done(self, group: int) -> None:
@@ -263,28 +267,36 @@ class Queue:
 
     def _seconds_left(self) -> float | None:
         now = time.monotonic()
-        walked = [entry for entry in self._entries if entry.status != "waiting"]
-        rows = sum(entry.total - entry.left for entry in walked)
-        seconds = sum(entry.seconds or now - entry.started for entry in walked)
-        return seconds_left([entry.left for entry in self._entries], len(self._groups), rows, seconds)
+        leads = [(entry, entry.lead) for entry in self._entries if entry.lead is not None]
+        rows = sum(entry.total - entry.left for entry, _ in leads)
+        seconds = sum((entry.seconds or now - entry.started) - lead for entry, lead in leads)
+        mean_lead = sum(lead for _, lead in leads) / max(len(leads), 1)
+        begun = [entry.left for entry in self._entries if entry.status != "waiting"]
+        waiting = [entry.left for entry in self._entries if entry.status == "waiting"]
+        return seconds_left(begun, waiting, len(self._groups), rows, seconds, mean_lead)
 
 
-def seconds_left(left: list[int], groups: int, rows: int, seconds: float) -> float | None:
+def seconds_left(
+    begun: list[int], waiting: list[int], groups: int, rows: int, seconds: float, lead: float = 0.0
+) -> float | None:
     """Estimate how long the rest of a launch takes.
 
     Args:
-        left: Rows that remain of each run.
+        begun: Rows that remain of each run that a group has taken.
+        waiting: Rows of each run that none has taken yet.
         groups: Worker groups that share the runs.
         rows: Rows that were read so far.
-        seconds: Time that all groups together took for them.
+        seconds: Time that all groups together took for them, from each run's first rows on.
+        lead: Mean time from a run's start to its first rows.
 
     Returns:
         Seconds: the rest shared out evenly, and no less than the longest run, which one group walks; None
         where no row was read.
     """
-    if not rows or not left:
+    if not rows or not (begun or waiting):
         return None
-    return max(sum(left) / groups, max(left)) * seconds / rows
+    rest = [left * seconds / rows for left in begun] + [lead + left * seconds / rows for left in waiting]
+    return max(sum(rest) / groups, *rest)
 
 
 #: The actor; it asks for no CPU, for it only notes and answers.

@@ -9,7 +9,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.schema import Role
 
 SourceVersions = Literal["none", "once", "continual"]
-Reuse = Literal["frozen", "all", "embeddings"]
+Reuse = Literal["frozen", "all", "embeddings", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Method:
     source: SourceVersions = "none"
     """Source versions that it takes: none, the first step's alone, each step's newest."""
     reuse: Reuse = "frozen"
-    """What a source version becomes: a frozen tower, or the start of each step's training."""
+    """What a source version becomes: a frozen tower, or (all of it, or its embeddings) the start of each
+    step's training. nothing: each step starts from random parameters."""
     joint: bool = False
     """Whether the source's samples are trained on too."""
     interests: bool = False
@@ -46,11 +47,12 @@ class Method:
     def settings(self) -> tuple[str, ...]:
         """What decides a run of it (`ctnet_ray.runs.identity`): fields or sections, by dotted name."""
         source_tower_alone = self.reads == "source" or self.model == "residual"
+        takes_a_start = self.trains and self.reuse != "nothing"
         reads = {
             "model": not source_tower_alone,
             "training": self.trains,
-            "transfer.hot_start": self.trains,
-            "transfer.hot_start_optimizer": self.trains,
+            "transfer.hot_start": takes_a_start,
+            "transfer.hot_start_optimizer": takes_a_start,
             "transfer.source_series": self.source != "none",
             "transfer.refresh_days": self.source == "continual",
             "transfer.source_statistics": not source_tower_alone and not self.joint,
@@ -65,8 +67,13 @@ class Method:
 
     @property
     def windowed(self) -> bool:
-        """Whether a step goes back over earlier days (transfer.window): fine-tuning."""
+        """Whether a step goes back over earlier days (transfer.window): fine-tuning and retraining."""
         return self.reuse != "frozen"
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether a trained step owes nothing to the one before."""
+        return self.reuse in ("all", "nothing")
 
     @property
     def continual(self) -> bool:
@@ -76,7 +83,7 @@ class Method:
     @property
     def family(self) -> Literal["fine-tuning", "joint training"] | None:
         """What it is one way of many to do; None: it stands alone."""
-        if self.windowed:
+        if self.windowed and self.source != "none":
             return "fine-tuning"
         return "joint training" if self.joint else None
 

@@ -16,6 +16,12 @@ METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
         Method("base", "the target's own tower, trained on the target's days", starts_from_base=True),
+        # What re-reading days brings without any source (variants base_last_7, base_all_days).
+        Method(
+            "base_retrained",
+            "the target's own tower, trained anew on a window of the target's days at every step",
+            reuse="nothing",
+        ),
         Method(
             "source_direct",
             "the newest source model on the target's samples, untrained",
@@ -124,5 +130,5 @@ METHODS: Mapping[str, Method] = {
     )
 }
 
-#: Those with a window (transfer.window).
-FINETUNING = tuple(name for name, method in METHODS.items() if method.windowed)
+#: Those whose windows (transfer.window) are variants by name, as finetune_all_7.
+FINETUNING = tuple(name for name, method in METHODS.items() if method.family == "fine-tuning")

@@ -63,12 +63,14 @@ _CONTROLS: dict[str, Settings] = {
         "transfer.method": "base",
         START: "hot",
         "transfer.hot_start_optimizer": "reset",
-    }
+    },
+    "base_last_7": {"transfer.method": "base_retrained", "transfer.window": 7},
+    "base_all_days": {"transfer.method": "base_retrained", "transfer.window": None},
 }
 _ALL = ("methods", "windows", "ablations")
 _VARIANTS = {**_ABLATIONS, **_RESIDUAL, **_SEVERAL, **_CONTROLS}
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "methods": tuple(name for name in METHODS if name not in FINETUNING),
+    "methods": tuple(name for name, method in METHODS.items() if not method.windowed),
     "windows": _WINDOWS,
     "ablations": (*_ABLATIONS, *_RESIDUAL),
     "several_sources": tuple(_SEVERAL),

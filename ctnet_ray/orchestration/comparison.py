@@ -25,7 +25,9 @@ from ctnet_ray.methods.method import Method
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import SOURCE, START, Settings, chosen
 from ctnet_ray.orchestration.planning import model_name, plan_job, run_label
+from ctnet_ray.report.references import Reference, past_ctr, read_references
 from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
@@ -124,7 +126,7 @@ def _entry(comparison: Comparison, target: str, seed: int, label: str, variant: 
 
 def _is_stateless(method: Method) -> bool:
     """Whether a step owes nothing to the one before."""
-    return not method.trains or method.reuse == "all"
+    return not method.trains or method.starts_anew
 
 
 def _with_source_samples(job: JobConfig, comparison: Comparison) -> JobConfig:
@@ -187,7 +189,13 @@ def warm_up_of(comparison: Comparison) -> Comparison:
     )
 
 
-def compare(comparison: Comparison, output: str, command: str = "", baseline: str = "base") -> None:
+def compare(
+    comparison: Comparison,
+    output: str,
+    command: str = "",
+    baseline: str = "base",
+    outside_checks: str | None = None,
+) -> None:
     """Run what is not done yet, then print and log the tables and plots.
 
     Args:
@@ -195,12 +203,14 @@ def compare(comparison: Comparison, output: str, command: str = "", baseline: st
         output: Folder for the report's files.
         command: What was typed, for the report.
         baseline: Label that the others' differences are to.
+        outside_checks: CSV file of `benchmarks.outside_checks`, which the report holds the baseline against.
 
     Raises:
         CtnetError: Nothing can start, or some runs failed (said after the report, which names them); runs
             that are done stay done.
     """
     tracking, started = comparison.tracking, time.monotonic()
+    checked = read_references(outside_checks) if outside_checks else []
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
     everything = list(entries(comparison))
     folders: dict[str, str] = {}
@@ -217,13 +227,23 @@ def compare(comparison: Comparison, output: str, command: str = "", baseline: st
     config = comparison.config
     runs = report.read_runs(folders, config.first_scored_day, config.last_scored_day)
     took = time.monotonic() - started
-    result = report.Report(runs, failures, _title(config), command, baseline, took)
+    references = [*_past_ctrs(config), *checked]
+    result = report.Report(runs, failures, _title(config), command, baseline, references, took)
     _publish(result, tracker, Path(output))
     if failures:
         raise CtnetError(
             f"{len(failures)} of {len(everything)} runs failed, the first with: {failures[0].reason} "
             f"(all in {output}; the same command tries them again)"
         )
+
+
+def _past_ctrs(config: ComparisonConfig) -> Iterator[Reference]:
+    """Yield the past click rate of each target and seed; no row is read."""
+    for target, seed in itertools.product(config.targets, config.seeds):
+        store = SampleStore(config.store.replace("{seed}", str(seed)))
+        days = [day for day in store.days(target) if config.first_day <= day <= config.last_scored_day]
+        manifests = [store.manifest(target, day) for day in days]
+        yield past_ctr(target, seed, {one.day: (one.positives, one.rows) for one in manifests})
 
 
 def _planned(

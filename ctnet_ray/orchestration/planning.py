@@ -67,7 +67,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     samples = _Samples(store, config.data.domain, days)
     series = registered.series(source_series) if source_series else []
     refresh_days = config.transfer.refresh_days
-    if method.windowed and refresh_days != 1:
+    if method.family == "fine-tuning" and refresh_days != 1:
         raise CtnetError(
             f"transfer.refresh_days: method {method.name} starts each step from its newest version"
         )
@@ -281,7 +281,7 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
     start = _spec_of(version)
-    if method.reuse == "all" or not (method.starts_from_base or start.network == model.network):
+    if method.starts_anew or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(
             f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"

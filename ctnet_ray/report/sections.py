@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.metrics import COMPARED, METRICS
-from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows
+from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows, references
 from ctnet_ray.report.blocks import (
     Cell,
     Chapter,
@@ -21,6 +21,7 @@ from ctnet_ray.report.checklist import Check
 from ctnet_ray.report.costs import Cost
 from ctnet_ray.report.differences import Line, daily, pairs
 from ctnet_ray.report.inference import LEVEL, critical
+from ctnet_ray.report.references import Gap
 from ctnet_ray.report.rows import Failure, Row, Run
 from ctnet_ray.report.selection import featured
 from ctnet_ray.report.settings import differing, settings
@@ -41,6 +42,7 @@ class DomainData:
     lines: Sequence[Line]
     costs: Sequence[Cost]
     checks: Sequence[Check]
+    gaps: Sequence[Gap] = ()
 
     @property
     def rows(self) -> list[Row]:
@@ -63,6 +65,12 @@ class DomainData:
 
         return sorted(labels, key=place)
 
+    @property
+    def warnings(self) -> list[str]:
+        """Why differences to the baseline may not be what they seem."""
+        seeds = {run.record.seed for run in self.runs if run.label == self.baseline}
+        return references.warnings(self.gaps, len(seeds), self.baseline)
+
     def marked(self, label: str) -> str:
         """Return a label, marked where some of its runs failed."""
         return f"{label} †" if any(failure.label == label for failure in self.failures) else label
@@ -73,6 +81,7 @@ def chapter(data: DomainData) -> Chapter:
     with figures.style():
         sections = (
             _main(data),
+            references.section(data.gaps, data.baseline),
             _forest(data),
             _days(data),
             _pairs(data),
@@ -81,9 +90,8 @@ def chapter(data: DomainData) -> Chapter:
             _checklist(data),
             _settings(data),
         )
-    return Chapter(
-        f"Target domain {data.domain}", _lead(data), tuple(section for section in sections if section)
-    )
+    lead = " ".join([_lead(data), *data.warnings])
+    return Chapter(f"Target domain {data.domain}", lead, tuple(section for section in sections if section))
 
 
 def _lead(data: DomainData) -> str:

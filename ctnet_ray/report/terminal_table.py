@@ -1,5 +1,7 @@
 """The comparison in a terminal: one compact table a domain."""
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -8,7 +10,7 @@ from ctnet_ray.metrics import METRICS
 from ctnet_ray.report.differences import Line
 
 
-def table(lines: list[Line], baseline: str = "base") -> Table:
+def table(lines: Sequence[Line], baseline: str = "base") -> Table:
     """Return one domain's lines as a table: methods down, metrics across.
 
     A cell holds the mean, and below it the difference to the baseline and its standard error.

@@ -18,6 +18,7 @@ from ctnet_ray.report.blocks import Chapter, Page, Plot, Section, grid
 from ctnet_ray.report.checklist import Check, checklist
 from ctnet_ray.report.costs import Cost, costs
 from ctnet_ray.report.differences import Line, summarise
+from ctnet_ray.report.references import Reference, gaps
 from ctnet_ray.report.rows import Failure, Row, Run
 from ctnet_ray.report.sections import DomainData, chapter
 from ctnet_ray.report.terminal_table import table
@@ -36,6 +37,8 @@ class Report:
     """What the report was made with."""
     baseline: str = "base"
     """Label that the others are compared with."""
+    references: Sequence[Reference] = ()
+    """What the baseline should not lie below."""
     wall_seconds: float | None = None
     """How long the command took, where that says something."""
 
@@ -67,12 +70,18 @@ def write(report: Report, folder: Path, console: Console) -> list[Line]:
     _write_csv(folder / "cost.csv", Cost, map(asdict, spent))
     _write_csv(folder / "checklist.csv", Check, map(asdict, checks))
     _write_days(folder / "days.csv", rows)
-    for domain in dict.fromkeys(line.domain for line in lines):
-        console.print(table([line for line in lines if line.domain == domain], report.baseline))
+    domains = [
+        _domain_data(report, domain, lines, spent, checks)
+        for domain in dict.fromkeys(line.domain for line in lines)
+    ]
+    for data in domains:
+        console.print(table(data.lines, report.baseline))
+        for warning in data.warnings:
+            console.print(f"{data.domain}: {warning}", markup=False, highlight=False, soft_wrap=True)
     for failure in report.failures:
         text = f"failed: {failure.label} on {failure.domain}, seed {failure.seed}: {failure.reason}"
         console.print(text, markup=False, soft_wrap=True)
-    write_pages(_page(report, lines, spent, checks), folder)
+    write_pages(_page(report, domains), folder)
     return lines
 
 
@@ -91,19 +100,32 @@ def _with_silent_runs(report: Report) -> Report:
     )
 
 
-def _page(report: Report, lines: list[Line], spent: list[Cost], checks: list[Check]) -> Page:
-    chapters = []
-    for domain in dict.fromkeys(line.domain for line in lines):
-        data = DomainData(
-            domain,
-            report.baseline,
-            [run for run in report.runs if run.record.domain == domain],
-            [failure for failure in report.failures if failure.domain == domain],
-            [line for line in lines if line.domain == domain],
-            [cost for cost in spent if cost.domain == domain],
-            [check for check in checks if check.domain == domain],
-        )
-        chapters.append(chapter(data))
+def _domain_data(
+    report: Report, domain: str, lines: list[Line], spent: list[Cost], checks: list[Check]
+) -> DomainData:
+    """Return the part of a report that is on one domain."""
+    runs = [run for run in report.runs if run.record.domain == domain]
+    rows = [row for run in runs for row in run.rows]
+    return DomainData(
+        domain,
+        report.baseline,
+        runs,
+        [failure for failure in report.failures if failure.domain == domain],
+        [line for line in lines if line.domain == domain],
+        [cost for cost in spent if cost.domain == domain],
+        [check for check in checks if check.domain == domain],
+        gaps(report.references, rows, domain, report.baseline, _best(lines, domain, report.baseline)),
+    )
+
+
+def _best(lines: Sequence[Line], domain: str, baseline: str) -> str:
+    """Return the label of highest AUC."""
+    gains = {line.label: line.gain for line in lines if (line.domain, line.metric) == (domain, "auc")}
+    return max(gains, key=lambda label: gains[label] or 0.0, default=baseline)
+
+
+def _page(report: Report, domains: Sequence[DomainData]) -> Page:
+    chapters = [chapter(data) for data in domains]
     if report.failures:
         chapters.append(_failures(report.failures))
     return Page(report.title, _facts(report), tuple(chapters))

@@ -60,7 +60,7 @@ def deciding(config: JobConfig) -> dict[str, Any]:
         "training.beside_batch_size": config.data.beside,
         "training.beside_epochs": config.data.beside,
         "training.beside_weight": config.data.beside,
-        "transfer.hot_start_optimizer": transfer.hot_start or method.windowed,
+        "transfer.hot_start_optimizer": transfer.hot_start or method.family == "fine-tuning",
         "transfer.shared_attention": transfer.share_attention,
     }
     values = {

@@ -47,7 +47,7 @@ class RunPlan:
     """Whether the optimiser's state is taken over with it, and with what each step reuses."""
     reuse: Reuse = "frozen"
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
-    trained, all of it or its embeddings."""
+    trained, all of it or its embeddings. nothing: a step starts from random parameters."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
 

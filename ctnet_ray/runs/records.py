@@ -11,7 +11,7 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
@@ -21,6 +21,7 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
 
 _WHOLE = ConfigDict(extra="forbid")
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, config=_WHOLE)
@@ -97,14 +98,7 @@ class RunRecord:
             CtnetError: The file holds something else.
         """
         uri = storage.join(folder, "run.json")
-        try:
-            return cls(**storage.read_json(uri))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise CtnetError(
-                f"{uri} is no run record ({first_problem(error)}): restore it or remove the run"
-            ) from error
+        return _read(cls, uri, "run record", "restore it or remove the run")
 
 
 @dataclass(frozen=True, config=_WHOLE)
@@ -174,14 +168,7 @@ class EvaluationRecord:
             CtnetError: The file holds something else.
         """
         uri = storage.join(folder, "evaluations", f"{day.isoformat()}.json")
-        try:
-            return cls(**storage.read_json(uri))
-        except FileNotFoundError:
-            return None
-        except ValidationError as error:
-            raise CtnetError(
-                f"{uri} is no evaluation record ({first_problem(error)}): remove it to score the day again"
-            ) from error
+        return _read(cls, uri, "evaluation record", "remove it to score the day again")
 
 
 def version_folder(folder: str, day: date) -> str:
@@ -194,3 +181,13 @@ def read_steps(folder: str) -> list[StepRecord]:
     names = [name for name in storage.list_folders(folder) if name.startswith("day=")]
     found = (storage.read_folder(storage.join(folder, name)) for name in names)
     return [StepRecord.from_dict(content["step"]) for content, _ in filter(None, found)]
+
+
+def _read(kind: type[_Record], uri: str, name: str, remedy: str) -> _Record | None:
+    """Return the record of a JSON file; None where there is none."""
+    try:
+        return kind(**storage.read_json(uri))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise CtnetError(f"{uri} is no {name} ({first_problem(error)}): {remedy}") from error

@@ -5,82 +5,29 @@ says enough to plan reading it (rows of every row group) and to notice damage (b
 file).
 """
 
-import hashlib
-import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
-from pydantic_core import to_jsonable_python
+from pydantic import ValidationError
 
 import ctnet_ray
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
-from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.samples.day_writer import DayWriter
+from ctnet_ray.samples.existing import DayDiffersError, Existing, StoredRows
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin
+from ctnet_ray.samples.state_tables import Kind, read_table
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
-_WHOLE = ConfigDict(extra="forbid")
 _DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _FOLDER = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
-
-
-@dataclass(frozen=True, config=_WHOLE)
-class SampleFile:
-    """One Parquet file of a sample day."""
-
-    name: str
-    """File name inside the day's folder."""
-    row_groups: tuple[int, ...]
-    """Rows of each row group."""
-    bytes: int
-    """Size of the file."""
-    sha256: str
-    """Checksum of the file, hexadecimal."""
-
-
-@dataclass(frozen=True, config=_WHOLE)
-class Manifest:
-    """What one sample day holds."""
-
-    domain: str
-    day: date
-    rows: int
-    positives: int
-    files: tuple[SampleFile, ...]
-    columns: dict[str, str]
-    """Arrow type of each column."""
-    writer: str
-    """Program and version that wrote the day."""
-    uri: Annotated[str, Field(exclude=True)] = ""
-    """Where the files lie; not stored."""
-
-    @property
-    def schema_digest(self) -> str:
-        """SHA-256 of the columns and their types, hexadecimal."""
-        return storage.digest(self.columns)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of what the day holds, hexadecimal, wherever it lies and whatever wrote it."""
-        files = [file.sha256 for file in self.files]
-        return storage.digest([self.domain, self.day.isoformat(), self.columns, files])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what is stored, as plain data."""
-        return {**to_jsonable_python(self), "schema_digest": self.schema_digest}
 
 
 class SampleStore:
@@ -103,14 +50,17 @@ class SampleStore:
         """Return the domains that have samples, sorted."""
         return [name for name in storage.list_folders(self.root) if _DOMAIN.fullmatch(name)]
 
-    def days(self, domain: str) -> list[date]:
-        """Return the whole days of a domain, ascending."""
-        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
-        return [
-            day
-            for day in days
-            if day and storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))
-        ]
+    def days(self, domain: str, first: date = date.min) -> list[date]:
+        """Return the whole days of a domain from `first` on, ascending."""
+        return [day for day in self._listed(domain) if day >= first and self.has_day(domain, day)]
+
+    def newest_day(self, domain: str) -> date | None:
+        """Return the newest whole day of a domain."""
+        return next((day for day in reversed(self._listed(domain)) if self.has_day(domain, day)), None)
+
+    def has_day(self, domain: str, day: date) -> bool:
+        """Return whether the day is there."""
+        return storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))
 
     def manifest(self, domain: str, day: date) -> Manifest:
         """Return the manifest of one day.
@@ -171,157 +121,92 @@ class SampleStore:
         day: date,
         *,
         seed: int = 0,
+        existing: Existing = "replace",
+        look_back: Collection[str] = (),
+        origin: StateOrigin | None = None,
+        kinds: Sequence[Kind] = (),
         rows_per_file: int = ROWS_PER_FILE,
         rows_per_group: int = ROWS_PER_GROUP,
-    ) -> Iterator["DayWriter"]:
-        """Write one day anew; it is published when the block ends without an error.
+        before_publish: Callable[[], None] = lambda: None,
+    ) -> Iterator[DayWriter]:
+        """Write one day; it is published when the block ends without an error.
+
+        A day that is there, undamaged, and holds the same is left untouched.
 
         Args:
             domain: Domain of the samples.
             day: Day of the samples.
             seed: Seed of the shuffle: the same rows and seed give the same files.
+            existing: What becomes of a day that is there.
+            look_back: Columns that say what was known of the past; a merge does not compare them.
+            origin: What the samples look back on.
+            kinds: Kinds of the tables that the writer is given for later days (`DayWriter.state`).
             rows_per_file: Rows of a file; also the rows held in memory.
             rows_per_group: Rows of a Parquet row group, the unit in which workers read.
+            before_publish: Called before anything is changed.
+
+        Yields:
+            Takes the rows; its `outcome` says what became of the day.
 
         Raises:
             CtnetError: No row was written, or a row can't be a sample (see `DayWriter.write`).
+            DayDiffersError: The day is there with other content, and `existing` is "refuse".
         """
+        stored = self._stored(domain, day, existing)
         with (
             storage.new_folder(self.uri(domain, day)) as (folder, publish),
             tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
         ):
-            writer = DayWriter(
-                folder, Path(spill), np.random.default_rng([seed, day.toordinal()]), rows_per_file
-            )
+            merged = StoredRows(stored, look_back) if stored and existing == "merge" else None
+            rng = np.random.default_rng([seed, day.toordinal()])
+            writer = DayWriter(folder, Path(spill), rng, rows_per_file, merged)
             yield writer
+            if merged and not writer.rows:
+                writer.leave(merged.manifest)
+                return
             files = writer.finish(f"{domain} {day}", rows_per_group)
+            state = writer.finish_state(kinds)
+            version = f"ctnet-ray {ctnet_ray.__version__}"
+            counts = writer.rows, writer.positives
             manifest = Manifest(
-                domain,
-                day,
-                writer.rows,
-                writer.positives,
-                files,
-                writer.columns,
-                f"ctnet-ray {ctnet_ray.__version__}",
+                domain, day, *counts, files, writer.columns, version, origin=origin, state=state
             )
+            same = stored is not None and stored.digest == manifest.digest
+            if stored and same and self._is_intact(stored):
+                writer.leave(stored)
+                if (stored.origin, stored.state) == (origin, state):
+                    return
+            elif stored:
+                if not same and existing == "refuse":
+                    raise DayDiffersError(domain, day, stored.rows, manifest.rows)
+                writer.outcome = "merged" if merged else "replaced"
+            before_publish()
             publish(manifest.to_dict())
+            writer.manifest = self.manifest(domain, day)
 
+    def _listed(self, domain: str) -> list[date]:
+        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
+        return [day for day in days if day]
 
-class DayWriter:
-    """Takes the rows of one day in any order and number, and writes them shuffled in bounded memory.
-
-    Rows are collected up to `rows_per_file`; each full collection is permuted and spilled as a *run*. File
-    i of n is then the i-th n-th part of every run, permuted again: a uniform shuffle up to the rounding of
-    the parts, with one file's rows in memory.
-    """
-
-    def __init__(self, folder: str, spill: Path, rng: np.random.Generator, rows_per_file: int) -> None:
-        self.rows = 0
-        self.positives = 0
-        self.columns: dict[str, str] = {}
-        self._folder = folder
-        self._spill = spill
-        self._rng = rng
-        self._rows_per_file = rows_per_file
-        self._schema: pa.Schema | None = None
-        self._pending: list[pa.Table] = []
-        self._pending_rows = 0
-        self._runs: list[Path] = []
-
-    def write(self, table: pa.Table) -> None:
-        """Add rows.
-
-        Args:
-            table: Columns `label` (0 or 1), `group` (int64) and features; the same columns in every call.
-
-        Raises:
-            CtnetError: A column is missing, changed its type, or a label is neither 0 nor 1.
-        """
-        table = self._checked(table)
-        self.rows += table.num_rows
-        self.positives += pc.sum(table[LABEL]).as_py() or 0
-        while table.num_rows:
-            room = self._rows_per_file - self._pending_rows
-            part, table = table.slice(0, room), table.slice(room)
-            self._pending.append(part)
-            self._pending_rows += part.num_rows
-            if self._pending_rows == self._rows_per_file:
-                self._spill_run()
-
-    def finish(self, name: str, rows_per_group: int) -> tuple[SampleFile, ...]:
-        """Write the files and return what the manifest says of them."""
-        if not self.rows:
-            raise CtnetError(f"{name}: there are no rows, so no day was written")
-        if not self._runs:
-            table = self._shuffled(pa.concat_tables(self._pending))
-            return (self._write_file(0, table, rows_per_group),)
-        if self._pending_rows:
-            self._spill_run()
-        count = len(self._runs)
-        return tuple(
-            self._write_file(index, self._shuffled(self._parts(index, count)), rows_per_group)
-            for index in range(count)
-        )
-
-    def _parts(self, index: int, count: int) -> pa.Table:
-        """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""
-        runs = [pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in self._runs]
-        bounds = [(run.num_rows * index // count, run.num_rows * (index + 1) // count) for run in runs]
-        return pa.concat_tables(
-            run.slice(low, high - low) for run, (low, high) in zip(runs, bounds, strict=True)
-        )
-
-    def _checked(self, table: pa.Table) -> pa.Table:
-        for column in (LABEL, GROUP):
-            if column not in table.column_names:
-                raise CtnetError(f"samples have no column {column!r}")
-        label = _integers(table[LABEL], pa.int8())
-        if label is None or pc.all(pc.is_in(label, pa.array([0, 1], pa.int8()))).as_py() is False:
-            raise CtnetError(
-                "a label is neither 0 nor 1 (missing and NaN are not allowed): drop such rows first"
-            )
-        group = _integers(table[GROUP], pa.int64())
-        if group is None:
-            raise CtnetError("a group is missing or no whole number: hash the ids, or drop such rows first")
-        names = table.column_names
-        table = table.set_column(names.index(LABEL), LABEL, label)
-        table = table.set_column(names.index(GROUP), GROUP, group)
-        schema = self._schema or table.schema.remove_metadata()
-        self._schema, self.columns = schema, {field.name: str(field.type) for field in schema}
+    def _stored(self, domain: str, day: date, existing: Existing) -> Manifest | None:
+        """Return the manifest of a day, if it is there; what is replaced may be damaged."""
+        if not self.has_day(domain, day):
+            return None
         try:
-            return table.select(schema.names).cast(schema)
-        except (KeyError, ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise CtnetError(f"samples changed their columns within a day: {error}") from error
+            return self.manifest(domain, day)
+        except CtnetError:
+            if existing == "replace":
+                return None
+            raise
 
-    def _shuffled(self, table: pa.Table) -> pa.Table:
-        order = pa.array(self._rng.permutation(table.num_rows))
-        # Column by column, so that one column and not the table is held a third time.
-        columns = [column.combine_chunks().take(order) for column in table.columns]
-        return pa.Table.from_arrays(columns, schema=table.schema)
-
-    def _spill_run(self) -> None:
-        table = self._shuffled(pa.concat_tables(self._pending))
-        self._pending, self._pending_rows = [], 0
-        path = self._spill / f"run-{len(self._runs)}.arrow"
-        with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        self._runs.append(path)
-
-    def _write_file(self, index: int, table: pa.Table, rows_per_group: int) -> SampleFile:
-        name = f"part-{index:05d}.parquet"
-        path = self._spill / name
-        pq.write_table(table, path, row_group_size=rows_per_group, compression="zstd")
-        with path.open("rb") as stream:
-            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
-        size = path.stat().st_size
-        filesystem, target = storage.resolve(storage.join(self._folder, name))
-        with path.open("rb") as stream, filesystem.open_output_stream(target) as sink:
-            shutil.copyfileobj(stream, sink, 1 << 20)
-        path.unlink()
-        groups = [
-            min(rows_per_group, table.num_rows - start) for start in range(0, table.num_rows, rows_per_group)
-        ]
-        return SampleFile(name, tuple(groups), size, checksum)
+    def _is_intact(self, manifest: Manifest) -> bool:
+        try:
+            self.check_files(manifest, checksums=True)
+            for name, entry in manifest.state.items():
+                read_table(manifest.uri, name, entry)
+        except CtnetError:
+            return False
+        return True
 
 
 def _day(folder: str) -> date | None:
@@ -330,12 +215,3 @@ def _day(folder: str) -> date | None:
         return date.fromisoformat(match[1]) if match else None
     except ValueError:
         return None
-
-
-def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
-    """Return the column as integers; None where a value is missing or none."""
-    try:
-        numbers = column.cast(kind)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
-    return None if numbers.null_count else numbers

@@ -63,7 +63,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
     left = steps_left(plan, done.values())
     if not left:
         return
-    state = TrainingState(plan.model, plan.training, context.device, context.sharding)
+    state = _new_state(plan, context)
     readings = run_readings(plan, left, context)
     loader = BatchLoader(plan.record.run, plan.model, readings, context)
     progress = _Progress(None, 0, {})
@@ -74,7 +74,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         if plan.reuse == "frozen":
             _refresh(state, record.source if record else step.source, progress)
         elif record is None:
-            _start_over(plan, state, step, progress)
+            state = _start_over(plan, state, step, progress, context)
         context.reached("source loaded", plan, step)
         if record is None:
             metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
@@ -135,14 +135,24 @@ def _refresh(state: TrainingState, source: Version | None, progress: _Progress) 
     progress.source = source
 
 
-def _start_over(plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress) -> None:
-    """Let a fine-tuned tower start from the step's source version: all of it, or its embeddings."""
+def _new_state(plan: RunPlan, context: Context) -> TrainingState:
+    return TrainingState(plan.model, plan.training, context.device, context.sharding)
+
+
+def _start_over(
+    plan: RunPlan, state: TrainingState, step: StepPlan, progress: _Progress, context: Context
+) -> TrainingState:
+    """Return what a window of days trains: the step's source version, its embeddings, or a new tower."""
+    if plan.reuse == "nothing":
+        progress.version = None
+        return _new_state(plan, context)
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
     progress.loaded = versions.reuse(state, step.source, plan.reuse, optimizer=plan.start_optimizer)
     progress.source = step.source
     if plan.reuse == "all":
         # Nothing is left of the version before: this one's only parent is the source's.
         progress.version = None
+    return state
 
 
 def _train(

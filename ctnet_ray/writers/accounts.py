@@ -11,14 +11,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.existing import Outcome
 
 LINE = "__line__"  #: int64 column of a block of log rows: the line of a CSV file, the row of a Parquet file
 DUPLICATE = "exact duplicate"
 LATER_ROW = "later row of an impression"
-OUTSIDE_DAYS = "day outside days.first to days.last"
+STORED = "in the stored day already"
+BEFORE_FIRST = "day before days.first"
+AFTER_LAST = "day after days.last"
+OTHER_DOMAIN = "other domain"
 EMPTY_LINE = "empty line"
 #: Reasons that say nothing against a log, for the mapping asks for them; `max_dropped` passes over them.
-ASKED_FOR = frozenset({DUPLICATE, LATER_ROW, OUTSIDE_DAYS, EMPTY_LINE, "other tab"})
+ASKED_FOR = frozenset(
+    {DUPLICATE, LATER_ROW, STORED, BEFORE_FIRST, AFTER_LAST, OTHER_DOMAIN, EMPTY_LINE, "other tab"}
+)
 MAX_DROPPED = 0.05  #: largest share of the lines that may be dropped
 _EXAMPLES = 5  #: lines that are named of each reason and file
 
@@ -54,12 +60,15 @@ class FileAccount:
 
 @dataclass(frozen=True)
 class DayAccount:
-    """What was written of one domain and day."""
+    """One domain and day, as it is after it was written."""
 
     domain: str
     day: date
     rows: int
     positives: int
+    added: int
+    """Rows of the logs in it: without those that were there before a merge."""
+    outcome: Outcome
     new_users: int
     """Users that no earlier day of this command has in this domain."""
     new_items: int
@@ -99,8 +108,10 @@ class Report:
 
     files: list[FileAccount] = field(default_factory=list)
     days: list[DayAccount] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    """What a person should know of the days, a line each."""
     dropped_by_domain: dict[str, Counter[str]] = field(default_factory=dict)
-    """Rows of each domain that were dropped once all was read: duplicates and later rows."""
+    """Rows of each domain that were dropped once all was read: duplicates, later rows, rows stored before."""
 
     @property
     def read(self) -> int:
@@ -165,7 +176,7 @@ class Report:
         Raises:
             CtnetError: The lines of a file don't add up; that is a defect of this program.
         """
-        rows, written = sum(day.rows for day in self.days), sum(file.written for file in self.files)
+        rows, written = sum(day.added for day in self.days), sum(file.written for file in self.files)
         if rows != written:
             raise CtnetError(
                 f"{rows:,} rows were written of {written:,} lines: don't use these samples, and report this "
@@ -212,6 +223,7 @@ class Report:
                 }
                 for name, entry in self.written.items()
             },
+            "notices": self.notices,
             "dropped_by_domain": {
                 name: dict(count) for name, count in sorted(self.dropped_by_domain.items())
             },
@@ -222,6 +234,7 @@ class Report:
                     "rows": day.rows,
                     "positives": day.positives,
                     "ctr": day.ctr,
+                    "outcome": day.outcome,
                     "new_users": day.new_users,
                     "new_items": day.new_items,
                 }

@@ -1,9 +1,9 @@
 """The last clicks of every user before each impression.
 
 An impression looks back on the clicks of its user that are *strictly earlier*: never on itself, on a click
-in the same instant, or on anything later. Logs go through day by day; what is carried from one day to the
-next is the last clicks of every user, so memory grows with the users and not with the days. Within a day no
-row is looped over: clicks are sorted by user and time, and the clicks before an impression are a slice.
+in the same instant, or on anything later. Of the days before, the running state has the last clicks of every
+user. Within a day no row is looped over: clicks are sorted by user and time, and the clicks before an
+impression are a slice.
 
     clicks, sorted       u1@10 u1@20 u1@30 | u2@15
     impression u1@25     start 0, stop 2: the slice u1@10 u1@20
@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.state_tables import Kind
 
 Ids = np.ndarray  #: int64
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """Clicks, sorted by user, then time.
+    """Clicks.
 
     Shape suffix: C clicks.
     """
@@ -78,57 +79,51 @@ def column_in(history: str, domain: str) -> str:
     return column
 
 
-def no_clicks(names: Sequence[str]) -> Clicks:
-    """Return the state before the first day."""
-    empty = np.empty(0, np.int64)
-    return Clicks(empty, empty, dict.fromkeys(names, empty))
+def clicks_kind(names: Sequence[str], length: int) -> Kind:
+    """Return the kind of table that holds the last clicks of each user in each domain.
+
+    Its columns are domain (hashed), user, time and the entities, int64.
+
+    Args:
+        names: Names of the entities.
+        length: Clicks kept of a user.
+    """
+
+    def merge(table: pa.Table) -> pa.Table:
+        domain, user, time = (table[name].to_numpy() for name in ("domain", "user", "time"))
+        order = np.lexsort((time, user, domain))
+        domain, user = domain[order], user[order]
+        begins = np.ones(len(order), bool)
+        begins[1:] = (domain[1:] != domain[:-1]) | (user[1:] != user[:-1])
+        end = np.append(np.flatnonzero(begins)[1:], len(order))[np.cumsum(begins) - 1]
+        return table.take(pa.array(order[end - np.arange(len(order)) <= length]))
+
+    return Kind("clicks", "user", {"entities": sorted(names), "length": length}, merge)
 
 
-def look_back(
-    earlier: Clicks,
-    user_N: Ids,
-    time_N: Ids,
-    clicked_N: np.ndarray,
-    entities: Mapping[str, Ids],
-    length: int,
-) -> tuple[Windows, Clicks]:
+def look_back(clicks: Clicks, user_N: Ids, time_N: Ids, length: int) -> Windows:
     """Find the last clicks before each impression of a day.
 
     Args:
-        earlier: Last clicks of the days before: what the call for the previous day returned.
+        clicks: Clicks of the day and of the days before, in any order.
         user_N: User of each impression of the day, over all domains, in any order, int64 [N].
         time_N: Time of each impression, int64 [N].
-        clicked_N: Whether it was clicked, bool [N].
-        entities: Ids of what was shown, int64 [N], by the names that `earlier` has.
-        length: Most clicks that an impression sees.
+        length: Most clicks of a history.
 
     Returns:
-        The windows of the impressions, and the last `length` clicks of every user for the next day.
-
-    Where a day holds impressions that are older than clicks of an earlier day, those clicks are not seen
-    either: a history may then be shorter than `length`, never from the future.
+        What each impression sees. Where a day holds impressions that are older than clicks of an earlier
+        day, those clicks are not seen either: a history may then be shorter than `length`, never from the
+        future.
     """
-    clicks = _merged(
-        earlier,
-        Clicks(
-            user_N[clicked_N],
-            time_N[clicked_N],
-            {name: entities[name][clicked_N] for name in earlier.entities},
-        ),
+    order = np.lexsort((clicks.time_C, clicks.user_C))
+    clicks = Clicks(
+        clicks.user_C[order],
+        clicks.time_C[order],
+        {name: ids[order] for name, ids in clicks.entities.items()},
     )
     start_N = np.searchsorted(clicks.user_C, user_N, side="left")
     stop_N = _clicks_before(clicks, user_N, time_N)
-    return Windows(clicks, stop_N, np.minimum(stop_N - start_N, length)), _last(clicks, length)
-
-
-def _merged(earlier: Clicks, today: Clicks) -> Clicks:
-    user = np.concatenate([earlier.user_C, today.user_C])
-    time = np.concatenate([earlier.time_C, today.time_C])
-    order = np.lexsort((time, user))
-    entities = {
-        name: np.concatenate([ids, today.entities[name]])[order] for name, ids in earlier.entities.items()
-    }
-    return Clicks(user[order], time[order], entities)
+    return Windows(clicks, stop_N, np.minimum(stop_N - start_N, length))
 
 
 def _clicks_before(clicks: Clicks, user_N: Ids, time_N: Ids) -> Ids:
@@ -144,11 +139,3 @@ def _clicks_before(clicks: Clicks, user_N: Ids, time_N: Ids) -> Ids:
     stop_N = np.empty(len(user_N), np.int64)
     stop_N[order[impressions] - count] = clicks_so_far[impressions]
     return stop_N
-
-
-def _last(clicks: Clicks, length: int) -> Clicks:
-    end_C = np.searchsorted(clicks.user_C, clicks.user_C, side="right")
-    kept = end_C - np.arange(len(end_C)) <= length
-    return Clicks(
-        clicks.user_C[kept], clicks.time_C[kept], {name: ids[kept] for name, ids in clicks.entities.items()}
-    )

@@ -24,12 +24,14 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.writers.accounts import MAX_DROPPED, FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Histories, Impressions, convert, write_text
+from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, convert, write_text
+from ctnet_ray.writers.sample_days import Histories, Impressions
 
 HISTORY_LENGTH = 20
 HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_tags": "tag", "clicked_authors": "author"})
@@ -74,6 +76,8 @@ def write_kuairand(
     progress: Progress,
     *,
     seed: int = 0,
+    existing: Existing = "refuse",
+    from_scratch: bool = False,
     max_dropped: float = MAX_DROPPED,
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
@@ -87,6 +91,8 @@ def write_kuairand(
             items and tags each tab has one besides, with the clicks in it.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on no day before, whatever is there.
         max_dropped: Largest share of the lines that may be dropped, beside those of other tabs.
         block_bytes: Text of the logs read at a time.
 
@@ -105,11 +111,14 @@ def write_kuairand(
     convert(
         _log_blocks(logs, tabs, report, progress, block_bytes),
         lambda rows: _impressions(rows, users, videos),
+        "kuairand",
         Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
         store,
         report,
         progress,
         seed=seed,
+        existing=existing,
+        from_scratch=from_scratch,
         max_dropped=max_dropped,
     )
     write_text(storage.join(store.root, "schema.yaml"), _schema_text(domains))

@@ -6,9 +6,8 @@ domain's sample day is written.
 """
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,11 +20,11 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import LABEL
-from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, DayAccount, Report
-from ctnet_ray.writers.history import Clicks, Windows, column_in, look_back, no_clicks
+from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, STORED, Report
 from ctnet_ray.writers.merging import Impression, merge_rows
+from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays
 
 # Columns that are added to those of the log; none of a log is called so.
 DAY = "__day__"  #: date32
@@ -33,60 +32,20 @@ TIME = "__time__"  #: timestamp[us, UTC]
 DOMAIN = "__domain__"  #: string
 CLICKED = "__label__"  #: int8
 FILE = "__file__"  #: int32, place in `Report.files`
-ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
-_ALL = ""  # In place of a domain: clicks in all domains.
-
-
-@dataclass(frozen=True)
-class Impressions:
-    """One day's rows, ready but for their histories. N rows."""
-
-    domain: pa.Array | pa.ChunkedArray
-    """Domain of each row, text [N]."""
-    user_N: np.ndarray
-    """Id of the user whose clicks a history holds, int64 [N]."""
-    time_N: np.ndarray
-    """Time, int64 [N]."""
-    entities: Mapping[str, np.ndarray]
-    """What a history holds of a clicked row, ids int64 [N], by the name of the history's column."""
-    samples: pa.Table
-    """Columns label, group and the features, [N]."""
-
-
-@dataclass(frozen=True)
-class Histories:
-    """Sequence columns that are added to the samples."""
-
-    names: tuple[str, ...]
-    """Names of `Impressions.entities`: columns of the user's last clicks in all domains."""
-    length: int
-    """Most clicks of each."""
-    by_domain: tuple[str, ...] = ()
-    """Those of the names that have a column for each domain besides (`history.column_in`)."""
-    domains: Collection[str] = ()
-    """All domains; looked at once all blocks are read, so that who reads them may fill it."""
-
-    def start(self) -> dict[str, Clicks]:
-        """Return the clicks before the first day, of each domain and, by the key "", of all.
-
-        Raises:
-            CtnetError: See `history.column_in`.
-        """
-        domains = sorted(self.domains) if self.by_domain else ()
-        for domain in domains:
-            column_in(self.by_domain[0], domain)
-        return {_ALL: no_clicks(self.names), **{domain: no_clicks(self.by_domain) for domain in domains}}
 
 
 def convert(
     blocks: Iterable[pa.Table],
     to_impressions: Callable[[pa.Table], Impressions],
+    log: str,
     histories: Histories,
     store: SampleStore,
     report: Report,
     progress: Progress,
     *,
     seed: int = 0,
+    existing: Existing = "refuse",
+    from_scratch: bool = False,
     drop_duplicates: bool = True,
     max_dropped: float = MAX_DROPPED,
     impression: Impression | None = None,
@@ -97,34 +56,37 @@ def convert(
         blocks: Log rows with columns `DAY`, `DOMAIN`, `FILE` and `LINE`, in any order; with `TIME` and
             `CLICKED` too where an `impression` is given.
         to_impressions: Makes samples of one day's distinct rows.
+        log: What the days are called together: they look back on the days before of the same log.
         histories: Sequence columns to add.
         store: Where the days are written.
         report: Takes what was dropped and written.
         progress: Shows the days written.
         seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on no day before, whatever is there.
         drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
         max_dropped: Largest share of the lines that may be dropped (`Report.check_dropped`).
         impression: Which rows are of one impression, if they come more than once.
 
     Raises:
-        CtnetError: No row is left, too many lines would be dropped, or a domain can't have a history of its
-            own.
+        CtnetError: No row is left, too many lines would be dropped, a day that is there differs, or a domain
+            can't have a history of its own.
     """
     with days_of(blocks) as days:
         if not days:
             words = report.reasons(report.dropped)
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(max_dropped)
-        for domain in histories.domains:
-            store.uri(domain, date.min)  # refuses a domain that can be no folder before anything is written
-        clicks = histories.start()
-        seen: dict[tuple[str, str], np.ndarray] = {}
+        samples = SampleDays(
+            store, log, histories, report, seed=seed, existing=existing, from_scratch=from_scratch
+        )
         task = progress.add_task("writing days", total=len(days))
         for day, rows in _whole_days(days, report, drop_duplicates, impression):
-            report.write_rows(rows[FILE])
-            impressions = to_impressions(rows)
-            clicks = _write_day(day, impressions, clicks, histories.length, store, report, seed, seen)
+            added = rows.filter(pa.array(samples.write(day, to_impressions(rows))))
+            report.drop_rows(STORED, rows, added, FILE, DOMAIN)
+            report.write_rows(added[FILE])
             progress.advance(task)
+        samples.finish()
     report.check_balance()
 
 
@@ -197,58 +159,6 @@ def _distinct_rows(table: pa.Table) -> pa.Table:
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise CtnetError(f"rows can't be searched for duplicates ({error}): leave the search out") from error
     return table if len(first) == table.num_rows else table.take(pa.array(np.sort(first)))
-
-
-def _write_day(
-    day: date,
-    impressions: Impressions,
-    clicks: Mapping[str, Clicks],
-    length: int,
-    store: SampleStore,
-    report: Report,
-    seed: int,
-    seen: dict[tuple[str, str], np.ndarray],
-) -> dict[str, Clicks]:
-    """Write one day of all domains; take and return the last clicks as `Histories.start` does."""
-    looks = {domain: _look_back(impressions, domain, earlier, length) for domain, earlier in clicks.items()}
-    windows = {domain: windows for domain, (windows, _) in looks.items()}
-    for domain in sorted(pc.unique(impressions.domain).to_pylist()):
-        rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
-        with store.write_day(domain, day, seed=seed) as writer:
-            for start in range(0, len(rows), ROWS_PER_WRITE):
-                writer.write(
-                    _with_histories(impressions.samples, windows, rows[start : start + ROWS_PER_WRITE])
-                )
-        new = [_count_new(seen, domain, name, impressions.samples[name], rows) for name in ("user", "item")]
-        report.days.append(DayAccount(domain, day, writer.rows, writer.positives, *new))
-    return {domain: last for domain, (_, last) in looks.items()}
-
-
-def _count_new(
-    seen: dict[tuple[str, str], np.ndarray], domain: str, name: str, id_N: pa.ChunkedArray, rows: np.ndarray
-) -> int:
-    """Return how many of a domain's ids no earlier day has, and remember them."""
-    before = seen.get((domain, name), np.empty(0, np.int64))
-    ids = np.unique(id_N.to_numpy()[rows])
-    seen[domain, name] = np.union1d(before, ids)
-    return len(seen[domain, name]) - len(before)
-
-
-def _look_back(impressions: Impressions, domain: str, earlier: Clicks, length: int) -> tuple[Windows, Clicks]:
-    """Find what all impressions of a day see of the clicks in one domain, or in all."""
-    clicked = impressions.samples[LABEL].to_numpy() == 1
-    if domain != _ALL:
-        clicked &= pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False)
-    return look_back(earlier, impressions.user_N, impressions.time_N, clicked, impressions.entities, length)
-
-
-def _with_histories(samples: pa.Table, windows: Mapping[str, Windows], rows: np.ndarray) -> pa.Table:
-    table = samples.take(pa.array(rows))
-    for domain, seen in windows.items():
-        for name in seen.clicks.entities:
-            column = name if domain == _ALL else column_in(name, domain)
-            table = table.append_column(column, seen.column(name, rows))
-    return table
 
 
 def _read_streams(path: Path) -> pa.Table:

@@ -17,6 +17,7 @@ import yaml
 
 from ctnet_ray import storage
 from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.writers.history import column_in
@@ -104,9 +105,13 @@ class _Ids:
 
 
 def write_world(
-    store: SampleStore, config: WorldConfig, progress: Progress | None = None
+    store: SampleStore,
+    config: WorldConfig,
+    progress: Progress | None = None,
+    *,
+    existing: Existing = "refuse",
 ) -> tuple[DomainSummary, ...]:
-    """Write all days of all domains; days that are there already are replaced.
+    """Write all days of all domains.
 
     Memory holds one chunk of impressions, one file's rows (`SampleStore.write_day`), the items, and the
     users' histories, of each domain and of all, twice; it does not grow with the rows of a day.
@@ -115,9 +120,13 @@ def write_world(
         store: Where to write.
         config: The world.
         progress: Called after each chunk with the domain, the day and the chunk's rows.
+        existing: What becomes of days that are there and would hold something else.
 
     Returns:
         What was written of the source, of the target and, where there is one, of the third domain.
+
+    Raises:
+        CtnetError: A day that is there differs.
     """
     world = build_world(config)
     ids = _hash_all(config)
@@ -127,7 +136,8 @@ def write_world(
         # A day's clicks are known from the next day on.
         coming = {name: histories.copy() for name, histories in known.items()}
         for domain in world.domains:
-            written[domain.name].append(_write_day(store, world, domain, state, ids, known, coming, progress))
+            entry = _write_day(store, world, domain, state, ids, known, coming, progress, existing)
+            written[domain.name].append(entry)
         known = coming
     return tuple(_summarise(name, days) for name, days in written.items())
 
@@ -215,6 +225,7 @@ def _write_day(
     known: Mapping[str, Histories],
     coming: Mapping[str, Histories],
     progress: Progress | None,
+    existing: Existing,
 ) -> tuple[int, int, float]:
     """Write one day of one domain, add its clicks to `coming`, return rows, positives and AUC.
 
@@ -224,7 +235,15 @@ def _write_day(
     scores, clicks = [], []
     # Eight full histories make rows of 1.3 kB: a quarter of the usual rows of a file keeps a day below 2 GB.
     rows_per_file = ROWS_PER_FILE // 4
-    with store.write_day(domain.name, day, seed=world.config.seed, rows_per_file=rows_per_file) as writer:
+    look_back = [name if of == _ALL else column_in(name, of) for of in known for name in _HISTORIES]
+    with store.write_day(
+        domain.name,
+        day,
+        seed=world.config.seed,
+        existing=existing,
+        look_back=look_back,
+        rows_per_file=rows_per_file,
+    ) as writer:
         for shown in draw_day(world, domain, state):
             writer.write(_to_table(world, domain, state, ids, known, shown))
             for name in _ALL, domain.name:

@@ -11,9 +11,10 @@ from rich.progress import Progress
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids, id_texts
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
-from ctnet_ray.writers.accounts import LINE, OUTSIDE_DAYS, FileAccount, Report
+from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.log_files import columns_of, find_files, read_blocks
 from ctnet_ray.writers.logs import (
@@ -22,11 +23,10 @@ from ctnet_ray.writers.logs import (
     DOMAIN,
     FILE,
     TIME,
-    Histories,
-    Impressions,
     convert,
     write_text,
 )
+from ctnet_ray.writers.sample_days import Histories, Impressions
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
     is_present,
@@ -46,6 +46,8 @@ def write_table(
     progress: Progress,
     *,
     seed: int = 0,
+    existing: Existing = "refuse",
+    from_scratch: bool = False,
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
     """Write the sample days of logs, and the schema to `schema.yaml` in the store's root.
@@ -56,6 +58,8 @@ def write_table(
         store: Where the domains are written.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on no day before, whatever is there.
         block_bytes: Text of a CSV file read at a time.
 
     Returns:
@@ -65,22 +69,30 @@ def write_table(
         CtnetError: A file or a column is absent, a column's type can't be, a file can't be read, too many
             lines would be dropped, or no row is left.
     """
+    if mapping.impression and existing == "merge":
+        raise CtnetError(
+            f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
+            "logs of the days and --existing replace"
+        )
     paths = find_files(raw)
     columns = {path: columns_of(path, mapping.csv) for path in paths}
     if not any(columns.values()):
         raise CtnetError(f"{paths[0]} is empty: remove it")
     for path in filter(columns.get, paths):
         _check_columns(path, columns[path], mapping)
-    report, domains = Report(), set[str]()
+    report, domains = Report(), set(mapping.domain_names)
     by_domain = tuple(mapping.histories) if mapping.by_domain else ()
     convert(
         _blocks(paths, mapping, report, progress, domains, block_bytes),
         lambda rows: _impressions(rows, mapping),
+        _log(mapping),
         Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
         store,
         report,
         progress,
         seed=seed,
+        existing=existing,
+        from_scratch=from_scratch,
         drop_duplicates=mapping.drop_duplicates,
         max_dropped=mapping.max_dropped,
         impression=mapping.impression,
@@ -88,6 +100,11 @@ def write_table(
     text = yaml.safe_dump(schema_of(mapping, sorted(domains)).to_dict(), sort_keys=False)
     write_text(storage.join(store.root, "schema.yaml"), text)
     return report
+
+
+def _log(mapping: TableMapping) -> str:
+    """Return what days of the mapping's domains are called together in the running state."""
+    return f"domain={mapping.domain}" if mapping.domain else f"column={mapping.domain_column}"
 
 
 def _check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:
@@ -172,13 +189,14 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
     block = account.keep(block, in_range, f"time not in {_YEARS[0]}-{_YEARS[1]}: is time.unit right?")
     local = block[TIME].cast(pa.timestamp("us", mapping.zone))
     block = block.append_column(DAY, pc.local_timestamp(local).cast(pa.date32(), safe=False))
-    in_days = pc.and_(
-        pc.greater_equal(block[DAY], pa.scalar(mapping.first_day)),
-        pc.less_equal(block[DAY], pa.scalar(mapping.last_day)),
-    )
-    block = account.keep(block, in_days, OUTSIDE_DAYS)
+    first, last = pa.scalar(mapping.first_day), pa.scalar(mapping.last_day)
+    block = account.keep(block, pc.greater_equal(block[DAY], first), BEFORE_FIRST)
+    block = account.keep(block, pc.less_equal(block[DAY], last), AFTER_LAST)
     block = block.append_column(DOMAIN, _domain(block, mapping))
     block = account.keep(block, is_present(block[DOMAIN]), "no domain")
+    if mapping.domain_names:
+        named = pc.is_in(block[DOMAIN], pa.array(mapping.domain_names))
+        block = account.keep(block, named, OTHER_DOMAIN)
     for key, column in {"user": mapping.user, "item": mapping.item, "group": mapping.group}.items():
         block = account.keep(block, is_present(block[column]), f"no {key}")
     block = block.append_column(CLICKED, parse_label(block[mapping.label.column], mapping.label))

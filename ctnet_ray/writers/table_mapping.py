@@ -3,7 +3,7 @@
 A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
 
     time: {column: timestamp, unit: ms, zone: Asia/Shanghai}    # unit: s, ms, us or iso
-    domain: {column: scene, rename: {"1": feed}}                # or {constant: feed}
+    domain: {column: scene, rename: {"1": feed}, names: [feed]}     # or {constant: feed}
     user: user_id
     item: item_id
     label: rating >= 8                                          # or a column of 0 and 1
@@ -89,6 +89,8 @@ class TableMapping:
     """None: `domain_column` says it."""
     rename: Mapping[str, str]
     """Domain names by value of the domain column; other values name their domain themselves."""
+    domain_names: tuple[str, ...]
+    """Domains whose rows are taken; none: all."""
     user: str
     item: str
     group: str
@@ -147,7 +149,9 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
     """
     top = section(content, name, _KEYS)
     time = section(_needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
-    domain = section(_needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename"})
+    domain = section(
+        _needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename", "names"}
+    )
     if ("column" in domain) == ("constant" in domain):
         raise CtnetError(f"{name}: domain: give either column or constant")
     days = section(top.get("days") or {}, f"{name}: days", {"first", "last"})
@@ -165,6 +169,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
             _id_text(value): _text(new, f"{name}: domain.rename.{value}")
             for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
         },
+        domain_names=_names(domain.get("names", []), f"{name}: domain.names"),
         user=user,
         item=item,
         group=_text(top.get("group", user), f"{name}: group"),

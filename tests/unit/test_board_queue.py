@@ -170,6 +170,26 @@ def test_news_are_told_once() -> None:
 
 def test_time_left_is_shared_by_groups_and_no_less_than_the_longest_run_takes() -> None:
     # 100 rows in 10 s of one group: 0.1 s a row.
-    assert seconds_left([100, 100, 100, 100], 2, 100, 10.0) == pytest.approx(20)
-    assert seconds_left([300, 10, 10], 4, 100, 10.0) == pytest.approx(30)
-    assert seconds_left([100], 1, 0, 0.0) is None
+    assert seconds_left([100, 100], [100, 100], 2, 100, 10.0) == pytest.approx(20)
+    assert seconds_left([300, 10], [10], 4, 100, 10.0) == pytest.approx(30)
+    assert seconds_left([100], [], 1, 0, 0.0) is None
+    assert seconds_left([], [], 1, 100, 10.0) is None
+
+
+def test_time_left_counts_the_start_of_each_run_that_waits() -> None:
+    # Two that wait take 4 s each before their first rows.
+    assert seconds_left([100], [100, 100], 1, 100, 10.0, lead=4.0) == pytest.approx(38)
+    assert seconds_left([], [100], 2, 100, 10.0, lead=4.0) == pytest.approx(14)
+
+
+def test_what_a_run_takes_to_its_first_rows_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("ctnet_ray.cluster.board.time.monotonic", lambda: clock[0])
+    board = queue()
+    board.take(0)
+    clock[0] = 20.0
+    board.progress(0, "train", 10, 100)
+    clock[0] = 21.0
+    board.progress(0, "train", 20, 100)
+    # 20 rows in a second; 80 are left, and two runs of 10 and 50 that start for 20 s each.
+    assert board.read().seconds_left == pytest.approx(140 / 20 + 40)

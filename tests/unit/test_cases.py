@@ -12,6 +12,7 @@ import yaml
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.store import SampleStore
 from jobs.prepare import table
 
@@ -26,11 +27,13 @@ class Case:
         self.folder = folder
         self.capsys = capsys
 
-    def prepare(self, raw: str, **changes) -> dict:
+    def prepare(
+        self, raw: str, *, existing: Existing = "refuse", map_file: str = "map.yaml", **changes
+    ) -> dict:
         """Run the command with some keys of the mapping changed; return what it prints."""
-        mapping = yaml.safe_load((self.folder / "map.yaml").read_text())
-        (self.folder / "map.yaml").write_text(yaml.safe_dump({**mapping, **changes}))
-        table(str(self.folder / raw), str(self.folder / "map.yaml"), str(self.folder / "samples"), json=True)
+        path, out = self.folder / map_file, str(self.folder / "samples")
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+        table(str(self.folder / raw), str(path), out, existing=existing, json=True)
         return json.loads(self.capsys.readouterr().out)
 
     def rows(self) -> list[dict]:
@@ -122,6 +125,17 @@ def test_label_is_a_list_ebnerd(case):
 def test_large_string_true_false(case):
     assert counts(case.prepare("a.parquet")) == (4, 4, {})
     assert {row["label"] for row in case.rows()} == {0, 1}
+
+
+def test_late_rows_overwrite_day(case):
+    case.prepare("2022-04-25.csv")
+    first = date(2022, 4, 25)
+
+    with pytest.raises(CtnetError, match=r"^feed 2022-04-25 has 100 rows, and these make 2: nothing of that"):
+        case.prepare("2022-04-26.csv")
+    assert (case.days(), len(case.rows())) == ([first], 100)
+    report = case.prepare("2022-04-26.csv", existing="merge")
+    assert [(day["outcome"], day["rows"]) for day in report["days"]] == [("merged", 102), ("new", 100)]
 
 
 def test_list_null_duplicates(case):

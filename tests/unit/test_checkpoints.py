@@ -1,12 +1,9 @@
-"""Versions on disk, written and read by one worker and by two, and by disks that fail.
-
-Started as a script, this file is one of two workers.
-"""
+"""Versions on disk, written and read by one worker and by two, and by disks that fail."""
 
 import hashlib
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,7 +23,7 @@ from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState, source_tensors
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -55,7 +52,8 @@ def state(seed: int, model: CTNetSpec | None = None) -> TrainingState:
     return TrainingState(model or plan(), TrainingConfig(seed=seed), torch.device("cpu"))
 
 
-def batch(start: int = 0, stop: int = ROWS) -> Batch:
+def batch(start: int = 0, stop: int = ROWS, order: Sequence[int] = range(ROWS)) -> Batch:
+    """Return a range of the rows in some order."""
     numbers = [(index * 37) % 211 for index in range(ROWS)]
     table = pa.table(
         {
@@ -68,7 +66,8 @@ def batch(start: int = 0, stop: int = ROWS) -> Batch:
         }
     )
     encoder = Encoder(plan().inputs, "feed")
-    return encoder.batch([(encoder.encode(table), start, stop)], stop - start, ROWS)
+    block = encoder.encode(table)
+    return encoder.batch([(block, row, row + 1) for row in order[start:stop]], stop - start, ROWS)
 
 
 HALVES = ((0, ROWS // 2), (ROWS // 2, ROWS))
@@ -330,12 +329,12 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def two_workers(
-    tmp_path_factory: pytest.TempPathFactory, run_workers: Callable[..., None], process_group: None
+    tmp_path_factory: pytest.TempPathFactory, process_group: None
 ) -> tuple[Path, TrainingState, list[dict]]:
     folder = tmp_path_factory.mktemp("two")
     one = trained()
     checkpoints.save(str(folder / "one"), {**one.parameters(), **one.optimizer_tensors()}, {"step": 1})
-    run_workers(__file__, 2, folder)
+    run_workers(work, 2, folder)
     return folder, one, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -397,7 +396,3 @@ def test_two_workers_start_their_parts_of_a_table_differently(two_workers: tuple
     for name in first.keys() & second.keys():
         shared = min(len(first[name]), len(second[name]))
         assert shared == 0 or first[name][:shared] != second[name][:shared], name
-
-
-if __name__ == "__main__":
-    as_worker(work)

@@ -25,7 +25,7 @@ COMPARISONS = [path for path in CONFIGS if path not in SWEEPS]
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Comparison] = []
-    monkeypatch.setattr(jobs.compare, "compare", lambda comparison, output, command: given.append(comparison))
+    monkeypatch.setattr(jobs.compare, "compare", lambda comparison, *_, **__: given.append(comparison))
     auto_cli(jobs.compare.main, args=["--config", str(path)])
     [comparison] = given
     runs = list(entries(comparison))

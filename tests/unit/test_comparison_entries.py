@@ -60,10 +60,10 @@ def test_with_a_transfer_day_methods_start_as_they_can() -> None:
     found = by_label(transfer_day=TRANSFER)
     for name in METHODS:
         config = found[name].config
-        stateless = name in {"source_direct", "finetune_all"}
+        stateless = name in {"base_retrained", "source_direct", "finetune_all"}
         assert config.transfer.hot_start == ("x.channel.base" if name in HOT else None), name
         assert config.data.first_day == (TRANSFER if name in HOT or stateless else FIRST), name
-        series = None if name == "base" or name in JOINT else "x.feed.source"
+        series = None if name in {"base", "base_retrained"} or name in JOINT else "x.feed.source"
         assert config.transfer.source_series == series, name
         assert found[name].builds_on_others == bool(series), name
         assert config.data.beside == (("feed",) if name in JOINT else ()), name

@@ -122,6 +122,26 @@ def test_all_owes_nothing_to_the_step_before(job_world: World, tmp_path: Path) -
     assert scored.metrics == evaluations[2].metrics
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_retrained_base_starts_from_nothing_each_day(job_world: World, tmp_path: Path, window: int) -> None:
+    settings = {"transfer__window": window}
+    whole = walk(job_world.plan(job_world.method("base_retrained", **settings), folder=tmp_path / "whole"))
+    steps, _ = results(whole)
+    assert [step.parent for step, _ in steps] == [None] * len(steps)
+    assert [step.source for step, _ in steps] == [None] * len(steps)
+    alone = job_world.plan(job_world.method("base_retrained", first=4, **settings), folder=tmp_path / "alone")
+    assert results(walk(alone))[0][0][1] == steps[2][1]
+
+
+def test_base_retrained_on_a_day_is_the_first_step_of_base(job_world: World, tmp_path: Path) -> None:
+    retrained = job_world.plan(job_world.method("base_retrained", first=3), folder=tmp_path / "retrained")
+    base = job_world.plan(
+        job_world.method("base", first=3, tracking__label="young"), folder=tmp_path / "base"
+    )
+    assert results(walk(retrained))[0][0][1] == results(walk(base))[0][0][1]
+    assert results(walk(retrained))[0][1][1] != results(walk(base))[0][1][1]
+
+
 def test_embeddings_alone_owe_much_to_the_step_before(job_world: World, tmp_path: Path) -> None:
     whole, alone = (
         walk(

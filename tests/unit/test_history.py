@@ -1,10 +1,11 @@
 from collections import defaultdict
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctnet_ray.writers.history import Clicks, look_back, no_clicks
+from ctnet_ray.writers.history import Clicks, clicks_kind, look_back
 
 
 def day(rows):
@@ -13,12 +14,22 @@ def day(rows):
     return user, time, clicked.astype(bool), {"item": item}
 
 
+def clicks_of(rows) -> pa.Table:
+    user, time, clicked, entities = day(rows)
+    columns = {"user": user, "time": time, **entities}
+    return pa.table({"domain": np.zeros_like(user), **columns}).filter(pa.array(clicked))
+
+
 def histories(days, length=20):
-    """Histories of each day's rows, as lists."""
-    clicks, found = no_clicks(["item"]), []
+    """Histories of each day's rows, as lists; what a day leaves goes through the running state's merge."""
+    kind, clicks, found = clicks_kind(["item"], length), clicks_of(days[0]).slice(0, 0), []
     for rows in days:
-        windows, clicks = look_back(clicks, *day(rows), length)
+        clicks = pa.concat_tables([clicks, clicks_of(rows)])
+        user, time, item = (clicks[name].to_numpy() for name in ("user", "time", "item"))
+        user_N, time_N, _, _ = day(rows)
+        windows = look_back(Clicks(user, time, {"item": item}), user_N, time_N, length)
         found.append(windows.column("item", np.arange(len(rows))).to_pylist())
+        clicks = kind.merge(clicks)
     return found
 
 
@@ -53,22 +64,21 @@ def test_a_click_of_an_earlier_day_that_is_later_in_time_is_not_seen():
 
 
 def test_the_state_holds_the_last_clicks_of_every_user_and_no_more():
-    clicks = no_clicks(["item"])
-    for start in (0, 100, 200):
-        rows = [(user, start + t, 1, t) for user in (7, 8) for t in range(10)]
-        _, clicks = look_back(clicks, *day(rows), 4)
+    days = [
+        clicks_of([(user, start + t, 1, t) for user in (7, 8) for t in range(10)]) for start in (0, 100, 200)
+    ]
+    clicks = clicks_kind(["item"], 4).merge(pa.concat_tables(days))
 
-    assert isinstance(clicks, Clicks)
-    assert clicks.user_C.tolist() == [7] * 4 + [8] * 4
-    assert clicks.time_C.tolist() == [206, 207, 208, 209] * 2
+    assert clicks["user"].to_pylist() == [7] * 4 + [8] * 4
+    assert clicks["time"].to_pylist() == [206, 207, 208, 209] * 2
 
 
 def test_sequences_are_aligned():
     rows = [(1, 10, 1, 5), (1, 20, 1, 6), (1, 30, 0, 7)]
     user, time, clicked, entities = day(rows)
-    both = {"item": entities["item"], "tag": entities["item"] * 10}
+    both = {"item": entities["item"][clicked], "tag": entities["item"][clicked] * 10}
 
-    windows, _ = look_back(no_clicks(["item", "tag"]), user, time, clicked, both, 20)
+    windows = look_back(Clicks(user[clicked], time[clicked], both), user, time, 20)
 
     assert windows.column("tag", np.array([2, 0])).to_pylist() == [[50, 60], []]
     assert windows.column("item", np.array([2, 0])).to_pylist() == [[5, 6], []]

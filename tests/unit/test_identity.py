@@ -183,6 +183,7 @@ JOINT_READS = (*TOWER, *TRAINING, *START, *BESIDE)
 BASE_READS = (*TOWER, *TRAINING, *START, "transfer.source_statistics")
 READS: dict[str, tuple[str, ...]] = {
     "base": BASE_READS,
+    "base_retrained": (*TOWER, *TRAINING, "transfer.source_statistics", "transfer.window"),
     "source_direct": (*SOURCE, "training.seed", "training.bf16", "training.cpu_bf16"),
     "finetune_all": (*TRAINING, *START, *SOURCE, "transfer.window"),
     "finetune_embeddings": (*BASE_READS, *SOURCE, "transfer.window"),
@@ -233,6 +234,7 @@ def test_a_placement_that_is_the_methods_own_is_the_same_run() -> None:
 #: Digests of runs that rely on defaults alone.
 DIGESTS: dict[str, str] = {
     "base": "840c40f8ce6d",
+    "base_retrained": "2780bc6288a7",
     "source_direct": "f5399e39ccc2",
     "finetune_all": "b9ea5bc1f206",
     "finetune_embeddings": "f01b549f3612",

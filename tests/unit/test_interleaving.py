@@ -1,11 +1,7 @@
-"""Batches of several domains in one step: their order, that each row is read once, and what weighs how.
-
-Started as a script, this file is one of two workers.
-"""
+"""Batches of several domains in one step: their order, that each row is read once, and what weighs how."""
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,7 @@ from ctnet_ray.training.state import TrainingState
 from tests.unit.ctnet_world import ROWS as STEP_ROWS
 from tests.unit.ctnet_world import SCHEMA, SOURCE, batch, local, state
 from tests.unit.loop_world import DAYS, ROWS, World, check_killed, version, walk
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -199,11 +195,9 @@ def test_two_workers_take_the_steps_of_one(two_workers: list[dict], name: str) -
 
 
 @pytest.fixture(scope="module")
-def two_workers(
-    tmp_path_factory: pytest.TempPathFactory, run_workers: Callable[..., None], process_group: None
-) -> list[dict]:
+def two_workers(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> list[dict]:
     folder = tmp_path_factory.mktemp("interleaving")
-    run_workers(__file__, 2, folder)
+    run_workers(work, 2, folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -211,7 +205,3 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     half = STEP_ROWS // world_size
     outcome = {name: losses(name, rank * half, (rank + 1) * half) for name in PLANS}
     (folder / f"{rank}.json").write_text(json.dumps(outcome))
-
-
-if __name__ == "__main__":
-    as_worker(work)

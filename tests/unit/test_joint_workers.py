@@ -1,7 +1,6 @@
 """Joint networks on two workers: each step leaves the other domain's parameters unused, on both."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from ctnet_ray.batches.batch import Batch
@@ -11,13 +10,13 @@ from ctnet_ray.models.joint.minet import MiNet
 from ctnet_ray.models.joint.mlp_pp import MlpPP
 from ctnet_ray.models.joint.ple import Ple
 from tests.unit.joint_world import DOMAINS, INTERESTS, PLAIN, Trainer, batch_of, loss, rows
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 NETWORKS = {MlpPP: PLAIN, Ple: PLAIN, Ddtcdr: PLAIN, MiNet: INTERESTS, Dasl: INTERESTS}
 
 
-def test_two_workers_stay_together_and_learn(tmp_path: Path, run_workers: Callable[..., None]) -> None:
-    run_workers(__file__, 2, tmp_path)
+def test_two_workers_stay_together_and_learn(tmp_path: Path) -> None:
+    run_workers(_work, 2, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert set(first) == {make.__name__ for make in NETWORKS}
     for name, dense in first.items():
@@ -45,7 +44,3 @@ def _work(rank: int, world_size: int, folder: Path) -> None:
             name: value.tolist() for name, value in dense.items() if "embeddings" not in name
         }
     (folder / f"{rank}.json").write_text(json.dumps(kept))
-
-
-if __name__ == "__main__":
-    as_worker(_work)

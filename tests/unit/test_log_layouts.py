@@ -34,7 +34,8 @@ def convert(tmp_path: Path, *raw: str, **keys) -> tuple[dict[str, list[dict]], R
     """Return the samples by domain, in the order of their items' ids."""
     store = SampleStore(str(tmp_path / "out"))
     mapping = from_dict({**MAPPING, **keys}, "map.yaml")
-    report = write_table([str(tmp_path / path) for path in raw], mapping, store, Progress(disable=True))
+    paths = [str(tmp_path / path) for path in raw]
+    report = write_table(paths, mapping, store, Progress(disable=True), existing="replace")
     rows = {
         domain: [
             row
@@ -246,7 +247,7 @@ def test_what_the_mapping_asks_for_is_not_counted_as_lost(tmp_path):
 
     _, report = convert(tmp_path, "a.csv", days={"first": date(1970, 1, 2)}, max_dropped=0)
 
-    assert report.dropped == {"day outside days.first to days.last": 9, "empty line": 1}
+    assert report.dropped == {"day before days.first": 9, "empty line": 1}
 
 
 def test_duplicates_and_new_ids_are_counted_by_domain_and_day(tmp_path):

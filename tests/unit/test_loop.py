@@ -1,7 +1,4 @@
-"""The loop over a small store: what it writes, and that a run killed anywhere ends as one never killed.
-
-Started as a script, this file is one of two workers.
-"""
+"""The loop over a small store: what it writes, and that a run killed anywhere ends as one never killed."""
 
 import json
 import math
@@ -45,7 +42,7 @@ from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
 from ctnet_ray.training.versions import load_source, open_version, start_from
 from tests.unit.loop_world import Kill, Killed, Killing
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 pytestmark = pytest.mark.usefixtures("process_group")
 
@@ -456,13 +453,11 @@ def work(rank: int, world_size: int, root: Path) -> None:
     (root / f"{rank}.json").write_text(json.dumps(outcome))
 
 
-def test_two_workers_count_every_row_once_and_keep_step(
-    world: World, run_workers: Callable[..., None], never_killed: dict
-) -> None:
+def test_two_workers_count_every_row_once_and_keep_step(world: World, never_killed: dict) -> None:
     store = SampleStore(str(world.root / "samples"))
     for index, rows in enumerate([1, 3, 1]):
         write(store, "tiny", DAYS[index], samples(rows, index, "tiny"))
-    run_workers(__file__, 2, world.root)
+    run_workers(work, 2, world.root)
     outcomes = [json.loads((world.root / f"{rank}.json").read_text()) for rank in range(2)]
     assert outcomes[0] == outcomes[1]
     assert outcomes[0]["steps"] == 3 * 3 + 1 + 1  # 75 rows of a worker, 32 a step
@@ -486,7 +481,3 @@ def test_two_workers_count_every_row_once_and_keep_step(
     last = method_plan(world, folder, "ctnet").steps[-1]
     found = scored(opened.score, CTNET, last)
     assert found["logloss"] == pytest.approx(evaluations[-1].metrics["logloss"], abs=1e-6)
-
-
-if __name__ == "__main__":
-    as_worker(work)

@@ -1,10 +1,6 @@
-"""Ids with rows of their own, by hand; and workers that share such tables end where one worker does.
-
-Started as a script, this file is one of the workers.
-"""
+"""Ids with rows of their own, by hand; and workers that share such tables end where one worker does."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,7 @@ from ctnet_ray.training import checkpoints
 from ctnet_ray.training.managed import TablePart
 from ctnet_ray.training.state import TrainingState
 from tests.unit.test_checkpoints import locals_of
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 CPU = torch.device("cpu")
 Seen = list[tuple[int, int, int]]  # id, how often, in which batch since the last update
@@ -322,9 +318,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("process_group")
-def test_workers_end_where_one_does_however_tables_are_spread(
-    tmp_path: Path, run_workers: Callable[..., None]
-) -> None:
+def test_workers_end_where_one_does_however_tables_are_spread(tmp_path: Path) -> None:
     one = state(plan())
     steps(one)
     one.end_day()
@@ -332,7 +326,7 @@ def test_workers_end_where_one_does_however_tables_are_spread(
     losses = steps(one)
     metrics = one.end_day()
     assert metrics["evictions.item"] > 3
-    run_workers(__file__, 2, tmp_path)
+    run_workers(work, 2, tmp_path)
     first, second = (json.loads((tmp_path / f"2-{rank}.json").read_text()) for rank in range(2))
     for name in WAYS:
         assert set(first[name]["chosen"]) == set(WAYS[name])
@@ -360,7 +354,3 @@ def one_again(folder: Path, name: str) -> TrainingState:
     made.end_day()
     checkpoints.load(str(folder / f"{name}-2"), every(made))
     return made
-
-
-if __name__ == "__main__":
-    as_worker(work)

@@ -37,7 +37,8 @@ def test_every_name_of_the_configuration_is_a_method() -> None:
 
 
 def test_a_wrong_name_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(CtnetError, match=r"setting transfer\.method: 'magic': .*'base', 'source_.*'dasl'"):
+    expected = r"setting transfer\.method: 'magic': .*'base', 'base_retrained'.*'dasl'"
+    with pytest.raises(CtnetError, match=expected):
         override(TransferConfig(), {"method": "magic"})
 
 

@@ -1,10 +1,6 @@
-"""Metrics of 2 and 4 gloo processes are those of one, to the last bit.
-
-Started as a script, this file is one of the processes.
-"""
+"""Metrics of 2 and 4 gloo processes are those of one, to the last bit."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +8,7 @@ import pytest
 import torch.distributed as dist
 
 from ctnet_ray.training.metrics import Scores, evaluate
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 SIZES = (2, 4)  #: workers
 Case = tuple[Scores, np.ndarray]  # all rows, and the share in [0, 1) that places each row on a worker
@@ -82,10 +78,10 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, run_workers: Callable[..., None]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outcomes of all processes, started once."""
     folder = tmp_path_factory.mktemp("outcomes")
-    run_workers(__file__, max(SIZES), folder, "-W", "error")
+    run_workers(work, max(SIZES), folder, warnings_are_errors=True)
     return folder
 
 
@@ -103,7 +99,3 @@ def test_cases_have_what_they_should_have() -> None:
     assert results["scores not finite"] == "3 of 1000 scores are not finite"
     assert {"auc", "gauc"} <= set(results["spread evenly"])
     assert results["all scores equal"]["auc"] == results["all scores equal"]["gauc"] == 0.5  # type: ignore[index]
-
-
-if __name__ == "__main__":
-    as_worker(work)

@@ -1,13 +1,9 @@
-"""Metrics of rows that are too many to hold, in temporary files: those of rows in memory, to the last bit.
-
-Started as a script, this file is one of two processes.
-"""
+"""Metrics of rows that are too many to hold, in temporary files: those of rows in memory, to the last bit."""
 
 import errno
 import json
 import tempfile
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +17,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.training.metrics import Collector, Scores, evaluate
 from ctnet_ray.training.spill import SortedPortions
 from tests.unit import test_metrics, test_metrics_distributed
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 HELD = 32  #: rows in memory
 
@@ -143,12 +139,8 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     (folder / f"{rank}.json").write_text(json.dumps(found))
 
 
-def test_two_workers_have_the_result_of_one_process(tmp_path: Path, run_workers: Callable[..., None]) -> None:
-    run_workers(__file__, 2, tmp_path, "-W", "error")
+def test_two_workers_have_the_result_of_one_process(tmp_path: Path) -> None:
+    run_workers(work, 2, tmp_path, warnings_are_errors=True)
     cases = test_metrics_distributed.cases()
     expected = {name: test_metrics_distributed.outcome(scores) for name, (scores, _) in cases.items()}
     assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [expected] * 2
-
-
-if __name__ == "__main__":
-    as_worker(work)

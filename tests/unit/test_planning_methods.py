@@ -58,6 +58,7 @@ def test_joint_training_needs_one_other_domain(
         ("ctnet", {"transfer__hot_start": "nobody"}, "no version nobody"),
         ("ctnet", {"transfer__hot_start": SERIES}, "has other features or widths"),
         ("finetune_all", {"transfer__hot_start": BASE}, "takes nothing over from a tower model"),
+        ("base_retrained", {"transfer__hot_start": BASE}, "takes nothing over from a tower model"),
         ("minet", {"data__beside": ("search",)}, "schema: no sequence says clicks_in: search"),
         ("mlp_pp", {"data__beside": ("nowhere",)}, "no samples of nowhere on 2022-05-03"),
     ],
@@ -89,6 +90,7 @@ def test_methods_have_placements_of_their_own_and_take_others(job_world: World) 
 def test_a_model_says_what_each_method_reads(job_world: World) -> None:
     reads = {
         "base": {"target"},
+        "base_retrained": {"target"},
         "source_direct": {"source"},
         "finetune_all": {"source"},
         "finetune_embeddings": {"target"},

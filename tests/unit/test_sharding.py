@@ -1,15 +1,12 @@
-"""Workers that share the tables end where one worker does, however the planner spreads them.
-
-Started as a script, this file is one of the workers.
-"""
+"""Workers that share the tables end where one worker does, however the planner spreads them."""
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,12 +17,10 @@ from ctnet_ray.training import checkpoints
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.state import TrainingState
 from tests.unit.test_checkpoints import ROWS, batch, locals_of, plan
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 STEPS = 5
 WAYS: dict[str, tuple[Sharding, ...]] = {**{way: (way,) for way in SHARDING}, "planner": SHARDING}
-# Softmax takes no notice of a bias: its gradient is rounding, which Adam makes as large as any other.
-NO_GRADIENT = "score.2.bias"
 CPU = torch.device("cpu")
 
 
@@ -36,6 +31,29 @@ def made(*sharding: Sharding) -> TrainingState:
 def every(state: TrainingState) -> dict[str, Any]:
     """Return all tensors, the frozen tower's too: a version would leave those out."""
     return {**state.parameters(), **state.optimizer_tensors()}
+
+
+def distances(tensors: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+    """Return how far each tensor is from the expected one, at its farthest element."""
+    parts, expected_parts = locals_of(tensors), locals_of(expected)
+    assert parts.keys() == expected_parts.keys()
+    return {key: (part - expected_parts[key]).abs().max().item() for key, part in parts.items()}
+
+
+def rounding_of(one: TrainingState) -> dict[str, float]:
+    """Return how far each tensor is from itself when the rows come in another order, in one process.
+
+    Softmax takes no notice of a bias, and hardly any of one before it: what is left of such a gradient is
+    rounding, which Adam makes as large as any other.
+    """
+    farthest: dict[str, float] = {}
+    for seed in range(6):
+        reordered, order = made(), np.random.default_rng(seed).permutation(ROWS).tolist()
+        for _ in range(STEPS):
+            reordered.train_step(batch(order=order))
+        for key, distance in distances(every(reordered), every(one)).items():
+            farthest[key] = max(distance, farthest.get(key, 0.0))
+    return farthest
 
 
 def take_steps(state: TrainingState, batches: list[Batch], announced: bool) -> list[float]:
@@ -76,12 +94,13 @@ def work(rank: int, world_size: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_workers_end_where_one_does_however_tables_are_spread(
-    tmp_path: Path, run_workers: Callable[..., None], process_group: None, workers: int
+    tmp_path: Path, process_group: None, workers: int
 ) -> None:
     one = made()
     checkpoints.save(str(tmp_path / "start"), every(one), {"step": 0})
     losses = [one.train_step(batch()).item() for _ in range(STEPS)]
-    run_workers(__file__, workers, tmp_path)
+    rounding = rounding_of(one)
+    run_workers(work, workers, tmp_path)
     found = json.loads((tmp_path / f"{workers}.json").read_text())
     for name in WAYS:
         assert set(found[name]["chosen"]) <= set(WAYS[name])
@@ -96,13 +115,5 @@ def test_workers_end_where_one_does_however_tables_are_spread(
         # What several workers wrote, one reads.
         read = made()
         checkpoints.load(str(tmp_path / f"{name}-{workers}-True"), every(read))
-        tensors, expected = locals_of(every(read)), locals_of(every(one))
-        assert tensors.keys() == expected.keys()
-        for key, tensor in tensors.items():
-            if NO_GRADIENT not in key:
-                furthest = (tensor - expected[key]).abs().max().item()
-                assert furthest < 1e-6, f"{name}: {key} is {furthest} away"
-
-
-if __name__ == "__main__":
-    as_worker(work)
+        for key, distance in distances(every(read), every(one)).items():
+            assert distance < max(1e-6, 4 * rounding[key]), f"{name}: {key} is {distance} away"

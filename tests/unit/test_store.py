@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ def rows(start: int, stop: int) -> pa.Table:
     )
 
 
-def write(store: SampleStore, tables: Sequence[pa.Table], **options: int) -> Manifest:
+def write(store: SampleStore, tables: Sequence[pa.Table], **options: Any) -> Manifest:
     with store.write_day("feed", DAY, **options) as writer:
         for table in tables:
             writer.write(table)
@@ -139,8 +140,9 @@ def test_object_store(tmp_path: Path) -> None:
 def test_rewriting_a_day_replaces_it_whole(store: SampleStore) -> None:
     write(store, [rows(0, 1000)], rows_per_file=100)
     manifest = write(store, [rows(0, 5)])
-    folder = Path(store.uri("feed", DAY))
-    assert sorted(path.name for path in folder.iterdir()) == ["_manifest.json", "part-00000.parquet"]
+    folder, current = Path(store.uri("feed", DAY)), Path(manifest.uri)
+    assert sorted(folder.iterdir()) == sorted([current, folder / "_manifest.json"])
+    assert [path.name for path in current.iterdir()] == ["part-00000.parquet"]
     assert (manifest.rows, read(manifest).num_rows) == (5, 5)
 
 

@@ -175,7 +175,7 @@ def test_rows_that_can_be_no_sample_are_counted_by_reason(tmp_path):
         "exact duplicate": 1,
         "time missing or not readable": 2,
         "time not in 1970-2200: is time.unit right?": 1,
-        "day outside days.first to days.last": 1,
+        "day after days.last": 1,
         "no user": 1,
         "no item": 1,
         "no group": 1,
@@ -405,5 +405,5 @@ def test_the_command_says_what_it_read_dropped_and_wrote(tmp_path, capsys):
 
     words = re.sub(r"[^\w.:]+", " ", capsys.readouterr().out)
     assert "read 6 dropped: label missing or neither 0 nor 1 1 7 written 5" in words
-    assert "shop 1970 01 01 5 0.6000 2 5" in words
+    assert "shop 1970 01 01 new 5 0.6000 2 5" in words
     assert "shop 5 3 0.6000 1 1970 01 01" in words

@@ -1,0 +1,200 @@
+"""Writes the rows of one sample day, shuffled in bounded memory."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateTable
+from ctnet_ray.samples.state_tables import Kind, write_table
+from ctnet_ray.schema import GROUP, LABEL
+
+
+class DayWriter:
+    """Takes the rows of one day in any order and number, and writes them shuffled in bounded memory.
+
+    Rows are collected up to `rows_per_file`; each full collection is permuted and spilled as a *run*. File
+    i of n is then the i-th n-th part of every run, permuted again: a uniform shuffle up to the rounding of
+    the parts, with one file's rows in memory.
+
+    Args:
+        folder: Where the files go.
+        spill: Local folder for runs.
+        rng: Draws the shuffle.
+        rows_per_file: Rows of a file, and of a run.
+        stored: Rows that stay beside the new ones; None: there are none.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        spill: Path,
+        rng: np.random.Generator,
+        rows_per_file: int,
+        stored: StoredRows | None = None,
+    ) -> None:
+        self.rows = 0
+        self.positives = 0
+        self.added = 0
+        self.outcome: Outcome = "new"
+        self.state: dict[str, pa.Table] = {}
+        self.manifest: Manifest | None = None
+        self.columns: dict[str, str] = {}
+        self._folder = folder
+        self._spill = spill
+        self._rng = rng
+        self._rows_per_file = rows_per_file
+        self._stored = stored
+        self._keys: list[np.ndarray] = []
+        self._schema: pa.Schema | None = None
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._runs: list[Path] = []
+
+    def write(self, table: pa.Table, key_N: np.ndarray | None = None) -> np.ndarray:
+        """Add rows.
+
+        Args:
+            table: Columns `label` (0 or 1), `group` (int64) and features; the same columns in every call.
+            key_N: What makes each row itself beyond its sample, uint64 [N]; in all calls or in none.
+
+        Returns:
+            Which rows were added, bool [N]: all but those that are stored already.
+
+        Raises:
+            CtnetError: A column is missing, changed its type, or a label is neither 0 nor 1.
+        """
+        table = self._checked(table)
+        added_N = np.ones(table.num_rows, bool)
+        if self._stored:
+            self._stored.check_columns(self.columns)
+            added_N = self._stored.take_new(table, key_N)
+            table = table.filter(pa.array(added_N))
+        if key_N is not None:
+            self._keys.append(key_N[added_N])
+        self.added += table.num_rows
+        self._collect(table)
+        return added_N
+
+    def leave(self, manifest: Manifest) -> None:
+        """Note that the day stays as it is."""
+        self.rows, self.positives, self.outcome = manifest.rows, manifest.positives, "same"
+
+    def _collect(self, table: pa.Table) -> None:
+        self.rows += table.num_rows
+        self.positives += pc.sum(table[LABEL]).as_py() or 0
+        while table.num_rows:
+            room = self._rows_per_file - self._pending_rows
+            part, table = table.slice(0, room), table.slice(room)
+            self._pending.append(part)
+            self._pending_rows += part.num_rows
+            if self._pending_rows == self._rows_per_file:
+                self._spill_run()
+
+    def finish(self, name: str, rows_per_group: int) -> tuple[SampleFile, ...]:
+        """Write the files and return what the manifest says of them."""
+        if not self.rows:
+            raise CtnetError(f"{name}: there are no rows, so no day was written")
+        for table in self._stored.tables() if self._stored else ():
+            self._collect(self._checked(table))
+        if not self._runs:
+            table = self._shuffled(pa.concat_tables(self._pending))
+            return (self._write_file(0, table, rows_per_group),)
+        if self._pending_rows:
+            self._spill_run()
+        count = len(self._runs)
+        return tuple(
+            self._write_file(index, self._shuffled(self._parts(index, count)), rows_per_group)
+            for index in range(count)
+        )
+
+    def finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
+        """Write the tables for later days, and the rows' keys; return what the manifest says of them."""
+        tables = {kind.name: (self.state[kind.name], kind.settings) for kind in kinds}
+        keys = np.concatenate(self._keys) if self._keys else None
+        if self._stored:
+            for kind in kinds:
+                both = [stored_table(self._stored.manifest, kind), self.state[kind.name]]
+                tables[kind.name] = kind.merge(pa.concat_tables(both)), kind.settings
+            keys = None if keys is None else self._stored.with_keys(keys)
+        if keys is not None:
+            tables[KEYS] = pa.table({"key": np.sort(keys)}), {}
+        return {name: write_table(self._folder, name, *entry) for name, entry in tables.items()}
+
+    def _parts(self, index: int, count: int) -> pa.Table:
+        """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""
+        runs = [pa.ipc.open_file(pa.memory_map(os.fspath(path))).read_all() for path in self._runs]
+        bounds = [(run.num_rows * index // count, run.num_rows * (index + 1) // count) for run in runs]
+        return pa.concat_tables(
+            run.slice(low, high - low) for run, (low, high) in zip(runs, bounds, strict=True)
+        )
+
+    def _checked(self, table: pa.Table) -> pa.Table:
+        for column in (LABEL, GROUP):
+            if column not in table.column_names:
+                raise CtnetError(f"samples have no column {column!r}")
+        label = _integers(table[LABEL], pa.int8())
+        if label is None or pc.all(pc.is_in(label, pa.array([0, 1], pa.int8()))).as_py() is False:
+            raise CtnetError(
+                "a label is neither 0 nor 1 (missing and NaN are not allowed): drop such rows first"
+            )
+        group = _integers(table[GROUP], pa.int64())
+        if group is None:
+            raise CtnetError("a group is missing or no whole number: hash the ids, or drop such rows first")
+        names = table.column_names
+        table = table.set_column(names.index(LABEL), LABEL, label)
+        table = table.set_column(names.index(GROUP), GROUP, group)
+        schema = self._schema or table.schema.remove_metadata()
+        self._schema, self.columns = schema, {field.name: str(field.type) for field in schema}
+        try:
+            return table.select(schema.names).cast(schema)
+        except (KeyError, ValueError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise CtnetError(f"samples changed their columns within a day: {error}") from error
+
+    def _shuffled(self, table: pa.Table) -> pa.Table:
+        order = pa.array(self._rng.permutation(table.num_rows))
+        # Column by column, so that one column and not the table is held a third time.
+        columns = [column.combine_chunks().take(order) for column in table.columns]
+        return pa.Table.from_arrays(columns, schema=table.schema)
+
+    def _spill_run(self) -> None:
+        table = self._shuffled(pa.concat_tables(self._pending))
+        self._pending, self._pending_rows = [], 0
+        path = self._spill / f"run-{len(self._runs)}.arrow"
+        with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        self._runs.append(path)
+
+    def _write_file(self, index: int, table: pa.Table, rows_per_group: int) -> SampleFile:
+        name = f"part-{index:05d}.parquet"
+        path = self._spill / name
+        pq.write_table(table, path, row_group_size=rows_per_group, compression="zstd")
+        with path.open("rb") as stream:
+            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = path.stat().st_size
+        filesystem, target = storage.resolve(storage.join(self._folder, name))
+        with path.open("rb") as stream, filesystem.open_output_stream(target) as sink:
+            shutil.copyfileobj(stream, sink, 1 << 20)
+        path.unlink()
+        groups = [
+            min(rows_per_group, table.num_rows - start) for start in range(0, table.num_rows, rows_per_group)
+        ]
+        return SampleFile(name, tuple(groups), size, checksum)
+
+
+def _integers(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
+    """Return the column as integers; None where a value is missing or none."""
+    try:
+        numbers = column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+    return None if numbers.null_count else numbers

@@ -1,0 +1,89 @@
+"""What a sample day says of itself: its manifest, beside its files."""
+
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+from pydantic_core import to_jsonable_python
+
+from ctnet_ray import storage
+
+_WHOLE = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class SampleFile:
+    """One Parquet file of a sample day."""
+
+    name: str
+    """File name inside the day's folder."""
+    row_groups: tuple[int, ...]
+    """Rows of each row group."""
+    bytes: int
+    """Size of the file."""
+    sha256: str
+    """Checksum of the file, hexadecimal."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class StateTable:
+    """A table of the running state (`state_tables`), in the file `_NAME.parquet` of a folder."""
+
+    bytes: int
+    sha256: str
+    settings: dict[str, Any]
+    """What decides its content beside the samples."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class StateOrigin:
+    """What a day looked back on."""
+
+    log: str
+    """What was prepared together: days see the days before of the same log (`running_state`)."""
+    past: str
+    """Digest of the running state of all days before; empty: there were none."""
+    from_scratch: bool
+    """Whether days before were there, and were left out."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class Manifest:
+    """What one sample day holds."""
+
+    domain: str
+    day: date
+    rows: int
+    positives: int
+    files: tuple[SampleFile, ...]
+    columns: dict[str, str]
+    """Arrow type of each column."""
+    writer: str
+    """Program and version that wrote the day."""
+    uri: Annotated[str, Field(exclude=True)] = ""
+    """Where the files lie; not stored."""
+    origin: StateOrigin | None = None
+    """What the samples looked back on; None: on nothing that is kept."""
+    state: dict[str, StateTable] = Field(default_factory=dict)
+    """What later days need of this one, by kind, and the keys of its rows."""
+
+    @property
+    def log(self) -> str | None:
+        """What the day was prepared with."""
+        return self.origin.log if self.origin else None
+
+    @property
+    def schema_digest(self) -> str:
+        """SHA-256 of the columns and their types, hexadecimal."""
+        return storage.digest(self.columns)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the day holds, hexadecimal, wherever it lies and whatever wrote it."""
+        files = [file.sha256 for file in self.files]
+        return storage.digest([self.domain, self.day.isoformat(), self.columns, files])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is stored, as plain data."""
+        return {**to_jsonable_python(self), "schema_digest": self.schema_digest}

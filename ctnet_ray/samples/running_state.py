@@ -1,0 +1,240 @@
+"""What a new day needs of the days before it: read from beside them, never from their logs.
+
+    <root>/<domain>/day=YYYY-MM-DD/_clicks.parquet       what that day touched (`state_tables`)
+    <root>/_state/<log>/before=YYYY-MM-DD/_clicks.parquet    a snapshot: all days before, merged
+
+A day's table says nothing of the past, so it stays right whatever becomes of earlier days. A new day reads
+the newest snapshot and the tables of the days since, of the ids that it touches; once these are
+`SNAPSHOT_DAYS`, it makes a snapshot. Snapshots only save reading: those after a day are removed before the
+day is written, and made anew when they are needed.
+
+Days see the days of one *log*, which is what one mapping or writer prepares, in all its domains.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import groupby
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import to_jsonable_python
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.samples.manifest import Manifest, StateOrigin, StateTable
+from ctnet_ray.samples.state_tables import Kind, read_table, write_table
+from ctnet_ray.samples.store import SampleStore
+
+SNAPSHOT_DAYS = 16  #: tables of so many days are read one by one; then they are merged
+_WAY_OUT = (
+    "prepare it again from its logs (--existing replace), or start anew with --histories_from_scratch true"
+)
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _Snapshot:
+    """What a snapshot's manifest says."""
+
+    before: date
+    newest: date
+    """Last day that it covers."""
+    digest: str
+    """Digest of the days that it covers."""
+    tables: dict[str, StateTable]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What some ids have of the days before a day."""
+
+    origin: StateOrigin
+    """What the day's manifest says of it."""
+    newest: date | None
+    """The newest day of it; None: there is none."""
+    snapshot: Mapping[str, pa.Table]
+    """Tables of the days up to the snapshot, by kind; none where there is no snapshot."""
+    days: Sequence[tuple[date, Mapping[str, pa.Table]]]
+    """Tables of the days since, and of those in the window that was asked for, ascending."""
+    since: date
+    """First day that is not in the snapshot."""
+
+    def all(self, kind: str) -> list[pa.Table]:
+        """Return the tables of all days, oldest first."""
+        earlier = [self.snapshot[kind]] if self.snapshot else []
+        return earlier + [tables[kind] for day, tables in self.days if day >= self.since]
+
+    def last(self, kind: str, first: date) -> list[pa.Table]:
+        """Return the tables of the days from `first` on, oldest first."""
+        return [tables[kind] for day, tables in self.days if day >= first]
+
+
+class RunningState:
+    """The state of one log in a store.
+
+    Args:
+        store: The samples.
+        log: Name of the log.
+        kinds: The kinds of tables of each day.
+        domains: Domains that the log's days may be of; looked at when a day is asked for.
+    """
+
+    def __init__(self, store: SampleStore, log: str, kinds: Sequence[Kind], domains: Collection[str]) -> None:
+        self.log, self.kinds = log, kinds
+        self._store, self._domains = store, domains
+        self._uri = storage.join(store.root, "_state", quote(log, safe=""))
+        self._manifests: dict[tuple[str, date], Manifest] = {}
+
+    def domains(self) -> list[str]:
+        """Return the domains whose newest day is of the log."""
+        newest = {name: self._store.newest_day(name) for name in self._store.domains()}
+        return [
+            name for name, day in newest.items() if day and self._store.manifest(name, day).log == self.log
+        ]
+
+    def before(
+        self, day: date, touched: Mapping[str, pa.Array], *, window: int = 0, from_scratch: bool = False
+    ) -> Past:
+        """Read what some ids have of the days before a day.
+
+        Args:
+            day: The day.
+            touched: Ids, int64, by kind.
+            window: Days before the day whose tables are needed one by one.
+            from_scratch: Whether nothing before counts.
+
+        Raises:
+            CtnetError: A day before has no state, another kind of state, or a damaged one.
+        """
+        if from_scratch:
+            return Past(StateOrigin(self.log, "", True), None, {}, [], day)
+        snapshot = self._snapshot(day)
+        earliest = min(snapshot.before if snapshot else date.min, _days_before(day, window))
+        manifests = self._days(earliest, day)
+        self._check(manifests)
+        if snapshot and manifests and _is_start(manifests[0]) and manifests[0].day >= snapshot.before:
+            snapshot = None
+        since = snapshot.before if snapshot else manifests[0].day if manifests else day
+        recent = [manifest for manifest in manifests if manifest.day >= since]
+        newest = recent[-1].day if recent else snapshot.newest if snapshot else None
+        digest = self._chain(snapshot.digest if snapshot else "", recent)
+        folder = storage.join(self._uri, f"before={snapshot.before}") if snapshot else ""
+        if len({manifest.day for manifest in recent}) >= SNAPSHOT_DAYS:
+            self._write_snapshot(_Snapshot(day, recent[-1].day, digest, {}), folder, snapshot, recent)
+            return self.before(day, touched, window=window)
+        tables = (
+            {kind.name: self._read(folder, kind, snapshot.tables, touched[kind.name]) for kind in self.kinds}
+            if snapshot
+            else {}
+        )
+        days = [
+            (of, self._read_day(list(group), touched))
+            for of, group in groupby(manifests, key=lambda manifest: manifest.day)
+        ]
+        return Past(StateOrigin(self.log, digest, False), newest, tables, days, since)
+
+    def add(self, manifest: Manifest) -> None:
+        """Take note of a day that was written."""
+        self._manifests[manifest.domain, manifest.day] = manifest
+
+    def forget(self, day: date) -> None:
+        """Remove the snapshots of a day that is about to be written."""
+        for before in self._snapshot_days():
+            if before > day:
+                storage.remove(storage.join(self._uri, f"before={before}"))
+
+    def later_days(self, day: date) -> list[date]:
+        """Return the days of the log after a day."""
+        return sorted({manifest.day for manifest in self._days(day + timedelta(days=1), date.max)})
+
+    def _days(self, first: date, end: date) -> list[Manifest]:
+        """Return the log's days from `first` to before `end`, by day and domain, from the last start on."""
+        manifests = []
+        for domain in sorted({*self._store.domains(), *self._domains}):
+            for day in self._store.days(domain, first):
+                if day < end:
+                    manifest = self._manifests.get((domain, day)) or self._store.manifest(domain, day)
+                    self._manifests[domain, day] = manifest
+                    if manifest.log == self.log or domain in self._domains:
+                        manifests.append(manifest)
+        manifests.sort(key=lambda manifest: (manifest.day, manifest.domain))
+        starts = [manifest.day for manifest in manifests if _is_start(manifest)]
+        return [manifest for manifest in manifests if not starts or manifest.day >= starts[-1]]
+
+    def _check(self, manifests: Sequence[Manifest]) -> None:
+        for manifest in manifests:
+            if manifest.log != self.log:
+                raise CtnetError(
+                    f"{manifest.domain} {manifest.day} has no running state for later days to look back on: "
+                    f"{_WAY_OUT}"
+                )
+
+    def _chain(self, digest: str, manifests: Sequence[Manifest]) -> str:
+        """Return the digest of more days after those of `digest`."""
+        for manifest in manifests:
+            own = {name: entry.sha256 for name, entry in manifest.state.items()}
+            digest = storage.digest([digest, manifest.day.isoformat(), manifest.domain, own])
+        return digest
+
+    def _read_day(
+        self, manifests: Sequence[Manifest], touched: Mapping[str, pa.Array]
+    ) -> dict[str, pa.Table]:
+        return {
+            kind.name: pa.concat_tables(
+                self._read(manifest.uri, kind, manifest.state, touched[kind.name]) for manifest in manifests
+            )
+            for kind in self.kinds
+        }
+
+    def _read(
+        self, folder: str, kind: Kind, entries: Mapping[str, StateTable], ids: pa.Array | None
+    ) -> pa.Table:
+        """Read the rows of some ids, or all."""
+        entry = entries.get(kind.name)
+        settings = to_jsonable_python(dict(kind.settings))
+        if entry is None or entry.settings != settings:
+            there = "none" if entry is None else f"those of {entry.settings}"
+            raise CtnetError(
+                f"{folder}: of {kind.name} with {settings} the running state has {there}: {_WAY_OUT}"
+            )
+        table = read_table(folder, kind.name, entry)
+        return table if ids is None else table.filter(pc.is_in(table[kind.key], ids))
+
+    def _snapshot_days(self) -> Iterator[date]:
+        for name in storage.list_folders(self._uri):
+            yield date.fromisoformat(name.removeprefix("before="))
+
+    def _snapshot(self, day: date) -> _Snapshot | None:
+        """Return the newest snapshot of days before a day only."""
+        before = max((before for before in self._snapshot_days() if before <= day), default=None)
+        if before is None:
+            return None
+        uri = storage.join(self._uri, f"before={before}")
+        folder = storage.read_folder(uri)
+        try:
+            return TypeAdapter(_Snapshot).validate_python(folder[0]) if folder else None
+        except ValidationError as error:
+            raise CtnetError(f"{uri}: the manifest {first_problem(error)}: remove this folder") from error
+
+    def _write_snapshot(
+        self, snapshot: _Snapshot, earlier_folder: str, earlier: _Snapshot | None, days: Sequence[Manifest]
+    ) -> None:
+        with storage.new_folder(storage.join(self._uri, f"before={snapshot.before}")) as (folder, publish):
+            tables = {}
+            for kind in self.kinds:
+                parts = [self._read(earlier_folder, kind, earlier.tables, None)] if earlier else []
+                parts += [self._read(manifest.uri, kind, manifest.state, None) for manifest in days]
+                merged = kind.merge(pa.concat_tables(parts))
+                tables[kind.name] = write_table(folder, kind.name, merged, kind.settings)
+            publish({**to_jsonable_python(snapshot), "tables": to_jsonable_python(tables)})
+
+
+def _is_start(manifest: Manifest) -> bool:
+    return manifest.origin is not None and manifest.origin.from_scratch
+
+
+def _days_before(day: date, count: int) -> date:
+    return date.fromordinal(max(day.toordinal() - count, 1))

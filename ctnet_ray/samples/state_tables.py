@@ -1,0 +1,64 @@
+"""Tables of the running state: what later days need of a day, beside its samples.
+
+A table has one row or more an id (64-bit hashes), int64 columns alone, and holds only what its day touched.
+Each kind says how tables that follow each other become one: of clicks the last stay, counts are added up.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.manifest import StateTable
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of table."""
+
+    name: str
+    key: str
+    """Column of the ids by which later days look rows up."""
+    settings: Mapping[str, Any]
+    """What decides the content of a table beside the samples; other settings make tables of no use."""
+    merge: Callable[[pa.Table], pa.Table]
+    """Makes one table of several, given one after the other, oldest first."""
+
+
+def write_table(folder: str, name: str, table: pa.Table, settings: Mapping[str, Any]) -> StateTable:
+    """Write a table into a folder and return what the folder's manifest says of it."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    content = sink.getvalue()
+    filesystem, path = storage.resolve(_uri(folder, name))
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
+    return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(settings))
+
+
+def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
+    """Read a table.
+
+    Raises:
+        CtnetError: It is absent, or not what was written.
+    """
+    uri = _uri(folder, name)
+    way_out = "prepare that day again from its logs (--existing replace)"
+    try:
+        content = storage.read_bytes(uri)
+    except FileNotFoundError as error:
+        raise CtnetError(f"{uri}: this part of the running state is absent: {way_out}") from error
+    if hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise CtnetError(f"{uri}: this part of the running state has another checksum: {way_out}")
+    return pq.read_table(io.BytesIO(content))
+
+
+def _uri(folder: str, name: str) -> str:
+    # An underscore in front: readers of Parquet folders pass over it.
+    return storage.join(folder, f"_{name}.parquet")

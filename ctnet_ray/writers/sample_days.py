@@ -1,0 +1,282 @@
+"""One day's impressions after another as sample days, with what they see of the days before."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal, row_hashes, stored_table
+from ctnet_ray.samples.running_state import Past, RunningState
+from ctnet_ray.samples.state_tables import Kind
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.writers.accounts import BEFORE_FIRST, DayAccount, Report
+from ctnet_ray.writers.history import Clicks, Windows, clicks_kind, column_in, look_back
+
+ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
+_ALL = ""  # In place of a domain: clicks in all domains.
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """One day's rows, ready but for their histories. N rows."""
+
+    domain: pa.Array | pa.ChunkedArray
+    """Domain of each row, text [N]."""
+    user_N: np.ndarray
+    """Id of the user whose clicks a history holds, int64 [N]."""
+    time_N: np.ndarray
+    """Time, int64 [N]."""
+    entities: Mapping[str, np.ndarray]
+    """What a history holds of a clicked row, ids int64 [N], by the name of the history's column."""
+    samples: pa.Table
+    """Columns label, group and the features, [N]."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Sequence columns that are added to the samples."""
+
+    names: tuple[str, ...]
+    """Names of `Impressions.entities`: columns of the user's last clicks in all domains."""
+    length: int
+    """Most clicks of each."""
+    by_domain: tuple[str, ...] = ()
+    """Those of the names that have a column for each domain besides (`history.column_in`)."""
+    domains: Collection[str] = ()
+    """All domains; looked at once all blocks are read, so that who reads them may fill it."""
+
+    def check(self, store: SampleStore) -> None:
+        """Refuse a domain that can be no folder, or can't have a history of its own.
+
+        Raises:
+            CtnetError: There is one.
+        """
+        for domain in sorted(self.domains):
+            store.uri(domain, date.min)
+            if self.by_domain:
+                column_in(self.by_domain[0], domain)
+
+    def columns(self) -> dict[str, tuple[str, str]]:
+        """Return the name and the domain, "" for all, of each column."""
+        of_all = {name: (name, _ALL) for name in self.names}
+        return of_all | {
+            column_in(name, domain): (name, domain)
+            for domain in sorted(self.domains)
+            for name in self.by_domain
+        }
+
+
+class SampleDays:
+    """Writes days in their order.
+
+    Args:
+        store: Where the days are written.
+        log: Whose running state the days are (`samples.running_state`).
+        histories: Sequence columns to add.
+        report: Takes what was written of each day.
+        seed: Seed of the shuffle of each day.
+        existing: What becomes of days that are there and would hold something else.
+        from_scratch: Whether the first day looks back on nothing, whatever is there.
+
+    Raises:
+        CtnetError: A domain can't be a folder, or can't have a history of its own.
+    """
+
+    def __init__(
+        self,
+        store: SampleStore,
+        log: str,
+        histories: Histories,
+        report: Report,
+        *,
+        seed: int,
+        existing: Existing,
+        from_scratch: bool,
+    ) -> None:
+        self._store, self._report = store, report
+        self._seed = seed
+        self._existing: Existing = existing
+        self._from_scratch = from_scratch
+        kinds = [clicks_kind(histories.names, histories.length)] if histories.names else []
+        self._state = RunningState(store, log, kinds, histories.domains) if kinds else None
+        if self._state:
+            histories = replace(histories, domains={*histories.domains, *self._state.domains()})
+        histories.check(store)
+        self._histories = histories
+        self._days: list[date] = []
+        self._changed: list[date] = []
+        self._seen: dict[tuple[str, str], np.ndarray] = {}
+        self._refused: list[DayDiffersError] = []
+
+    def write(self, day: date, impressions: Impressions) -> np.ndarray:
+        """Write one day of all domains.
+
+        Once a day was refused, days that are not there are left out: what else differs is looked for.
+
+        Returns:
+            Which rows are in the samples now for the first time, bool [N].
+
+        Raises:
+            CtnetError: See `SampleStore.write_day` and `RunningState.before`.
+        """
+        past = self._past(day, impressions)
+        windows = self._look_back(day, impressions, past) if past else {}
+        key_N = row_keys(impressions)
+        added_N = np.ones(len(key_N), bool)
+        for domain in sorted(pc.unique(impressions.domain).to_pylist()):
+            if self._refused and not self._store.has_day(domain, day):
+                continue
+            rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
+            try:
+                added_N[rows] = self._write_domain(day, domain, rows, impressions, key_N, past, windows)
+            except DayDiffersError as error:
+                self._refused.append(error)
+        self._days.append(day)
+        return added_N
+
+    def finish(self) -> None:
+        """Say which days were refused, and note those that were prepared before others changed.
+
+        Raises:
+            CtnetError: Some were refused.
+        """
+        if self._refused:
+            raise CtnetError(refusal(self._refused))
+        if self._state and self._changed:
+            first = min(self._changed)
+            stale = [day for day in self._state.later_days(first) if day not in self._days]
+            if stale:
+                self._report.notices.append(
+                    f"{first} changed after {stale[0]} to {stale[-1]} had looked back on it: prepare these "
+                    "days again, as far as their logs are there (--existing replace)"
+                )
+
+    def _past(self, day: date, impressions: Impressions) -> Past | None:
+        """Read what the day looks back on; the first time, say what of it is missing."""
+        if not self._state:
+            return None
+        touched = {"clicks": pc.unique(pa.array(impressions.user_N))}
+        past = self._state.before(day, touched, from_scratch=self._from_scratch and not self._days)
+        if self._days or past.origin.from_scratch:
+            return past
+        if past.newest is None and self._report.dropped[BEFORE_FIRST]:
+            raise CtnetError(
+                f"days.first leaves out rows on which {day} looks back, and no day before it is prepared: "
+                "leave days.first out, or start anew with --histories_from_scratch true"
+            )
+        if past.newest and past.newest < day - timedelta(days=1):
+            self._report.notices.append(
+                f"no samples between {past.newest} and {day}: histories lack the clicks of these days"
+            )
+        return past
+
+    def _look_back(self, day: date, impressions: Impressions, past: Past) -> dict[str, Windows]:
+        """Return what the impressions see of the clicks in each domain and, by the key "", in all."""
+        tables = [*past.all("clicks"), self._clicks(impressions, np.arange(len(impressions.user_N)))]
+        if self._existing == "merge":
+            tables += self._stored_clicks(day)
+        clicks = pa.concat_tables(table.select(tables[0].column_names) for table in tables)
+        if self._existing == "merge":
+            # Clicks that are stored and given again are one.
+            clicks = clicks.group_by(clicks.column_names).aggregate([])
+        windows = {}
+        for domain in dict.fromkeys(domain for _, domain in self._histories.columns().values()):
+            here = clicks if domain == _ALL else clicks.filter(pc.equal(clicks["domain"], _id(domain)))
+            names = self._histories.by_domain if domain else self._histories.names
+            entities = {name: here[name].to_numpy() for name in names}
+            windows[domain] = look_back(
+                Clicks(here["user"].to_numpy(), here["time"].to_numpy(), entities),
+                impressions.user_N,
+                impressions.time_N,
+                self._histories.length,
+            )
+        return windows
+
+    def _stored_clicks(self, day: date) -> list[pa.Table]:
+        """Return the last clicks of each user in the samples of the day that are stored."""
+        there = [domain for domain in self._histories.domains if self._store.has_day(domain, day)]
+        manifests = [self._store.manifest(domain, day) for domain in there]
+        return [stored_table(manifest, self._kinds[0]) for manifest in manifests]
+
+    def _clicks(self, impressions: Impressions, rows: np.ndarray) -> pa.Table:
+        """Return the clicks of some rows, as the running state has them."""
+        rows = rows[impressions.samples[LABEL].to_numpy()[rows] == 1]
+        return pa.table(
+            {
+                "domain": hash_ids(impressions.domain.take(pa.array(rows))),
+                "user": impressions.user_N[rows],
+                "time": impressions.time_N[rows],
+                **{name: impressions.entities[name][rows] for name in sorted(self._histories.names)},
+            }
+        )
+
+    def _write_domain(
+        self,
+        day: date,
+        domain: str,
+        rows: np.ndarray,
+        impressions: Impressions,
+        key_N: np.ndarray,
+        past: Past | None,
+        windows: Mapping[str, Windows],
+    ) -> np.ndarray:
+        """Write some rows as the day of a domain; return which were added, bool."""
+        columns = self._histories.columns() if windows else {}
+        added = []
+        with self._store.write_day(
+            domain,
+            day,
+            seed=self._seed,
+            existing=self._existing,
+            look_back=columns.keys(),
+            origin=past.origin if past else None,
+            kinds=self._kinds,
+            before_publish=lambda: self._note_change(day),
+        ) as writer:
+            for start in range(0, len(rows), ROWS_PER_WRITE):
+                part = rows[start : start + ROWS_PER_WRITE]
+                table = impressions.samples.take(pa.array(part))
+                for column, (name, of) in columns.items():
+                    table = table.append_column(column, windows[of].column(name, part))
+                added.append(writer.write(table, key_N[part]))
+            for kind in self._kinds:
+                writer.state[kind.name] = kind.merge(self._clicks(impressions, rows[np.concatenate(added)]))
+        if self._state and writer.manifest:
+            self._state.add(writer.manifest)
+        new = [self._count_new(domain, name, impressions.samples[name], rows) for name in ("user", "item")]
+        counts = writer.rows, writer.positives, writer.added, writer.outcome
+        self._report.days.append(DayAccount(domain, day, *counts, *new))
+        return np.concatenate(added)
+
+    @property
+    def _kinds(self) -> Sequence[Kind]:
+        return self._state.kinds if self._state else ()
+
+    def _note_change(self, day: date) -> None:
+        self._changed.append(day)
+        if self._state:
+            self._state.forget(day)
+
+    def _count_new(self, domain: str, name: str, id_N: pa.ChunkedArray, rows: np.ndarray) -> int:
+        """Return how many of a domain's ids no earlier day has, and remember them."""
+        before = self._seen.get((domain, name), np.empty(0, np.int64))
+        ids = np.unique(id_N.to_numpy()[rows])
+        self._seen[domain, name] = np.union1d(before, ids)
+        return len(self._seen[domain, name]) - len(before)
+
+
+def row_keys(impressions: Impressions) -> np.ndarray:
+    """Return what makes each row itself: who saw what, when, in which group, and the outcome; uint64 [N]."""
+    samples = impressions.samples.select(["item", GROUP, LABEL])
+    keys = {"user": impressions.user_N, "time": impressions.time_N}
+    return row_hashes(pa.table({**keys, **{name: samples[name] for name in samples.column_names}}))
+
+
+def _id(domain: str) -> pa.Scalar:
+    return hash_ids(pa.array([domain]))[0]
