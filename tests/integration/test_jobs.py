@@ -5,12 +5,15 @@ import json
 from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from ctnet_ray.cluster.launch import run_plans
+from ctnet_ray.config import JobConfig
 from ctnet_ray.orchestration.continual import evaluate_version
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
@@ -129,8 +132,11 @@ def test_two_workers_train_on_every_row_once(world: World, trained: Trained) -> 
         tracking=replace(world.tracking, name="two.workers"),
     )
     tracker = world.tracker()
-    plan = plan_job(config, tracker)
-    run_plans([plan], TWO, tracker, world.tracking.models)
+    plan, dense = plan_job(config, tracker), plan_job(_reading_numbers(world), tracker)
+    run_plans([plan, dense], TWO, tracker, world.tracking.models)
+    first, second = (step.metrics for step in read_steps(dense.folder))
+    assert first["rows"] == second["rows"] == WORLD.target_rows
+    assert second["train_loss"] < first["train_loss"]
     steps = read_steps(plan.folder)
     assert [step.rows_seen for step in steps] == [WORLD.target_rows, 2 * WORLD.target_rows]
     # The gradient is that of the same rows; only their order, and so the batches, differ.
@@ -143,6 +149,19 @@ def test_two_workers_train_on_every_row_once(world: World, trained: Trained) -> 
     assert evaluate_version("two.workers", DAYS[4], None, None, ONE, world.tracking) == pytest.approx(
         recorded.metrics, abs=1e-6
     )
+
+
+def _reading_numbers(world: World) -> JobConfig:
+    """Configure a base model on two workers that reads two columns as numbers, not by bucket."""
+    content = yaml.safe_load(Path(world.schema).read_text())
+    content["features"] |= {
+        "price": {"kind": "dense", "transform": "log1p", "clip": 4},
+        "item_age": {"kind": "dense", "mean": 3, "std": 2},
+    }
+    path = world.root / "dense.yaml"
+    path.write_text(yaml.safe_dump(content))
+    config = world.config(compute=TWO, last=DAYS[1], tracking=replace(world.tracking, name="two.numbers"))
+    return replace(config, data=replace(config.data, schema=str(path)))
 
 
 def test_lineage_names_parent_and_source(

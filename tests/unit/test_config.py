@@ -80,6 +80,8 @@ def test_must_be_at_least_0(key: str) -> None:
     [
         ({"model": {"hidden": ()}}, "model.hidden needs at least one layer"),
         ({"model": {"hidden": (8, 0)}}, "model.hidden[1] must be above 0, not 0"),
+        ({"model": {"dropout": 1}}, "model.dropout must be at least 0 and below 1, not 1"),
+        ({"model": {"dropout": -0.1}}, "model.dropout must be at least 0 and below 1, not -0.1"),
         (
             {"data": {**vars(DATA), "last_day": date(2022, 4, 30)}},
             "data.last_day 2022-04-30 is before data.first_day 2022-05-01",
