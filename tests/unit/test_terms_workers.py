@@ -1,9 +1,5 @@
-"""Workers that share tables, dense features and all terms of the logit end where one worker does.
+"""Workers that share tables, dense features and all terms of the logit end where one worker does."""
 
-Started as a script, this file is one of the workers.
-"""
-
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ from ctnet_ray.training.state import TrainingState
 from tests.unit import ctnet_world
 from tests.unit.ctnet_world import ROWS
 from tests.unit.test_checkpoints import locals_of
-from tests.unit.workers import as_worker
+from tests.unit.workers import run_workers
 
 STEPS = 4
 OPTIONS = TrainingConfig(dense_learning_rate=0.01, warmup_steps=3, embedding_weight_decay=0.01)
@@ -66,13 +62,11 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     dist.barrier()
 
 
-def test_two_workers_end_where_one_does(
-    tmp_path: Path, run_workers: Callable[..., None], process_group: None
-) -> None:
+def test_two_workers_end_where_one_does(tmp_path: Path, process_group: None) -> None:
     start = TrainingState(plan(), OPTIONS, torch.device("cpu"))
     checkpoints.save(str(tmp_path / "start"), every(start), {"step": 0})
     expected = locals_of(every(trained(tmp_path, [ctnet_world.batch(plan()) for _ in range(STEPS)])))
-    run_workers(__file__, 2, tmp_path)
+    run_workers(work, 2, tmp_path)
     shared = TrainingState(plan(), OPTIONS, torch.device("cpu"))
     checkpoints.load(str(tmp_path / "shared"), every(shared))
     found = locals_of(every(shared))
@@ -82,7 +76,3 @@ def test_two_workers_end_where_one_does(
         # Softmax takes no notice of a bias, whose gradient is rounding.
         if "score.2.bias" not in name:
             torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=2e-6, msg=name)
-
-
-if __name__ == "__main__":
-    as_worker(work)
