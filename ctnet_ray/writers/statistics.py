@@ -119,10 +119,12 @@ class Statistics:
         row_ids = {of: _row_ids(samples, of) for of in self.of}
         columns = {}
         for scope in sorted(domains) if self.by_domain else [None]:
-            rate = _rate(_Counts(past.all("counts"), scope))
+            whole = _Counts(past.all("counts"), scope)
+            rate = _rate(whole)
             for window in self.windows:
-                tables = past.last("counts", day - timedelta(days=window)) if window else past.all("counts")
-                counts = _Counts(tables, scope)
+                counts = (
+                    _Counts(past.last("counts", day - timedelta(days=window)), scope) if window else whole
+                )
                 for of, (id_E, row_E) in row_ids.items():
                     values = _measures(*counts.look_up(id_E), rate, self.prior)
                     for measure, value_E in zip(MEASURES, values, strict=True):
