@@ -213,7 +213,7 @@ def _fit_lightgbm(past: pd.DataFrame, inputs: Sequence[str]) -> Predict:
 
 
 def _mean_and_error(values: pd.Series) -> str:
-    return f"{values.mean():.4f} ± {values.std(ddof=1) / np.sqrt(len(values)):.4f}"
+    return f"{values.mean():.4f} ± {values.sem():.4f}"
 
 
 if __name__ == "__main__":

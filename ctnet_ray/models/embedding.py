@@ -24,10 +24,8 @@ from ctnet_ray.schema import Feature, Schema
 Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
 Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]; `DENSE_VECTOR` is one
 
-
-FIRST_ORDER = (
-    "first_order."  #: among vectors: [B, 1], the sum of all ids' weights; no feature can be called so
-)
+#: Among vectors: [B, 1], the sum of all ids' weights; no feature can be called so.
+FIRST_ORDER = "first_order."
 
 
 class Sent(Protocol):
