@@ -288,10 +288,9 @@ class TransferConfig(Section, section="transfer"):
     attention that both towers have."""
     shared_attention: Literal["source", "target"] = "source"
     """CTNet: tower whose attention, and embeddings under it, serve both."""
-    source_statistics: bool = False
-    """Whether the target's own tower also reads the source's statistics: dense features of the schema whose
-    counts_in names a domain that is not the target's, whose towers name the source, and which the target's
-    samples have. The target's own it always reads."""
+    source_statistics: tuple[str, ...] = ()
+    """Other domains whose statistics the target's own tower reads too: dense features of the schema whose
+    counts_in names one of them. The target's own it always reads."""
     window: Annotated[int | None, Gt(0)] = 1
     """Fine-tuning and base_retrained: days up to the step's own that each step trains on; null: all that the
     store has."""

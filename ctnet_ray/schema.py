@@ -150,14 +150,10 @@ class Schema:
         numbers = [feature for feature in self.dense if tower in feature.towers]
         return self._part(kept, [feature for feature in numbers if _is_read(feature, counts_in)])
 
-    def source_domains(self, target: str) -> frozenset[str]:
-        """Return the domains whose statistics the source tower reads and a target's samples have too."""
+    def counted_domains(self, domain: str) -> frozenset[str]:
+        """Return the domains whose statistics a domain's samples have."""
         return frozenset(
-            feature.counts_in
-            for feature in self.dense
-            if feature.counts_in not in (None, target)
-            and "source" in feature.towers
-            and feature.present_in(target)
+            feature.counts_in for feature in self.dense if feature.counts_in and feature.present_in(domain)
         )
 
     def joint(self, domains: tuple[str, ...], interests: bool = False) -> "Schema":

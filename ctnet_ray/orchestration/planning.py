@@ -216,7 +216,8 @@ def _target_spec(
 ) -> TowerSpec | CTNetSpec:
     """Specify the target's tower, alone or beside the source's."""
     domain = config.data.domain
-    others = schema.source_domains(domain) if config.transfer.source_statistics else ()
+    others = config.transfer.source_statistics
+    _check_counted(schema, domain, others)
     target = TowerSpec(schema.for_tower("target", counts_in={domain, *others}), config.model, "target")
     if method.model == "tower":
         if method.reuse != "frozen":
@@ -230,6 +231,17 @@ def _target_spec(
     sequences = shared_sequences(transfer.share_attention, target.schema, source.schema)
     shared = SharedAttention(sequences, transfer.shared_attention)
     return CTNetSpec(target, source, adapters, residual, shared)
+
+
+def _check_counted(schema: Schema, domain: str, others: Sequence[str]) -> None:
+    """Refuse domains whose statistics the target's samples don't have."""
+    there = schema.counted_domains(domain) - {domain}
+    for other in others:
+        if other not in there:
+            raise CtnetError(
+                f"transfer.source_statistics: the schema has no statistics of {other!r} for {domain}'s samples "
+                f"(counts_in), but of {', '.join(sorted(there)) or 'no other domain'}"
+            )
 
 
 def _check_evictions(schema: Schema, versions: Sequence[Version]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 from ctnet_ray.training.versions import open_version
@@ -99,7 +100,7 @@ def test_a_tower_reads_its_own_domains_statistics(world: World, tmp_path: Path) 
 def test_a_target_reads_the_sources_statistics_where_the_run_says_so(world: World, tmp_path: Path) -> None:
     base, asked = (
         planned(world, "base", tmp_path / "base", transfer__source_statistics=asked)
-        for asked in (False, True)
+        for asked in ((), ("feed",))
     )
     assert names(base, "target") == ["photo", "slots"]
     assert names(asked, "target") == ["photo", "price", "slots"]
@@ -107,7 +108,7 @@ def test_a_target_reads_the_sources_statistics_where_the_run_says_so(world: Worl
     assert base.record.config_digest != asked.record.config_digest
     residual = [
         planned(world, "residual", tmp_path / "residual", transfer__source_statistics=asked)
-        for asked in (False, True)
+        for asked in ((), ("feed",))
     ]
     assert residual[0].record.config_digest == residual[1].record.config_digest
 
@@ -161,3 +162,8 @@ def test_a_schema_that_names_another_number_is_another_run(world: World, tmp_pat
     path.write_text(yaml.safe_dump(changed))
     plans = [planned(world, "base", tmp_path / "run", **more) for more in ({}, {"data__schema": str(path)})]
     assert plans[0].record.config_digest != plans[1].record.config_digest
+
+
+def test_statistics_that_the_targets_samples_lack_are_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(CtnetError, match=r"no statistics of 'fed' for channel's samples .* but of feed$"):
+        planned(world, "base", tmp_path / "base", transfer__source_statistics=("fed",))

@@ -80,11 +80,10 @@ def test_a_joint_model_reads_the_statistics_of_its_domains() -> None:
     assert {feature.towers for feature in joint.dense} == {schema.ROLES}
 
 
-def test_the_sources_statistics_are_those_that_its_tower_reads_and_the_targets_samples_have() -> None:
-    # The shop's are a target's own, and the live channel's are not joined to other domains' samples.
-    assert read().source_domains("shop") == read().source_domains("book") == {"feed"}
-    assert read().source_domains("live") == {"feed"}
-    assert read().source_domains("feed") == set()
+def test_the_domains_that_are_counted_in_a_domains_samples() -> None:
+    # The live channel's counts are not joined to other domains' samples.
+    assert read().counted_domains("shop") == read().counted_domains("book") == {"feed", "shop"}
+    assert read().counted_domains("live") == {"feed", "shop", "live"}
 
 
 def test_domains_that_have_the_column() -> None:
