@@ -239,8 +239,8 @@ def _check_counted(schema: Schema, domain: str, others: Sequence[str]) -> None:
     for other in others:
         if other not in there:
             raise CtnetError(
-                f"transfer.source_statistics: the schema has no statistics of {other!r} for {domain}'s samples "
-                f"(counts_in), but of {', '.join(sorted(there)) or 'no other domain'}"
+                f"transfer.source_statistics: the schema has no statistics of {other!r} (counts_in) for "
+                f"{domain}'s samples, but of {', '.join(sorted(there)) or 'no other domain'}"
             )
 
 

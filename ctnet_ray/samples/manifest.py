@@ -46,6 +46,8 @@ class StateOrigin:
     """Digest of the running state of all days before; empty: there were none."""
     from_scratch: bool
     """Whether days before were there, and were left out."""
+    published: dict[str, str] = Field(default_factory=dict)
+    """Digest of the statistics of all days before that other teams published, by domain."""
 
 
 @dataclass(frozen=True, config=_WHOLE)
@@ -67,6 +69,8 @@ class Manifest:
     """What the samples looked back on; None: on nothing that is kept."""
     state: dict[str, StateTable] = Field(default_factory=dict)
     """What later days need of this one, by kind, and the keys of its rows."""
+    counted: str = ""
+    """Of a day of published statistics, which has no rows: digest of the sample day that it counts."""
 
     @property
     def log(self) -> str | None:

@@ -80,10 +80,19 @@ class RunningState:
         log: Name of the log.
         kinds: The kinds of tables of each day.
         domains: Domains that the log's days may be of; looked at when a day is asked for.
+        keeps_snapshots: Whether it makes snapshots; without, it only reads.
     """
 
-    def __init__(self, store: SampleStore, log: str, kinds: Sequence[Kind], domains: Collection[str]) -> None:
-        self.log, self.kinds = log, kinds
+    def __init__(
+        self,
+        store: SampleStore,
+        log: str,
+        kinds: Sequence[Kind],
+        domains: Collection[str],
+        *,
+        keeps_snapshots: bool = True,
+    ) -> None:
+        self.log, self.kinds, self._keeps_snapshots = log, kinds, keeps_snapshots
         self._store, self._domains = store, domains
         self._uri = storage.join(store.root, "_state", quote(log, safe=""))
         self._manifests: dict[tuple[str, date], Manifest] = {}
@@ -115,7 +124,7 @@ class RunningState:
         newest = recent[-1].day if recent else snapshot.newest if snapshot else None
         digest = self._chain(snapshot.digest if snapshot else "", recent)
         folder = storage.join(self._uri, f"before={snapshot.before}") if snapshot else ""
-        if len({manifest.day for manifest in recent}) >= SNAPSHOT_DAYS:
+        if self._keeps_snapshots and len({manifest.day for manifest in recent}) >= SNAPSHOT_DAYS:
             self._write_snapshot(_Snapshot(day, recent[-1].day, digest, {}), folder, snapshot, recent)
             return self.before(day, touched, window=window)
         tables = (

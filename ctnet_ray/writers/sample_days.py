@@ -1,7 +1,7 @@
 """One day's impressions after another as sample days, with what they see of the days before."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -18,6 +18,7 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.writers.accounts import BEFORE_FIRST, DayAccount, Report
 from ctnet_ray.writers.history import Clicks, Windows, clicks_kind, column_in, look_back
+from ctnet_ray.writers.publication import PublishedCounts
 from ctnet_ray.writers.statistics import Statistics
 
 ROWS_PER_WRITE = 262_144  #: rows whose histories are laid out at a time
@@ -114,8 +115,18 @@ class SampleDays:
         from_scratch: bool,
     ) -> None:
         histories.check(store)
+        for domain in {*histories.domains} & {*(statistics.published if statistics else ())}:
+            raise CtnetError(
+                f"statistics.published.{domain}: its samples are prepared here as well, so that its clicks "
+                "would count twice: leave one of the two out"
+            )
         self._store, self._histories, self._report = store, histories, report
         self._statistics = statistics
+        self._published = (
+            [PublishedCounts(domain, uri, statistics.of) for domain, uri in statistics.published.items()]
+            if statistics
+            else []
+        )
         self._numbers = statistics.columns(sorted(histories.domains)) if statistics else {}
         self._nothing = StateOrigin(log, "", False)
         self._seed = seed
@@ -143,7 +154,13 @@ class SampleDays:
         past = self._past(day, impressions)
         seen = Seen({}, {})
         if past:
-            seen = Seen(self._look_back(day, impressions, past), self._count(day, impressions, past))
+            published = self._published_before(day, impressions)
+            seen = Seen(
+                self._look_back(day, impressions, past),
+                self._count(day, impressions, [past, *published.values()]),
+            )
+            digests = {domain: part.origin.past for domain, part in published.items()}
+            past = replace(past, origin=replace(past.origin, published=digests))
         key_N = row_keys(impressions)
         added_N = np.ones(len(key_N), bool)
         for domain in sorted(pc.unique(impressions.domain).to_pylist()):
@@ -224,7 +241,20 @@ class SampleDays:
             )
         return windows
 
-    def _count(self, day: date, impressions: Impressions, past: Past) -> dict[str, np.ndarray]:
+    def _published_before(self, day: date, impressions: Impressions) -> dict[str, Past]:
+        """Read what other teams have published of the days before; the first time, say what is missing."""
+        if not self._statistics:
+            return {}
+        ids, window = self._statistics.touched(impressions.samples), self._statistics.longest
+        parts = {counts.domain: counts.before(day, ids, window) for counts in self._published}
+        for domain, part in parts.items():
+            if part.newest and part.newest < day - timedelta(days=1):
+                self._report.notices.append(
+                    f"{day} looks back on {domain}'s statistics of {part.newest}: none newer is published"
+                )
+        return parts
+
+    def _count(self, day: date, impressions: Impressions, past: Sequence[Past]) -> dict[str, np.ndarray]:
         """Return the statistics of the impressions."""
         if not self._statistics:
             return {}

@@ -1,6 +1,7 @@
 """The schema of a store, `schema.yaml`: what one command makes of it is merged with what is there."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -55,19 +56,30 @@ def merge_schema(store: SampleStore, schema: Schema, domains: Collection[str], s
 
 
 def with_figures(
-    store: SampleStore, schema: Schema, statistics: Statistics | None, domains: Sequence[str]
+    store: SampleStore,
+    schema: Schema,
+    statistics: Statistics | None,
+    domains: Sequence[str],
+    published: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Schema:
     """Return a schema with mean and deviation of statistics that have none yet.
 
-    They are those of the first days' rows; a later command leaves them as they are, so that a version goes on
-    reading what it was trained on.
+    They are those of the first days' rows, or those that were published with the counts; a later command
+    leaves them as they are, so that a version goes on reading what it was trained on.
     """
     if statistics is None:
         return schema
     there = {feature.name for feature in schema.dense if (feature.mean, feature.std) == (0.0, 1.0)}
     columns = {name: scope for name, scope in statistics.columns(domains).items() if name in there}
     content = schema.to_dict()
-    for name, entry in figures(store, columns, domains).items():
+    of_rows = {
+        # Of a domain without samples here, rows of the others.
+        name: scope if scope in domains else None
+        for name, scope in columns.items()
+        if name not in published
+    }
+    known = {name: published[name] for name in columns.keys() & published.keys()}
+    for name, entry in {**known, **figures(store, of_rows, domains)}.items():
         content["features"][name] |= entry
     return schema_module.from_dict(content, "schema.yaml")
 

@@ -13,8 +13,9 @@ is empty.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import LABEL
 
+COUNTS = "counts"  #: kind of the running state's tables
 MEASURES = ("log_odds", "log_impressions")
 CLIP = 4.0  #: standard deviations from the mean at which models clip
 FIRST_DAYS = 4  #: days whose rows decide mean and deviation
@@ -50,6 +52,8 @@ class Statistics:
     """Impressions at the rate of all rows that each id is given beforehand."""
     by_domain: bool = False
     """Whether impressions of each domain are counted apart, in columns of their own; else all together."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Where the counts of domains whose samples are elsewhere lie (`writers.publication`), by domain."""
 
     @property
     def longest(self) -> int:
@@ -58,7 +62,7 @@ class Statistics:
 
     def kind(self) -> Kind:
         """Return the kind of the running state's tables: domain, id, clicks and impressions."""
-        return Kind("counts", "id", {"of": [list(of) for of in self.of]}, _sum)
+        return counts_kind({"of": [list(of) for of in self.of]})
 
     def columns(self, domains: Sequence[str]) -> dict[str, str | None]:
         """Return each column's name and the domain whose impressions it counts; None: of all.
@@ -66,10 +70,9 @@ class Statistics:
         Raises:
             CtnetError: A domain can't be part of a column's name.
         """
-        scopes = sorted(domains) if self.by_domain else [None]
         names = {
             _column(of, measure, window, scope): scope
-            for scope in scopes
+            for scope in self._scopes(domains)
             for of in self.of
             for window in self.windows
             for measure in MEASURES
@@ -106,24 +109,27 @@ class Statistics:
         return _sum(pa.table({"domain": constant, **columns}))
 
     def compute(
-        self, samples: pa.Table, day: date, past: Past, domains: Sequence[str]
+        self, samples: pa.Table, day: date, past: Sequence[Past], domains: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """Return the columns of a day's rows, float32 [N], by their names.
 
         Args:
             samples: The rows; their labels are not read.
             day: Their day.
-            past: The counts of the days before it.
-            domains: All domains.
+            past: The counts of the days before it, of one domain or more each.
+            domains: All domains that have samples.
         """
         row_ids = {of: _row_ids(samples, of) for of in self.of}
         columns = {}
-        for scope in sorted(domains) if self.by_domain else [None]:
-            whole = _Counts(past.all("counts"), scope)
+        for scope in self._scopes(domains):
+            whole = _Counts([table for part in past for table in part.all(COUNTS)], scope)
             rate = _rate(whole)
             for window in self.windows:
+                first = day - timedelta(days=window) if window else None
                 counts = (
-                    _Counts(past.last("counts", day - timedelta(days=window)), scope) if window else whole
+                    _Counts([table for part in past for table in part.last(COUNTS, first)], scope)
+                    if first
+                    else whole
                 )
                 for of, (id_E, row_E) in row_ids.items():
                     values = _measures(*counts.look_up(id_E), rate, self.prior)
@@ -131,6 +137,14 @@ class Statistics:
                         name = _column(of, measure, window, scope)
                         columns[name] = _mean_by_row(value_E, row_E, samples.num_rows)
         return columns
+
+    def _scopes(self, domains: Sequence[str]) -> Sequence[str | None]:
+        return sorted({*domains, *self.published}) if self.by_domain else [None]
+
+
+def counts_kind(settings: Mapping[str, Any]) -> Kind:
+    """Return the kind of the running state's tables of counts: domain, id, clicks and impressions."""
+    return Kind(COUNTS, "id", settings, _sum)
 
 
 class _Counts:

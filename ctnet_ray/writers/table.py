@@ -24,6 +24,7 @@ from ctnet_ray.writers.logs import (
     TIME,
     convert,
 )
+from ctnet_ray.writers.publication import published_figures
 from ctnet_ray.writers.sample_days import Histories, Impressions
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
@@ -103,7 +104,8 @@ def write_table(
         max_dropped=mapping.max_dropped,
         impression=mapping.impression,
     )
-    write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains)))
+    figures = published_figures(mapping.statistics)
+    write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains), figures))
     return report
 
 

@@ -165,5 +165,5 @@ def test_a_schema_that_names_another_number_is_another_run(world: World, tmp_pat
 
 
 def test_statistics_that_the_targets_samples_lack_are_refused(world: World, tmp_path: Path) -> None:
-    with pytest.raises(CtnetError, match=r"no statistics of 'fed' for channel's samples .* but of feed$"):
+    with pytest.raises(CtnetError, match=r"no statistics of 'fed' .* for channel's samples, but of feed$"):
         planned(world, "base", tmp_path / "base", transfer__source_statistics=("fed",))
