@@ -43,11 +43,67 @@ def names(value: Any, where: str) -> tuple[str, ...]:
     Raises:
         CtnetError: It is none.
     """
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(name, str) for name in value):
+    listed = texts(value, where)
+    if not listed:
         raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
-    if len(set(value)) < len(value):
-        raise CtnetError(f"{where}: a name stands twice in {list(value)!r}")
+    if len(set(listed)) < len(listed):
+        raise CtnetError(f"{where}: a name stands twice in {list(listed)!r}")
+    return listed
+
+
+def texts(value: Any, where: str) -> tuple[str, ...]:
+    """Return a list of texts, which may be empty.
+
+    Raises:
+        CtnetError: It is none.
+    """
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
     return tuple(value)
+
+
+def needed(values: Mapping[str, Any], key: str, where: str) -> Any:
+    """Return what a section has under a key.
+
+    Raises:
+        CtnetError: It has nothing there.
+    """
+    if values.get(key) is None:
+        raise CtnetError(f"{where}{'.' if ': ' in where else ': '}{key}: missing")
+    return values[key]
+
+
+def text(value: Any, where: str) -> str:
+    """Return a text that is not empty.
+
+    Raises:
+        CtnetError: It is none.
+    """
+    if not isinstance(value, str) or not value:
+        raise CtnetError(f"{where}: a text is needed, not {value!r}")
+    return value
+
+
+def flag(value: Any, where: str) -> bool:
+    """Return true or false.
+
+    Raises:
+        CtnetError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise CtnetError(f"{where}: true or false is needed, not {value!r}")
+    return value
+
+
+def choice(value: Any, choices: tuple[str, ...], where: str) -> Any:
+    """Return one of some texts.
+
+    Raises:
+        CtnetError: It is none of them.
+    """
+    if value not in choices:
+        raise CtnetError(f"{where}: one of {', '.join(choices)} is needed, not {value!r}")
+    return value
 
 
 def is_finite(value: Any) -> bool:

@@ -18,7 +18,6 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
         # user_log_odds_7d_in_feed, user_log_impressions_7d_in_feed, ...: of earlier days (`statistics`)
 """
 
-import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,15 +28,17 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from ctnet_ray import plain_data as plain
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.plain_data import is_finite
 from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.schema import Kind, Schema, section
+from ctnet_ray.schema import Kind, Schema
 from ctnet_ray.writers.accounts import MAX_DROPPED
-from ctnet_ray.writers.csv_text import NULLS, Dialect
+from ctnet_ray.writers.csv_text import Dialect
 from ctnet_ray.writers.history import column_in
+from ctnet_ray.writers.mapping_csv import dialect_of
+from ctnet_ray.writers.mapping_statistics import statistics_of
 from ctnet_ray.writers.merging import Impression, Rule
 from ctnet_ray.writers.statistics import Statistics
 
@@ -153,33 +154,33 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
     Raises:
         CtnetError: As `load`.
     """
-    top = section(content, name, _KEYS)
-    time = section(_needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
-    domain = section(
-        _needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename", "names"}
+    top = plain.section(content, name, _KEYS)
+    time = plain.section(plain.needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
+    domain = plain.section(
+        plain.needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename", "names"}
     )
     if ("column" in domain) == ("constant" in domain):
         raise CtnetError(f"{name}: domain: give either column or constant")
-    days = section(top.get("days") or {}, f"{name}: days", {"first", "last"})
-    user, item = (_text(_needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
+    days = plain.section(top.get("days") or {}, f"{name}: days", {"first", "last"})
+    user, item = (plain.text(plain.needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories, by_domain = _histories(top, entries, name)
     return TableMapping(
         name=name,
-        time_column=_text(_needed(time, "column", f"{name}: time"), f"{name}: time.column"),
-        time_unit=_choice(time.get("unit", "iso"), get_args(Unit), f"{name}: time.unit"),
+        time_column=plain.text(plain.needed(time, "column", f"{name}: time"), f"{name}: time.column"),
+        time_unit=plain.choice(time.get("unit", "iso"), get_args(Unit), f"{name}: time.unit"),
         zone=_zone(time.get("zone", "UTC"), f"{name}: time.zone"),
-        domain_column=_text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
-        domain=_text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
+        domain_column=plain.text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
+        domain=plain.text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
-            _id_text(value): _text(new, f"{name}: domain.rename.{value}")
-            for value, new in section(domain.get("rename") or {}, f"{name}: domain.rename").items()
+            _id_text(value): plain.text(new, f"{name}: domain.rename.{value}")
+            for value, new in plain.section(domain.get("rename") or {}, f"{name}: domain.rename").items()
         },
-        domain_names=_names(domain.get("names", []), f"{name}: domain.names"),
+        domain_names=plain.texts(domain.get("names", []), f"{name}: domain.names"),
         user=user,
         item=item,
-        group=_text(top.get("group", user), f"{name}: group"),
-        label=_label(_needed(top, "label", name), f"{name}: label"),
+        group=plain.text(top.get("group", user), f"{name}: group"),
+        label=_label(plain.needed(top, "label", name), f"{name}: label"),
         features=tuple(
             _feature(key, entry, f"{name}: features.{key}")
             for key, entry in entries.items()
@@ -188,11 +189,11 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         histories=histories,
         history_length=length,
         by_domain=by_domain,
-        statistics=_statistics(top["statistics"], entries, name) if "statistics" in top else None,
+        statistics=statistics_of(top["statistics"], entries, name) if "statistics" in top else None,
         first_day=_day(days.get("first", date.min), f"{name}: days.first"),
         last_day=_day(days.get("last", date.max), f"{name}: days.last"),
-        csv=_dialect(top.get("csv") or {}, f"{name}: csv"),
-        drop_duplicates=_flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
+        csv=dialect_of(top.get("csv") or {}, f"{name}: csv"),
+        drop_duplicates=plain.flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
         max_dropped=_share(top.get("max_dropped", MAX_DROPPED), f"{name}: max_dropped"),
         impression=_impression(top["impression"], f"{name}: impression") if "impression" in top else None,
         schema=_schema(entries, histories, length, top.get("embedding_dim", 16), name),
@@ -200,9 +201,9 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
 
 
 def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
-    entries = section(top.get("features") or {}, f"{name}: features")
+    entries = plain.section(top.get("features") or {}, f"{name}: features")
     return {
-        str(key): section(entry or {}, f"{name}: features.{key}", _FEATURE_KEYS)
+        str(key): plain.section(entry or {}, f"{name}: features.{key}", _FEATURE_KEYS)
         for key, entry in entries.items()
     }
 
@@ -210,10 +211,10 @@ def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]
 def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
     return FeatureColumn(
         name,
-        _text(entry.get("column", name), f"{where}.column"),
-        _choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
-        _text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
-        _flag(entry.get("optional", False), f"{where}.optional"),
+        plain.text(entry.get("column", name), f"{where}.column"),
+        plain.choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
+        plain.text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
+        plain.flag(entry.get("optional", False), f"{where}.optional"),
     )
 
 
@@ -221,56 +222,20 @@ def _histories(
     top: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], name: str
 ) -> tuple[int, dict[str, str], bool]:
     where = f"{name}: histories"
-    values = section(top.get("histories") or {}, where, {"length", "of", "by_domain"})
-    length = values.get("length", 20)
-    if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-        raise CtnetError(f"{where}.length: a whole number of at least 1 is needed, not {length!r}")
-    of = _names(values.get("of", []), f"{where}.of")
+    values = plain.section(top.get("histories") or {}, where, {"length", "of", "by_domain"})
+    length = plain.positive(values.get("length", 20), f"{where}.length")
+    of = plain.texts(values.get("of", []), f"{where}.of")
     for feature in of:
         if feature not in entries or entries[feature].get("kind", "categorical") != "categorical":
             raise CtnetError(f"{where}.of: {feature!r} is not a categorical feature")
         if f"clicked_{feature}" in entries:
             raise CtnetError(f"{name}: features.clicked_{feature}: the history of {feature!r} is called so")
-    by_domain = _flag(values.get("by_domain", False), f"{where}.by_domain")
+    by_domain = plain.flag(values.get("by_domain", False), f"{where}.by_domain")
     histories = {f"clicked_{feature}": feature for feature in of}
     for column in (*entries, *histories) if by_domain else ():
         if any(column.startswith(f"{history}_in_") for history in histories):
             raise CtnetError(f"{where}.by_domain: a history by domain may be called {column!r}: rename that")
     return length, histories, by_domain
-
-
-def _statistics(values: Any, entries: Mapping[str, Mapping[str, Any]], name: str) -> Statistics:
-    where = f"{name}: statistics"
-    content = section(values, where, {"of", "windows", "prior", "by_domain"})
-    listed = _needed(content, "of", where)
-    if not isinstance(listed, list | tuple) or not listed:
-        raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
-    of = tuple(_names([entry] if isinstance(entry, str) else entry, f"{where}.of") for entry in listed)
-    for feature in (feature for names in of for feature in names):
-        kind = entries[feature].get("kind", "categorical") if feature in entries else None
-        if kind not in ("categorical", "sequence"):
-            raise CtnetError(f"{where}.of: {feature!r} is no categorical feature and no sequence")
-    windows = content.get("windows", ["all"])
-    if not isinstance(windows, list | tuple) or not windows:
-        raise CtnetError(f"{where}.windows: a list such as [1d, 7d, all] is needed, not {windows!r}")
-    prior = content.get("prior", 10.0)
-    if not is_finite(prior) or prior <= 0:
-        raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
-    by_domain = _flag(content.get("by_domain", False), f"{where}.by_domain")
-    statistics = Statistics(of, tuple(_window(entry, where) for entry in windows), float(prior), by_domain)
-    taken = sorted(statistics.columns(()).keys() & entries.keys())
-    if taken:
-        raise CtnetError(f"{name}: features.{taken[0]}: a statistic is called so: rename the feature")
-    return statistics
-
-
-def _window(value: Any, where: str) -> int | None:
-    if value == "all":
-        return None
-    match = re.fullmatch(r"([1-9]\d*)d", value) if isinstance(value, str) else None
-    if match is None:
-        raise CtnetError(f"{where}.windows: days such as 7d, or all, are needed, not {value!r}")
-    return int(match[1])
 
 
 def _schema(
@@ -320,7 +285,7 @@ def schema_of(mapping: TableMapping, domains: Sequence[str]) -> Schema:
 
 
 def _label(value: Any, where: str) -> Label:
-    text = _text(value, where)
+    text = plain.text(value, where)
     if not re.search(r"[<>=!]", text):
         return Label(text)
     match = _COMPARISON.fullmatch(text)
@@ -336,78 +301,6 @@ def _label(value: Any, where: str) -> Label:
     return Label(column, operator, number)  # type: ignore[arg-type]
 
 
-def _needed(values: Mapping[str, Any], key: str, where: str) -> Any:
-    if values.get(key) is None:
-        raise CtnetError(f"{where}{'.' if ': ' in where else ': '}{key}: missing")
-    return values[key]
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise CtnetError(f"{where}: a text is needed, not {value!r}")
-    return value
-
-
-def _names(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
-        raise CtnetError(f"{where}: a list of names is needed, not {value!r}")
-    return tuple(value)
-
-
-def _flag(value: Any, where: str) -> bool:
-    if not isinstance(value, bool):
-        raise CtnetError(f"{where}: true or false is needed, not {value!r}")
-    return value
-
-
-def _choice(value: Any, choices: tuple[str, ...], where: str) -> Any:
-    if value not in choices:
-        raise CtnetError(f"{where}: one of {', '.join(choices)} is needed, not {value!r}")
-    return value
-
-
-def _dialect(values: Any, where: str) -> Dialect:
-    if isinstance(values, dict):
-        # YAML reads the key `null` as no text.
-        values = {"null" if key is None else key: value for key, value in values.items()}
-    text = section(values, where, {"delimiter", "quote", "escape", "null", "encoding", "header"})
-    delimiter = _text(text.get("delimiter", ","), f"{where}.delimiter")
-    quote = _character(text.get("quote", '"'), f"{where}.quote")
-    escape = _character(text.get("escape"), f"{where}.escape")
-    if set(delimiter) & {"\r", "\n", quote, escape}:
-        raise CtnetError(f"{where}.delimiter: {delimiter!r} holds a line end, the quote or the escape")
-    header = _names(text.get("header", []), f"{where}.header")
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise CtnetError(f"{where}.header: {twice!r} stands twice")
-    return Dialect(
-        delimiter,
-        quote,
-        # A quote that escapes quotes is one that is doubled.
-        "" if escape == quote else escape,
-        ("", *_names(text["null"], f"{where}.null")) if "null" in text else NULLS,
-        _encoding(text.get("encoding", "utf-8"), f"{where}.encoding"),
-        header,
-    )
-
-
-def _character(value: Any, where: str) -> str:
-    if value in (None, "none", ""):
-        return ""
-    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in "\r\n":
-        raise CtnetError(f"{where}: one ASCII character or none is needed, not {value!r}")
-    return value
-
-
-def _encoding(value: Any, where: str) -> str:
-    try:
-        "".encode(value)  # refuses codecs that are for no text
-        name = codecs.lookup(value).name
-    except (LookupError, TypeError) as error:
-        raise CtnetError(f"{where}: no such encoding {value!r}; one is called latin-1") from error
-    return "utf-8-sig" if name in ("utf-8", "ascii") else name
-
-
 def _share(value: Any, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise CtnetError(f"{where}: a share from 0 to 1 is needed, not {value!r}")
@@ -415,11 +308,13 @@ def _share(value: Any, where: str) -> float:
 
 
 def _impression(values: Any, where: str) -> Impression:
-    entry = section(values, where, {"key", "label"})
-    key = _names(_needed(entry, "key", where), f"{where}.key")
+    entry = plain.section(values, where, {"key", "label"})
+    key = plain.texts(plain.needed(entry, "key", where), f"{where}.key")
     if not key:
         raise CtnetError(f"{where}.key: the columns that rows of one impression share are needed")
-    return Impression(key, _choice(_needed(entry, "label", where), get_args(Rule), f"{where}.label"))
+    return Impression(
+        key, plain.choice(plain.needed(entry, "label", where), get_args(Rule), f"{where}.label")
+    )
 
 
 def _id_text(value: Any) -> str:

@@ -220,6 +220,10 @@ def test_pairs_of_ids_are_told_apart():
         ({"of": ["brand"]}, r"statistics\.of: 'brand' is no categorical feature and no sequence"),
         ({"of": "user"}, r"statistics\.of: a list of features and of pairs of them is needed"),
         ({"of": [["user", 3]]}, r"statistics\.of: a list of names is needed"),
+        ({"of": [[]]}, r"statistics\.of: a list of names is needed, not \[\]"),
+        ({"of": [["user", "user"]]}, r"statistics\.of: a name stands twice in"),
+        ({"of": ["user", "user"]}, r"statistics: two of them are called alike, or one stands twice"),
+        ({"of": ["user"], "windows": ["7d", "7d"]}, r"statistics: two of them are called alike"),
         ({"windows": ["all"]}, r"statistics\.of: missing"),
         ({"of": ["user"], "windows": ["7"]}, r"statistics\.windows: days such as 7d, or all, .* not '7'"),
         ({"of": ["user"], "windows": ["0d"]}, r"statistics\.windows: days such as 7d"),
@@ -230,3 +234,12 @@ def test_pairs_of_ids_are_told_apart():
 def test_what_can_be_no_statistic(statistics, message):
     with pytest.raises(CtnetError, match=rf"^map\.yaml: {message}"):
         from_dict({**MAPPING, "statistics": statistics}, "map.yaml")
+
+
+@pytest.mark.parametrize("by_domain", [False, True])
+def test_a_feature_that_is_called_as_a_statistic(by_domain):
+    feature = "user_log_odds_all" + "_in_feed" * by_domain
+    keys = {"statistics": {"of": ["user"], "by_domain": by_domain}, "features": {feature: {"column": "tags"}}}
+
+    with pytest.raises(CtnetError, match=rf"^map\.yaml: features\.{feature}: a statistic is called so"):
+        from_dict({**MAPPING, **keys}, "map.yaml")

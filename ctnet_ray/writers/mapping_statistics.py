@@ -1,0 +1,65 @@
+"""The section `statistics` of a mapping file (`table_mapping`)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ctnet_ray import plain_data as plain
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.writers.statistics import MEASURES, Statistics
+
+
+def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: str) -> Statistics:
+    """Check the section.
+
+    Args:
+        values: What stands in the section.
+        entries: The sections of the features, by name.
+        name: File name of the mapping, for messages.
+
+    Raises:
+        CtnetError: A key of it can't be; the message names the key.
+    """
+    where = f"{name}: statistics"
+    content = plain.section(values, where, {"of", "windows", "prior", "by_domain"})
+    listed = plain.needed(content, "of", where)
+    if not isinstance(listed, list | tuple) or not listed:
+        raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
+    of = tuple(plain.names([entry] if isinstance(entry, str) else entry, f"{where}.of") for entry in listed)
+    for feature in (feature for names in of for feature in names):
+        kind = entries[feature].get("kind", "categorical") if feature in entries else None
+        if kind not in ("categorical", "sequence"):
+            raise CtnetError(f"{where}.of: {feature!r} is no categorical feature and no sequence")
+    windows = content.get("windows", ["all"])
+    if not isinstance(windows, list | tuple) or not windows:
+        raise CtnetError(f"{where}.windows: a list such as [1d, 7d, all] is needed, not {windows!r}")
+    prior = content.get("prior", 10.0)
+    if not plain.is_finite(prior) or prior <= 0:
+        raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
+    by_domain = plain.flag(content.get("by_domain", False), f"{where}.by_domain")
+    statistics = Statistics(of, tuple(_window(entry, where) for entry in windows), float(prior), by_domain)
+    _check_columns(statistics, entries, name)
+    return statistics
+
+
+def _check_columns(statistics: Statistics, entries: Mapping[str, Any], name: str) -> None:
+    """Refuse statistics of which two would be one column, or one a feature's."""
+    columns = replace(statistics, by_domain=False).columns(())
+    if len(columns) < len(statistics.of) * len(statistics.windows) * len(MEASURES):
+        raise CtnetError(
+            f"{name}: statistics: two of them are called alike, or one stands twice: leave one out"
+        )
+    for feature in entries:
+        column = feature.partition("_in_")[0] if statistics.by_domain else feature
+        if column in columns:
+            raise CtnetError(f"{name}: features.{feature}: a statistic is called so: rename the feature")
+
+
+def _window(value: Any, where: str) -> int | None:
+    if value == "all":
+        return None
+    match = re.fullmatch(r"([1-9]\d*)d", value) if isinstance(value, str) else None
+    if match is None:
+        raise CtnetError(f"{where}.windows: days such as 7d, or all, are needed, not {value!r}")
+    return int(match[1])
