@@ -1,4 +1,4 @@
-"""Write samples: `python -m jobs.prepare synthetic | kuairand | table`."""
+"""Write samples: `python -m jobs.prepare synthetic | kuairand | table | statistics`."""
 
 import json as json_module
 import sys
@@ -16,6 +16,7 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict as schema_from_dict
 from ctnet_ray.writers.accounts import MAX_DROPPED, Report
 from ctnet_ray.writers.kuairand import write_kuairand
+from ctnet_ray.writers.publication import publish
 from ctnet_ray.writers.schema_file import merge_schema, write_schema
 from ctnet_ray.writers.synthetic import DomainSummary, schema_dict, schema_text, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
@@ -178,6 +179,31 @@ def table(
     _print_report(report, out, json)
 
 
+def statistics(
+    store: str,
+    domain: str,
+    out: str,
+    first_day: date = date.min,
+    last_day: date = date.max,
+    replace: bool = False,
+) -> None:
+    """Publish what a domain's days count of users, items and the like, without a sample.
+
+    Args:
+        store: Root of the sample store, prepared with statistics by domain (local path or URI).
+        domain: Domain whose statistics are published.
+        out: Where, a local path or URI; mappings of targets name it in statistics.published.
+        first_day: First day (YYYY-MM-DD).
+        last_day: Last day (YYYY-MM-DD).
+        replace: Whether a published day with other counts is replaced; else it is an error.
+    """
+    days = publish(SampleStore(store), domain, out, first=first_day, last=last_day, replace=replace)
+    table = Table("day", "", "ids", title=f"statistics of {domain}", title_justify="left")
+    for day in days:
+        table.add_row(f"{day.day}", day.outcome, f"{day.ids:,}")
+    Console().print(table)
+
+
 def _progress() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=Console(stderr=True))
@@ -255,6 +281,6 @@ def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
 
 if __name__ == "__main__":
     run(
-        {"synthetic": synthetic, "kuairand": kuairand, "table": table},
+        {"synthetic": synthetic, "kuairand": kuairand, "table": table, "statistics": statistics},
         "Write sample days into a sample store.",
     )

@@ -36,9 +36,7 @@ def write_table(folder: str, name: str, table: pa.Table, settings: Mapping[str, 
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue()
-    filesystem, path = storage.resolve(_uri(folder, name))
-    with filesystem.open_output_stream(path) as stream:
-        stream.write(content)
+    _write(folder, name, content)
     return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(settings))
 
 
@@ -48,6 +46,25 @@ def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
     Raises:
         CtnetError: It is absent, or not what was written.
     """
+    return pq.read_table(io.BytesIO(_read(folder, name, entry)))
+
+
+def copy_table(folder: str, name: str, entry: StateTable, to: str) -> None:
+    """Copy a table, byte by byte, into another folder.
+
+    Raises:
+        CtnetError: It is absent, or not what was written.
+    """
+    _write(to, name, _read(folder, name, entry))
+
+
+def _write(folder: str, name: str, content: bytes) -> None:
+    filesystem, path = storage.resolve(_uri(folder, name))
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
+
+
+def _read(folder: str, name: str, entry: StateTable) -> bytes:
     uri = _uri(folder, name)
     way_out = "prepare that day again from its logs (--existing replace)"
     try:
@@ -56,7 +73,7 @@ def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
         raise CtnetError(f"{uri}: this part of the running state is absent: {way_out}") from error
     if hashlib.sha256(content).hexdigest() != entry.sha256:
         raise CtnetError(f"{uri}: this part of the running state has another checksum: {way_out}")
-    return pq.read_table(io.BytesIO(content))
+    return content
 
 
 def _uri(folder: str, name: str) -> str:

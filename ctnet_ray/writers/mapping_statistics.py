@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ctnet_ray import plain_data as plain
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.statistics import MEASURES, Statistics
 
@@ -22,7 +23,7 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         CtnetError: A key of it can't be; the message names the key.
     """
     where = f"{name}: statistics"
-    content = plain.section(values, where, {"of", "windows", "prior", "by_domain"})
+    content = plain.section(values, where, {"of", "windows", "prior", "by_domain", "published"})
     listed = plain.needed(content, "of", where)
     if not isinstance(listed, list | tuple) or not listed:
         raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
@@ -38,7 +39,16 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
     if not plain.is_finite(prior) or prior <= 0:
         raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
     by_domain = plain.flag(content.get("by_domain", False), f"{where}.by_domain")
-    statistics = Statistics(of, tuple(_window(entry, where) for entry in windows), float(prior), by_domain)
+    published = plain.section(content.get("published") or {}, f"{where}.published")
+    if published and not by_domain:
+        raise CtnetError(f"{where}.published: needs by_domain: true, for counts of other teams stay apart")
+    statistics = Statistics(
+        of,
+        tuple(_window(entry, where) for entry in windows),
+        float(prior),
+        by_domain,
+        {str(domain): _location(uri, f"{where}.published.{domain}") for domain, uri in published.items()},
+    )
     _check_columns(statistics, entries, name)
     return statistics
 
@@ -54,6 +64,12 @@ def _check_columns(statistics: Statistics, entries: Mapping[str, Any], name: str
         column = feature.partition("_in_")[0] if statistics.by_domain else feature
         if column in columns:
             raise CtnetError(f"{name}: features.{feature}: a statistic is called so: rename the feature")
+
+
+def _location(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise CtnetError(f"{where}: a folder or URI is needed, not {value!r}")
+    return storage.absolute(value)
 
 
 def _window(value: Any, where: str) -> int | None:

@@ -24,7 +24,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import Outcome
 from ctnet_ray.samples.manifest import Manifest, StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
-from ctnet_ray.samples.state_tables import read_table, write_table
+from ctnet_ray.samples.state_tables import copy_table, read_table
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Schema
 from ctnet_ray.writers.schema_file import write_schema
@@ -61,10 +61,10 @@ def publish(
         out: Where they are published, a local path or URI; what is there already stays.
         first: First day.
         last: Last day.
-        replace: Whether a published day that counts other samples is replaced; else it is an error.
+        replace: Whether a published day with other counts is replaced; else it is an error.
 
     Raises:
-        CtnetError: There is no day, one has no statistics, or one is published that counts other samples.
+        CtnetError: There is no day, one has no statistics, or one is published with other counts.
     """
     days = [day for day in store.days(domain, first) if day <= last]
     if not days:
@@ -72,15 +72,15 @@ def publish(
         raise CtnetError(f"{store.root} has no samples of {domain} to count on these days (domains: {there})")
     published = SampleStore(out)
     manifests = [store.manifest(domain, day) for day in days]
-    outcomes = [_outcome(published, manifest, replace) for manifest in manifests]
+    outcomes: list[Outcome] = [_outcome(published, manifest, replace) for manifest in manifests]
     _write_schema(store, domain, published)
     state = _state(published, domain, manifests[-1].state[COUNTS].settings)
     results = []
     for manifest, outcome in zip(manifests, outcomes, strict=True):
-        table = read_table(manifest.uri, COUNTS, manifest.state[COUNTS])
         if outcome != "same":
             state.forget(manifest.day)
-            _write_day(published, manifest, table)
+            _write_day(published, manifest)
+        table = read_table(published.manifest(domain, manifest.day).uri, COUNTS, manifest.state[COUNTS])
         results.append(PublishedDay(manifest.day, outcome, table.num_rows))
     # Who reads need not be able to write: snapshots are made here.
     newest = published.newest_day(domain)
@@ -171,23 +171,24 @@ def _outcome(published: SampleStore, manifest: Manifest, replace: bool) -> Outco
         )
     if not published.has_day(domain, day):
         return "new"
-    there = published.manifest(domain, day)
-    if there.counted == manifest.digest and there.state[COUNTS].settings == manifest.state[COUNTS].settings:
+    if published.manifest(domain, day).state[COUNTS] == manifest.state[COUNTS]:
         return "same"
     if not replace:
         raise CtnetError(
-            f"{domain} {day} is published at {published.root} and counts other samples, or other ids: "
-            "--replace true publishes it again"
+            f"{domain} {day} is published at {published.root} with other counts: --replace true replaces it"
         )
     return "replaced"
 
 
-def _write_day(published: SampleStore, manifest: Manifest, table: pa.Table) -> None:
+def _write_day(published: SampleStore, manifest: Manifest) -> None:
     domain, day = manifest.domain, manifest.day
     with storage.new_folder(published.uri(domain, day)) as (folder, publish_folder):
-        entry = write_table(folder, COUNTS, table, manifest.state[COUNTS].settings)
+        entry = manifest.state[COUNTS]
+        copy_table(manifest.uri, COUNTS, entry, folder)
         writer = f"ctnet-ray {ctnet_ray.__version__}"
-        origin = StateOrigin(_log(domain), "", False)
+        # Where the source's days began anew, so do these.
+        anew = manifest.origin is not None and manifest.origin.from_scratch
+        origin = StateOrigin(_log(domain), "", anew)
         content = Manifest(
             domain, day, 0, 0, (), {}, writer, origin=origin, state={COUNTS: entry}, counted=manifest.digest
         )

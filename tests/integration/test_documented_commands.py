@@ -36,6 +36,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
+    ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket
     ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
     ("docs/install.md", "make setup"): "parse",  # the network
     ("docs/install.md", "python3.11 -m venv .venv"): "none",  # the network, a GPU
