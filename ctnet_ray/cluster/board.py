@@ -107,7 +107,8 @@ class Queue:
     """The runs of a launch. Plain Python, one caller at a time.
 
     Args:
-        works: The runs; those that read most are handed out first, so that no long one is left to the end.
+        works: The runs. Those that read least are handed out first, so that there is something to look at
+            soon; a long one as soon as the rest takes the other groups no longer than it.
         groups: Worker groups that take runs.
         max_failures: Deaths of its workers that a run survives.
         keep_going: Whether the others go on when a run fails.
@@ -115,7 +116,7 @@ class Queue:
 
     def __init__(self, works: tuple[Work, ...], groups: int, max_failures: int, keep_going: bool) -> None:
         self._entries = [_Entry(work, work.rows, work.rows) for work in works]
-        self._order = sorted(range(len(works)), key=lambda index: -works[index].rows)
+        self._waiting = sorted(range(len(works)), key=lambda index: works[index].rows)
         self._groups = [_Group() for _ in range(groups)]
         self._max_failures = max_failures
         self._keep_going = keep_going
@@ -134,12 +135,19 @@ class Queue:
             state.room = 0
             self._count_death(state.entry)
         state.regroups = False
-        if state.entry is None and not self._stopping and self._order:
-            state.entry = self._order.pop(0)
+        if state.entry is None and not self._stopping and self._waiting:
+            state.entry = self._next()
             entry = self._entries[state.entry]
             entry.status, entry.started = "walking", time.monotonic()
             self._news.started.append(entry.work)
         return state.entry
+
+    def _next(self) -> int:
+        """Take the run that is handed out next."""
+        rows = [self._entries[index].work.rows for index in self._waiting]
+        longest = rows.index(rows[-1])
+        is_due = rows[-1] * (len(self._groups) - 1) >= sum(rows[:-1])
+        return self._waiting.pop(longest if is_due else 0)
 
     def progress(self, group: int, activity: str, rows: int, total: int) -> None:
         """Note that `rows` of the `total` rows are read that remained when the group took its run."""

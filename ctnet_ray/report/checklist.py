@@ -30,8 +30,12 @@ class Check:
     """Mean number of sample days (a domain's day) that a step trained on."""
     reads_of_a_day: int
     """Number of steps that read the sample day that was read most; 0 where nothing was trained."""
+    epochs: int
+    """Passes of a step over a target's day."""
     needs_source_model: bool
     """Whether a step held a source version, or went on from one."""
+    needs_source_statistics: bool
+    """Whether it reads dense features that count in other domains (`DenseFeature.counts_in`)."""
 
 
 def checklist(runs: Sequence[Run]) -> list[Check]:
@@ -55,7 +59,9 @@ def _check(runs: list[Run]) -> Check:
         increments_only=own_day_only and reads <= 1,
         days_a_step=sum(len(_days(step)) for step in steps) / len(steps),
         reads_of_a_day=reads,
+        epochs=max(run.record.config.get("training", {}).get("epochs", 1) for run in runs),
         needs_source_model=any(_uses_source(run, step) for run in runs for step in run.steps),
+        needs_source_statistics=any(_reads_foreign_counts(run) for run in runs),
     )
 
 
@@ -86,3 +92,14 @@ def _uses_source(run: Run, step: StepRecord) -> bool:
     # A run is named after its model, with a digest behind it.
     parent = step.parent.run if step.parent else ""
     return step.source is not None or bool(series and parent.startswith(f"{series}-"))
+
+
+def _reads_foreign_counts(run: Run) -> bool:
+    """Whether a tower of the run reads statistics of another domain than the target."""
+    if run.record.config.get("transfer", {}).get("source_statistics"):
+        return True
+    features = run.record.schema.get("features", {}).values()
+    counted = {feature.get("counts_in") for feature in features} - {None, run.record.domain}
+    # A source tower reads its own domain's, and a model of both domains both's.
+    foreign = any(_uses_source(run, step) or _source_share([run]) for step in run.steps)
+    return bool(counted) and foreign

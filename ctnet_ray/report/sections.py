@@ -331,6 +331,7 @@ def _checklist(data: DomainData) -> Section:
                 _tick(not check.source_objective, share),
                 _tick(check.increments_only, _reads(check)),
                 Cell("yes" if check.needs_source_model else "no"),
+                Cell("yes" if check.needs_source_statistics else "no"),
             ]
         )
     columns = (
@@ -339,13 +340,15 @@ def _checklist(data: DomainData) -> Section:
         "not disturbed by the source's objective",
         "increments only",
         "needs a source model",
+        "needs the source's statistics",
     )
     reading = (
         "Filled in from the samples that each step's record names, ✓ being what one wants. Source samples "
         "are those of a domain other than the target, and a loss on them updates what serves; increments "
-        "only means that each step reads its own day, and no sample day is read by two steps."
+        "only means that each step reads its own day, and no sample day is read by two steps. The source's "
+        "statistics are counts that it can publish without a sample; its model has read them too."
     )
-    return Section("The paper's checklist", reading, (grid(columns, rows, words=5),))
+    return Section("The paper's checklist", reading, (grid(columns, rows, words=6),))
 
 
 def _tick(holds: bool, figures_behind: str) -> Cell:
@@ -356,8 +359,9 @@ def _reads(check: Check) -> str:
     if not check.reads_of_a_day:
         return "trains on nothing"
     days = "1 sample day" if check.days_a_step == 1 else f"{check.days_a_step:.3g} sample days"
-    times = "once" if check.reads_of_a_day == 1 else f"by up to {check.reads_of_a_day} steps"
-    return f"{days} a step, each read {times}"
+    epochs = "1 epoch" if check.epochs == 1 else f"{check.epochs} epochs"
+    steps = "1 step" if check.reads_of_a_day == 1 else f"up to {check.reads_of_a_day} steps"
+    return f"{days} a step, {epochs}; each read by {steps}"
 
 
 def _settings(data: DomainData) -> Section:

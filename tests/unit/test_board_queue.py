@@ -8,11 +8,36 @@ WORKS = (Work("short", "f/short", 10), Work("long", "f/long", 100), Work("middle
 SHORT, LONG, MIDDLE = range(3)
 
 
-def queue(groups: int = 1, max_failures: int = 2, keep_going: bool = True) -> Queue:
+def queue(groups: int = 2, max_failures: int = 2, keep_going: bool = True) -> Queue:
     return Queue(WORKS, groups, max_failures, keep_going)
 
 
-def test_runs_that_read_most_are_handed_out_first_each_once() -> None:
+def handed_out(groups: int, *rows: int) -> list[int]:
+    """Rows of the runs that groups take in turns."""
+    board = Queue(
+        tuple(Work(f"{place}", f"f/{place}", size) for place, size in enumerate(rows)), groups, 0, True
+    )
+    order = []
+    for place in range(len(rows)):
+        if place >= groups:
+            board.run_done(place % groups)
+        index = board.take(place % groups)
+        assert index is not None
+        order.append(rows[index])
+    return order
+
+
+def test_cheap_runs_come_first_and_a_long_one_in_time() -> None:
+    assert handed_out(1, 5, 100, 50) == [5, 50, 100]
+    # The long one takes as long as all others together: it begins at once.
+    assert handed_out(2, 5, 55, 50) == [55, 50, 5]
+    # The short one and then both others side by side.
+    assert handed_out(2, 5, 54, 50) == [5, 54, 50]
+    assert handed_out(2, 10, 100, 50, 10, 10) == [100, 50, 10, 10, 10]
+    assert handed_out(2, 100, 10, 100, 10, 10, 100) == [10, 10, 10, 100, 100, 100]
+
+
+def test_each_run_is_handed_out_once() -> None:
     board = queue(groups=2)
     assert (board.take(0), board.take(1)) == (LONG, MIDDLE)
     board.run_done(1)
@@ -74,18 +99,18 @@ def test_group_that_noted_why_its_run_failed_is_made_anew() -> None:
 
 
 def test_group_that_ends_for_more_workers_is_handed_its_run_and_no_death_is_counted() -> None:
-    board = queue(max_failures=0)
-    assert board.take(0) == LONG
+    board = queue(groups=1, max_failures=0)
+    assert board.take(0) == SHORT
     assert not board.regroups(0)
     assert board.grows(0, workers=1, held=2)
     assert board.regroups(0)
-    assert board.take(0) == LONG
+    assert board.take(0) == SHORT
     assert not board.regroups(0)
     assert board.failures() == {}
 
 
 def test_group_ends_once_for_each_time_that_its_room_grew() -> None:
-    board = queue()
+    board = queue(groups=1)
     board.take(0)
     # Room for 2: it is made anew, and where Ray gives it no more all the same, that is that.
     assert [board.grows(0, workers=1, held=held) for held in (1, 2, 2, 1, 2)] == [
@@ -185,11 +210,11 @@ def test_time_left_counts_the_start_of_each_run_that_waits() -> None:
 def test_what_a_run_takes_to_its_first_rows_is_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("ctnet_ray.cluster.board.time.monotonic", lambda: clock[0])
-    board = queue()
+    board = queue(groups=1)
     board.take(0)
     clock[0] = 20.0
-    board.progress(0, "train", 10, 100)
+    board.progress(0, "train", 1, 10)
     clock[0] = 21.0
-    board.progress(0, "train", 20, 100)
-    # 20 rows in a second; 80 are left, and two runs of 10 and 50 that start for 20 s each.
-    assert board.read().seconds_left == pytest.approx(140 / 20 + 40)
+    board.progress(0, "train", 2, 10)
+    # 2 rows in a second; 8 are left, and two runs of 50 and 100 that start for 20 s each.
+    assert board.read().seconds_left == pytest.approx(158 / 2 + 40)

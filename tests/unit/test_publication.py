@@ -131,7 +131,9 @@ def test_a_day_is_published_once_and_a_changed_one_is_not_replaced_unasked(sourc
     with pytest.raises(CtnetError, match=r"schema.yaml says other statistics, or another mean"):
         publish(other, "feed", public, replace=True)
     (tmp_path / "public/feed/schema.yaml").unlink()
-    with pytest.raises(CtnetError, match=r"^feed 1970-01-03 is published at .* with other counts: --replace true"):
+    with pytest.raises(
+        CtnetError, match=r"^feed 1970-01-03 is published at .* with other counts: --replace true"
+    ):
         publish(other, "feed", public)
     outcomes = [day.outcome for day in publish(other, "feed", public, replace=True)]
     assert outcomes == ["replaced"] + ["same"] * 4

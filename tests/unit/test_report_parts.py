@@ -16,6 +16,7 @@ from ctnet_ray.report.windows import windows
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
 
 DAY = date(2022, 5, 2)
+SCHEMA = {"features": {"user": {"kind": "categorical"}, "n": {"kind": "dense", "counts_in": "a"}}}
 
 
 def _samples(domain: str, *days: int, rows: int = 100) -> tuple[SampleRef, ...]:
@@ -34,8 +35,11 @@ def _run(
 ) -> Run:
     """Return a run on domain c whose n-th step is of day n."""
     method = transfer.get("method", label)
-    config = {"transfer": {"source_series": "m.a.source", **transfer}, "training": {"seed": seed}}
-    record = RunRecord("r", "m", method, label, "c", seed, config, "d", {}, "rev")
+    config = {
+        "transfer": {"source_series": "m.a.source", **transfer},
+        "training": {"seed": seed, "epochs": 3},
+    }
+    record = RunRecord("r", "m", method, label, "c", seed, config, "d", SCHEMA, "rev")
     made, scored = [], []
     for index, samples in enumerate(steps):
         day = DAY + timedelta(days=index)
@@ -64,6 +68,7 @@ def test_increments_of_the_target_alone() -> None:
 def test_epochs_over_one_day_are_one_reading() -> None:
     found = _check(_run("base", _samples("c", 0, 0, 0), _samples("c", 1, 1)))
     assert (found.increments_only, found.days_a_step, found.reads_of_a_day) == (True, 1, 1)
+    assert found.epochs == 3
 
 
 def test_a_window_reads_days_again() -> None:
@@ -105,6 +110,14 @@ def test_share_of_source_rows_counts_epochs_where_training_did() -> None:
 )
 def test_needs_a_source_model(source: Version | None, parent: Version | None, needs: bool) -> None:
     assert _check(_run("x", _samples("c", 0), source=source, parent=parent)).needs_source_model is needs
+
+
+def test_whose_statistics_are_read() -> None:
+    source = Version("m.a.source-1", DAY, "u")
+    assert not _check(_run("base", _samples("c", 0))).needs_source_statistics
+    assert _check(_run("asked", _samples("c", 0), source_statistics=["a"])).needs_source_statistics
+    assert _check(_run("ctnet", _samples("c", 0), source=source)).needs_source_statistics
+    assert _check(_run("ple", (*_samples("c", 0), *_samples("a", 0)))).needs_source_statistics
 
 
 def test_a_method_that_trains_nothing() -> None:
@@ -183,7 +196,7 @@ def test_settings_leave_out_names_and_seeds() -> None:
         _run("slow", _samples("c", 0), method="ctnet", window=2, adapters={"placement": []}, seed=1),
     ]
     found = settings(runs, "c")
-    assert found["base"] == {"transfer.method": "base", "transfer.window": "1"}
+    assert found["base"] == {"transfer.method": "base", "transfer.window": "1", "training.epochs": "3"}
     assert differing(found["slow"], found["base"]) == {
         "transfer.method": "ctnet",
         "transfer.window": "1 or 2",
