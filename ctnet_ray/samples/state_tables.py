@@ -34,7 +34,8 @@ class Kind:
 def write_table(folder: str, name: str, table: pa.Table, settings: Mapping[str, Any]) -> StateTable:
     """Write a table into a folder and return what the folder's manifest says of it."""
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    # Hashes hardly repeat: a dictionary of them costs time and space.
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
     content = sink.getvalue()
     _write(folder, name, content)
     return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(settings))

@@ -137,7 +137,7 @@ class SampleDays:
         self._state = RunningState(store, log, kinds, histories.domains) if kinds else None
         self._days: list[date] = []
         self._changed: list[date] = []
-        self._seen: dict[tuple[str, str], np.ndarray] = {}
+        self._seen: dict[tuple[str, str], pa.Array] = {}
         self._refused: list[DayDiffersError] = []
 
     def write(self, day: date, impressions: Impressions) -> np.ndarray:
@@ -337,10 +337,11 @@ class SampleDays:
 
     def _count_new(self, domain: str, name: str, id_N: pa.ChunkedArray, rows: np.ndarray) -> int:
         """Return how many of a domain's ids no earlier day has, and remember them."""
-        before = self._seen.get((domain, name), np.empty(0, np.int64))
-        ids = np.unique(id_N.to_numpy()[rows])
-        self._seen[domain, name] = np.union1d(before, ids)
-        return len(self._seen[domain, name]) - len(before)
+        before = self._seen.get((domain, name), pa.array([], pa.int64()))
+        ids = pc.unique(id_N.combine_chunks().take(pa.array(rows)))
+        new = ids.filter(pc.invert(pc.is_in(ids, before)))
+        self._seen[domain, name] = pa.concat_arrays([before, new])
+        return len(new)
 
 
 def row_keys(impressions: Impressions) -> np.ndarray:

@@ -95,7 +95,7 @@ class Statistics:
     def touched(self, samples: pa.Table) -> pa.Array:
         """Return the ids of a day's rows, as the tables have them."""
         ids = [_row_ids(samples, of)[0] for of in (_TOTAL, *self.of)]
-        return pa.array(np.unique(np.concatenate(ids)))
+        return pc.unique(pa.array(np.concatenate(ids)))
 
     def counts(self, samples: pa.Table, domain: str) -> pa.Table:
         """Return the table of some rows of a domain."""

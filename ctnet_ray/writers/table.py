@@ -1,6 +1,7 @@
 """Anybody's logs, CSV or Parquet, as sample days, by a mapping file (`table_mapping`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -223,11 +224,18 @@ def _domain(block: pa.Table, mapping: TableMapping) -> pa.ChunkedArray | pa.Arra
 
 
 def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
-    features = {feature.name: _feature(rows[feature.column], feature) for feature in mapping.features}
-    samples = pa.table({LABEL: rows[CLICKED], GROUP: hash_ids(rows[mapping.group]), **features})
+    # Of the user's column alone three columns of ids may be made.
+    ids = cache(lambda column: hash_ids(rows[column]))
+    features = {
+        feature.name: ids(feature.column)
+        if feature.kind == "categorical"
+        else _feature(rows[feature.column], feature)
+        for feature in mapping.features
+    }
+    samples = pa.table({LABEL: rows[CLICKED], GROUP: ids(mapping.group), **features})
     return Impressions(
         domain=rows[DOMAIN],
-        user_N=hash_ids(rows[mapping.user]).to_numpy(),
+        user_N=ids(mapping.user).to_numpy(),
         time_N=rows[TIME].cast(pa.int64()).to_numpy(),
         entities={history: samples[name].to_numpy() for history, name in mapping.histories.items()},
         samples=samples,
@@ -237,8 +245,6 @@ def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
 def _feature(column: pa.ChunkedArray, feature: FeatureColumn) -> pa.Array | pa.ChunkedArray:
     if feature.kind == "numeric":
         return pc.fill_null(parse_number(column), float("nan")).cast(pa.float32())
-    if feature.kind == "categorical":
-        return hash_ids(column)
     if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):
         raise CtnetError(f"features.{feature.name}.separator: missing, for column {feature.column!r} is text")
     return parse_sequence(column, feature.separator or ",")  # of a list, or of nothing, it is not read
