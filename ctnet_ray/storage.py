@@ -5,10 +5,15 @@ alone: a folder without one is not there. On a local disk a folder is written be
 published by one rename. An object store has no rename, and no disk can rename onto a folder that is there:
 data files get names that no earlier write has used, and the manifest, written last, switches readers over
 in one put.
+
+JSON files hold the digest of what else they hold. Locally, files and folders are on the disk (`fsync`) before
+a rename shows them to anybody.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +27,7 @@ from pyarrow import fs
 from ctnet_ray.errors import CtnetError
 
 MANIFEST = "_manifest.json"
+DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
 
 
@@ -101,14 +107,19 @@ def read_json(uri: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no file.
-        CtnetError: The file is not a JSON object.
+        CtnetError: The file is not a JSON object, or it was changed since `write_json` wrote it.
     """
+    way_out = "restore it or write its folder again"
     try:
         content = json.loads(read_bytes(uri))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CtnetError(f"{uri} is not JSON ({error}): restore it or write its folder again") from error
+    except (ValueError, RecursionError) as error:
+        raise CtnetError(f"{uri} is not JSON ({error}): {way_out}") from error
     if not isinstance(content, dict):
-        raise CtnetError(f"{uri} is not a JSON object: restore it or write its folder again")
+        raise CtnetError(f"{uri} is not a JSON object: {way_out}")
+    # What earlier releases wrote has none.
+    written = content.pop(DIGEST, None)
+    if written is not None and written != digest(content):
+        raise CtnetError(f"{uri} was changed since it was written: {way_out}")
     return content
 
 
@@ -155,23 +166,27 @@ def check_keys(text: str | bytes) -> None:
 
 
 def write_json(uri: str, content: dict[str, Any]) -> None:
-    """Write a JSON object in one atomic replacement.
+    """Write a JSON object, and its digest in it, in one atomic replacement.
 
     Raises:
         CtnetError: The disk is full, or the folder can't be written; what stood there before still does.
     """
     filesystem, path = resolve(uri)
+    content = json.loads(json.dumps(content))  # as it will be read
+    content[DIGEST] = digest(content)
     data = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
     if not isinstance(filesystem, fs.LocalFileSystem):
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)
         return
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(data)
+        _sync(temporary)
         temporary.replace(target)
+        _sync(target.parent)
     except OSError as error:
         raise CtnetError(
             f"can't write {uri} ({error.strerror}): make room and run the same command again"
@@ -210,12 +225,18 @@ def new_folder(uri: str) -> Iterator[tuple[str, Callable[[dict[str, Any]], None]
     local = isinstance(filesystem, fs.LocalFileSystem)
     token = uuid.uuid4().hex
     working = str(Path(path).parent / f"{_TEMPORARY}{token}") if local else f"{path}/{token}"
-    filesystem.create_dir(working)
+    if local:
+        _make_folder(Path(working))
+    else:
+        filesystem.create_dir(working)
 
     def publish(manifest: dict[str, Any]) -> None:
+        if local:
+            _sync_files(Path(working))
         if local and not Path(path).exists():
             write_json(f"{working}/{MANIFEST}", {**manifest, "folder": ""})
             Path(working).rename(path)
+            _sync(Path(path).parent)
             return
         if local:
             Path(working).rename(Path(path, token))
@@ -245,6 +266,32 @@ def read_folder(uri: str) -> tuple[dict[str, Any], str] | None:
     if "/" in token or token.startswith("."):
         raise CtnetError(f"{uri}/{MANIFEST} names the folder {token!r}, which is outside it: write it again")
     return manifest, join(uri, token) if token else uri
+
+
+def _make_folder(path: Path) -> None:
+    if not path.is_dir():
+        _make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
+
+
+def _sync_files(folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some file systems can't do this with folders.
+        if error.errno not in (errno.EINVAL, errno.EBADF) or not path.is_dir():
+            raise
+    finally:
+        os.close(handle)
 
 
 def _remove_all_but(folder: Path, names: set[str]) -> None:

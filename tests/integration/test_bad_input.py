@@ -1,6 +1,5 @@
 """What is wrong with a run is said in one line, before Ray starts wherever it can be known then."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,11 +51,11 @@ def said_before_ray(world: World, monkeypatch: pytest.MonkeyPatch, message: str)
 
 
 def edit_manifest(world: World, change: Callable[[dict[str, Any]], None], day: date = BAD_DAY) -> None:
-    path = Path(SampleStore(world.store).uri("channel", day)) / storage.MANIFEST
-    values = json.loads(path.read_text())
+    uri = storage.join(SampleStore(world.store).uri("channel", day), storage.MANIFEST)
+    values = storage.read_json(uri)
     change(values)
     values["schema_digest"] = storage.digest(values["columns"])
-    path.write_text(json.dumps(values))
+    storage.write_json(uri, values)
 
 
 def empty(world: World) -> None:

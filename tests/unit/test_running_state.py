@@ -1,6 +1,5 @@
 """Days that are added one by one look back on what earlier commands left beside theirs."""
 
-import json
 from collections import defaultdict
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import running_state, state_tables
 from ctnet_ray.samples.encoding import hash_ids
@@ -156,11 +156,9 @@ def test_days_that_are_missing_are_noted(tmp_path):
 
 def forget_state(store: SampleStore, number: int) -> None:
     """Make the manifest of a day one that an earlier release wrote."""
-    path = Path(store.uri("feed", day(number))) / "_manifest.json"
-    content = json.loads(path.read_text())
-    path.write_text(
-        json.dumps({key: value for key, value in content.items() if key not in ("origin", "state")})
-    )
+    uri = storage.join(store.uri("feed", day(number)), storage.MANIFEST)
+    content = storage.read_json(uri)
+    storage.write_json(uri, {key: value for key, value in content.items() if key not in ("origin", "state")})
 
 
 def test_a_day_without_running_state_before_it_starts_anew_only_if_asked(tmp_path):

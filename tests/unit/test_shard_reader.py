@@ -162,9 +162,9 @@ def test_a_version_with_a_damaged_header_is_named_in_one_line(tmp_path: Path) ->
     path.write_bytes(b"x" * path.stat().st_size)
     with pytest.raises(CtnetError, match=rf"is damaged: {path.name} has another checksum: remove"):
         checkpoints.load(str(uri), {"model.x": TABLE})
-    manifest = json.loads((uri / "_manifest.json").read_text())
+    manifest = storage.read_json(f"{uri}/_manifest.json")
     manifest["files"][0]["sha256"] = storage.sha256(str(path))
-    (uri / "_manifest.json").write_text(json.dumps(manifest))
+    storage.write_json(f"{uri}/_manifest.json", manifest)
     with pytest.raises(CtnetError, match=r"can't read version .* \(.*no header.*\): run the same") as info:
         checkpoints.load(str(uri), {"model.x": TABLE})
     assert "\n" not in str(info.value)
@@ -173,9 +173,9 @@ def test_a_version_with_a_damaged_header_is_named_in_one_line(tmp_path: Path) ->
 def test_a_file_outside_the_version_is_refused(tmp_path: Path) -> None:
     uri = tmp_path / "version"
     checkpoints.save(str(uri), {"model.x": TABLE}, {})
-    manifest = json.loads((uri / "_manifest.json").read_text())
+    manifest = storage.read_json(f"{uri}/_manifest.json")
     (tmp_path / "secret").write_bytes(b"1234")
     manifest["files"].append({"name": "../secret", "bytes": 4})
-    (uri / "_manifest.json").write_text(json.dumps(manifest))
+    storage.write_json(f"{uri}/_manifest.json", manifest)
     with pytest.raises(CtnetError, match=r"names a file outside it, '\.\./secret'"):
         checkpoints.load(str(uri), {"model.x": TABLE})

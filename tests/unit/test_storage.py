@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -182,6 +185,60 @@ def test_failed_json_write_keeps_the_old_content(tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_json_that_was_changed_is_said_in_one_line(root: str) -> None:
+    uri = storage.join(root, "x.json")
+    storage.write_json(uri, {"rows": 12, "counts": {2: 0.1, 10: 1e-300}})
+    stored = storage.read_bytes(uri)
+    assert storage.read_json(uri)["counts"] == {"2": 0.1, "10": 1e-300}
+    write_file(root, "x.json", stored.replace(b'"rows": 12', b'"rows": 13'))
+    with pytest.raises(CtnetError, match=r"x\.json was changed since it was written: restore it") as caught:
+        storage.read_json(uri)
+    assert "\n" not in str(caught.value)
+    write_file(root, "x.json", b'{"rows": 13}')  # as an earlier release wrote it
+    assert storage.read_json(uri) == {"rows": 13}
+
+
+def on_disk_in_order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note what is synced to the disk and what is renamed, by name."""
+    done: list[str] = []
+    sync, rename, replace = os.fsync, Path.rename, Path.replace
+
+    def noted_sync(handle: int) -> None:
+        done.append(f"sync {Path(f'/proc/self/fd/{handle}').readlink().name}")
+        sync(handle)
+
+    def noted(change: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def call(source: Path, target: Path) -> Path:
+            done.append(f"rename to {Path(target).name}")
+            return change(source, target)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "rename", noted(rename))
+    monkeypatch.setattr(Path, "replace", noted(replace))
+    return done
+
+
+def test_what_is_published_is_on_the_disk_before_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = on_disk_in_order(monkeypatch)
+    write_folder(str(tmp_path / "new" / "a"), data="1")
+    names = [re.sub(r"\.tmp-\w+", "TEMPORARY", entry) for entry in done]
+    assert names == [
+        f"sync {tmp_path.name}",
+        "sync new",
+        "sync data",
+        "sync TEMPORARY",
+        "sync TEMPORARY",
+        f"rename to {storage.MANIFEST}",
+        "sync TEMPORARY",
+        "rename to a",
+        "sync new",
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -189,6 +246,8 @@ def test_failed_json_write_keeps_the_old_content(tmp_path: Path, monkeypatch: py
         (b"\xff\xfe", "is not JSON"),
         (b"[1]", "is not a JSON object"),
         (b"", "is not"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b'{"a": ' + b"[" * 100_000, "is not JSON"),
     ],
 )
 def test_broken_json_is_said_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,5 +1,6 @@
 """A version that is opened scores as the run did that made it, whatever its model."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 import ctnet_ray
+from ctnet_ray import storage
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.batches.batching import batches
 from ctnet_ray.batches.encoder import Encoder
@@ -103,7 +105,8 @@ def copied(job_world: World, tmp_path: Path, method: str) -> RunPlan:
     shutil.copytree(job_world.root, tmp_path / "world")
     world = World(tmp_path / "world")
     for file in (tmp_path / "world" / "models").glob("*/day=*/_manifest.json"):
-        file.write_text(file.read_text().replace(str(job_world.root), str(world.root)))
+        content = json.dumps(storage.read_json(str(file))).replace(str(job_world.root), str(world.root))
+        storage.write_json(str(file), json.loads(content))
     return run(world, method, tmp_path / "run")
 
 
@@ -149,7 +152,8 @@ def test_a_manifest_of_another_release_is_said_in_one_line(job_world: World, tmp
     with pytest.raises(CtnetError, match=r"no model version at .*gone: it was removed"):
         open_version(str(tmp_path / "gone"))
     plan = run(job_world, "base", tmp_path / "run")
-    manifest = Path(plan.version(DAYS[4]).uri, "_manifest.json")
-    manifest.write_text(manifest.read_text().replace('"run": {', '"ran": {'))
+    manifest = str(Path(plan.version(DAYS[4]).uri, "_manifest.json"))
+    content = storage.read_json(manifest)
+    storage.write_json(manifest, {"ran" if key == "run" else key: value for key, value in content.items()})
     with pytest.raises(CtnetError, match=r"another release wrote it \(it lacks 'run'\): train it again"):
         open_version(plan.version(DAYS[4]))
