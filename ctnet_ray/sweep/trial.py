@@ -170,10 +170,10 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
         plan.record.write(plan.folder)
     walk: Iterator[Any] | None = None
     for step in plan.steps:
-        if step.evaluate is None:
-            continue
         found = EvaluationRecord.read(plan.folder, step.day)
         if found is None:
+            if step.evaluate is None:
+                continue
             walk = walk or loop.walk(plan, OnDevice())
             next(walked for walked in walk if walked.day == step.day)
             found = EvaluationRecord.read(plan.folder, step.day)

@@ -104,8 +104,8 @@ def test_a_trial_goes_on_from_what_is_on_disk(job_world: World, monkeypatch: pyt
 
 def test_a_trial_with_a_refresh_period_of_its_own_finds_its_states(job_world: World, tmp_path: Path) -> None:
     own = job(job_world, "refresh", str(tmp_path / "states"))
-    found = results(own, 0, {"transfer.refresh_days": None})
     (plan,) = trial.plans_of(own, 0, {"transfer.refresh_days": None})
+    found = results(own, 0, {"transfer.refresh_days": None})
     assert len({wanted.version for wanted in frozen_layers_of(plan)}) == 1
     assert all(storage.read_folder(wanted.folder) for wanted in frozen_layers_of(plan))
     assert len(found) == 2
