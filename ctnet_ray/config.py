@@ -357,11 +357,13 @@ class TrackingConfig(Section, section="tracking"):
     mlflow_uri: Annotated[str, AfterValidator(_absolute_database)] = "sqlite:///mlflow.db"
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
-    """MLflow experiment; also the prefix of registered models."""
+    """MLflow experiment: any name that MLflow takes."""
+    model_prefix: OptionalName = None
+    """What registered models' names begin with; null: the experiment's name."""
     label: OptionalName = None
     """What tables and MLflow call the run beside its domain and seed; null: its method."""
     name: OptionalName = None
-    """Registered model; null: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    """Registered model; null: PREFIX.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ class Registry(Protocol):
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PREFIX_ADVICE = " in models' names: set tracking.model_prefix, and any experiment will do"
 
 
 def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> RunPlan:
@@ -96,12 +97,28 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
 
 def model_name(config: JobConfig, role: Role = "target") -> str:
-    """Return the registered model's name."""
-    label = run_label(config, role)
+    """Return the registered model's name, which is also a folder's.
+
+    Raises:
+        CtnetError: A part of it can't be one; the message names the setting that it is from.
+    """
+    tracking, label = config.tracking, run_label(config, role)
+    if tracking.name:
+        return _checked("tracking.name", tracking.name)
+    parts = (
+        _checked("tracking.model_prefix", tracking.model_prefix)
+        if tracking.model_prefix
+        else _checked("tracking.experiment", tracking.experiment, _PREFIX_ADVICE),
+        _checked("data.domain", config.data.domain),
+        _checked("tracking.label", label),
+    )
     seed = f".s{config.training.seed}" if config.training.seed else ""
-    name = config.tracking.name or f"{config.tracking.experiment}.{config.data.domain}.{label}{seed}"
+    return f"{'.'.join(parts)}{seed}"
+
+
+def _checked(setting: str, name: str, advice: str = "") -> str:
     if not _NAME.fullmatch(name):
-        raise CtnetError(f"tracking.name {name!r}: letters, digits, '_', '-' and '.' only")
+        raise CtnetError(f"{setting} {name!r}: letters, digits, '_', '-' and '.' only{advice}")
     return name
 
 

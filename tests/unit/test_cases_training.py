@@ -5,14 +5,26 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+import yaml
 
-from ctnet_ray.config import DataConfig, JobConfig, ModelConfig, TrackingConfig, TrainingConfig, override
+from ctnet_ray.config import (
+    ComparisonConfig,
+    ComputeConfig,
+    DataConfig,
+    JobConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainingConfig,
+    override,
+)
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.schema import Role
+from ctnet_ray.sweep import trial
 from tests.unit.case_world import Case
 from tests.unit.loop_world import results, tensors, walk
 
@@ -87,3 +99,27 @@ def test_gap_day_target(case: Case) -> None:
     assert all(before[name].equal(after[name]) for name in before)
     scored = {day: record.samples.day for day in DAYS if (record := EvaluationRecord.read(made.folder, day))}
     assert scored == {day: day + timedelta(days=1) for day in (DAYS[0], *DAYS[2:])}
+
+
+def test_sweep_first_day_one_class(case: Case) -> None:
+    case.prepare("log.csv")
+    values = yaml.safe_load((case.folder / "sweep.yaml").read_text())
+    places = {name: str(case.folder / values["comparison"][name]) for name in ("store", "schema")}
+    comparison = warm_up_of(
+        Comparison(
+            ComparisonConfig(**values["comparison"] | places),
+            ModelConfig(**values["model"]),
+            TrainingConfig(**values["training"]),
+            TrainingConfig(**values["source_training"]),
+            ComputeConfig(),
+            TrackingConfig(str(case.folder / "models")),
+        )
+    )
+    registered = RunFolders(comparison.tracking.models)
+    for entry in entries(comparison):
+        if not entry.builds_on_others:
+            walk(plan_job(entry.config, registered, entry.role))
+    found = list(trial._results(trial.TrialJob(comparison, "ctnet", "auc", "one_class", "", {}), 0, {}))
+
+    assert [result["day"] for result in found] == ["2022-04-28", "2022-04-29", "2022-04-30"]
+    assert found[-1]["value"] == pytest.approx(sum(result["metrics"]["auc"] for result in found) / 3)
