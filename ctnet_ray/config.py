@@ -129,8 +129,12 @@ class DataConfig(Section, section="data"):
     """Domain whose samples are trained on and scored."""
     first_day: date
     """First day to train on (YYYY-MM-DD)."""
-    last_day: date
-    """Last day to train on (YYYY-MM-DD); each step is scored on the day after, where it has samples."""
+    last_day: date | Literal["newest"]
+    """Last day to train on (YYYY-MM-DD), or newest: the newest one that has samples; each step is scored on
+    the day after, where it has samples."""
+    missing_days: Literal["refuse", "skip"] = "refuse"
+    """What becomes of a day without samples between others: refuse it, or skip: its step trains nothing and
+    takes the source version of the day."""
     beside: tuple[str, ...] = ()
     """Further domains whose days are trained on in between those of `domain`: the other domains of a source
     of several, or the source domain of a method that trains jointly."""
@@ -138,7 +142,7 @@ class DataConfig(Section, section="data"):
     def __post_init__(self) -> None:
         if self.domain in self.beside:
             raise CtnetError(f"data.beside names data.domain, {self.domain}")
-        if self.last_day < self.first_day:
+        if isinstance(self.last_day, date) and self.last_day < self.first_day:
             raise CtnetError(f"data.last_day {self.last_day} is before data.first_day {self.first_day}")
 
 
@@ -352,11 +356,13 @@ class TrackingConfig(Section, section="tracking"):
     mlflow_uri: Annotated[str, AfterValidator(_absolute_database)] = "sqlite:///mlflow.db"
     """MLflow tracking and registry URI."""
     experiment: str = "ctnet"
-    """MLflow experiment; also the prefix of registered models."""
+    """MLflow experiment: any name that MLflow takes."""
+    model_prefix: OptionalName = None
+    """What registered models' names begin with; null: the experiment's name."""
     label: OptionalName = None
     """What tables and MLflow call the run beside its domain and seed; null: its method."""
     name: OptionalName = None
-    """Registered model; null: EXPERIMENT.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    """Registered model; null: PREFIX.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
 
 
 @dataclass(frozen=True)

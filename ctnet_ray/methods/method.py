@@ -1,8 +1,9 @@
 """What a method is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeVar
 
 from ctnet_ray.errors import CtnetError
@@ -101,7 +102,11 @@ Version = TypeVar("Version", bound=Dated)
 
 
 def source_versions(
-    method: Method, days: Sequence[date], series: Sequence[Version], refresh_days: int | None = 1
+    method: Method,
+    days: Sequence[date],
+    series: Sequence[Version],
+    refresh_days: int | None = 1,
+    taken: Mapping[date, Version] = MappingProxyType({}),
 ) -> list[Version | None]:
     """Choose each step's source version: the newest whose last day is not after the step's.
 
@@ -110,6 +115,7 @@ def source_versions(
         days: The steps' days, ascending.
         series: The source series, in any order.
         refresh_days: Steps that share the version of the first of them; None: all do.
+        taken: What steps that are done took, by day; the series may hold it no longer.
 
     Returns:
         One version, or None, a step.
@@ -120,7 +126,7 @@ def source_versions(
     if method.source == "none":
         return [None] * len(days)
     ordered = sorted(series, key=lambda version: version.day)
-    chosen = [next((v for v in reversed(ordered) if v.day <= day), None) for day in days]
+    chosen = [taken.get(day) or next((v for v in reversed(ordered) if v.day <= day), None) for day in days]
     missing = next((day for day, version in zip(days, chosen, strict=True) if version is None), None)
     if missing:
         there = f"its first version is of {ordered[0].day}" if ordered else "it has no versions"

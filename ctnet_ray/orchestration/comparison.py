@@ -211,8 +211,10 @@ def compare(
     """
     tracking, started = comparison.tracking, time.monotonic()
     checked = read_references(outside_checks) if outside_checks else []
-    tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
     everything = list(entries(comparison))
+    for entry in everything:
+        model_name(entry.config, entry.role)  # a name that can't be leaves no experiment behind
+    tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
     folders: dict[str, str] = {}
     failures: list[report.Failure] = []
     for stage in (False, True):

@@ -10,7 +10,7 @@ from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.orchestration.planning import model_name, plan_job
 from ctnet_ray.runs.plan import RunPlan, ScorePlan
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
@@ -29,6 +29,7 @@ def train_series(config: JobConfig, role: Role) -> None:
     Raises:
         CtnetError: As `plan_job` and `run_plans`.
     """
+    model_name(config, role)  # a name that can't be leaves no experiment behind
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
     plan = plan_job(config, tracker, role)
     run_plans([plan], config.compute, tracker, config.tracking.models)

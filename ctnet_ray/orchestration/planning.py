@@ -1,24 +1,32 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from typing import Protocol
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
-from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.orchestration.sample_days import (
+    ONE_DAY,
+    SampleDays,
+    check_days,
+    check_samples,
+    first_digests,
+    last_day,
+)
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
-from ctnet_ray.runs.records import RunRecord, Version
+from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, Version, read_steps
 from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
@@ -42,6 +50,7 @@ class Registry(Protocol):
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PREFIX_ADVICE = " in models' names: set tracking.model_prefix, and any experiment will do"
 
 
 def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> RunPlan:
@@ -56,57 +65,60 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
             is missing or does not fit; the model's name belongs to another configuration.
     """
-    schema = schemas.load(config.data.schema)
-    method = METHODS[config.transfer.method]
-    source_series = config.transfer.source_series if method.source != "none" else None
-    if method.source != "none" and source_series is None:
-        raise CtnetError(f"transfer.source_series is needed by method {method.name}")
+    schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
+    _check_series(config, method)
     store = SampleStore(config.data.store)
-    first, last = config.data.first_day, config.data.last_day
+    samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
+    record = _record(config, schema, role, samples)
+    folder = storage.join(config.tracking.models, record.run)
+    done = {step.day: step for step in read_steps(folder)}
+    first, last = config.data.first_day, last_day(config, samples)
     days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
-    samples = _Samples(store, config.data.domain, days)
-    series = registered.series(source_series) if source_series else []
-    refresh_days = config.transfer.refresh_days
-    if method.family == "fine-tuning" and refresh_days != 1:
-        raise CtnetError(
-            f"transfer.refresh_days: method {method.name} starts each step from its newest version"
-        )
-    versions = source_versions(method, days, series, refresh_days)
-    model = _model_spec(config, schema, method, role, [version for version in versions if version])
-    beside = [_Samples(store, domain, days) for domain in config.data.beside]
-    steps = tuple(
-        StepPlan(
-            train=_trained_on(samples, method, day, config.transfer.window),
-            day=day,
-            evaluate=samples.after(day),
-            source=version,
-            beside=tuple(others.manifests[day] for others in beside),
-        )
-        for day, version in zip(days, versions, strict=True)
-    )
-    for others in (samples, *beside):
-        others.check(model)
-    record = _record(config, schema, role, [others.manifests[first] for others in (samples, *beside)])
+    check_days(config, samples, [day for day in days if day not in done])
+    series = registered.series(config.transfer.source_series or "") if method.source != "none" else []
+    taken = {day: step.source for day, step in done.items() if step.source}
+    versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
+    model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
+    planned = partial(_step, config, method, samples, folder)
+    steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
+    check_samples(samples, steps, model)
     _check_name(registered, record)
     return RunPlan(
         record=record,
-        folder=storage.join(config.tracking.models, record.run),
+        folder=folder,
         model=model,
         training=config.training,
         steps=steps,
-        start=_hot_start(config, registered, model, method),
+        start=None if first in done else _hot_start(config, registered, model, method),
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
+        trains=role == "source" or method.trains,
         reuse=method.reuse,
     )
 
 
 def model_name(config: JobConfig, role: Role = "target") -> str:
-    """Return the registered model's name."""
-    label = run_label(config, role)
+    """Return the registered model's name, which is also a folder's.
+
+    Raises:
+        CtnetError: A part of it can't be one; the message names the setting that it is from.
+    """
+    tracking, label = config.tracking, run_label(config, role)
+    if tracking.name:
+        return _checked("tracking.name", tracking.name)
+    parts = (
+        _checked("tracking.model_prefix", tracking.model_prefix)
+        if tracking.model_prefix
+        else _checked("tracking.experiment", tracking.experiment, _PREFIX_ADVICE),
+        _checked("data.domain", config.data.domain),
+        _checked("tracking.label", label),
+    )
     seed = f".s{config.training.seed}" if config.training.seed else ""
-    name = config.tracking.name or f"{config.tracking.experiment}.{config.data.domain}.{label}{seed}"
+    return f"{'.'.join(parts)}{seed}"
+
+
+def _checked(setting: str, name: str, advice: str = "") -> str:
     if not _NAME.fullmatch(name):
-        raise CtnetError(f"tracking.name {name!r}: letters, digits, '_', '-' and '.' only")
+        raise CtnetError(f"{setting} {name!r}: letters, digits, '_', '-' and '.' only{advice}")
     return name
 
 
@@ -115,68 +127,62 @@ def run_label(config: JobConfig, role: Role = "target") -> str:
     return config.tracking.label or ("source" if role == "source" else config.transfer.method)
 
 
-class _Samples:
-    """A domain's sample days: listed once, and the manifest of each day read once.
-
-    Args:
-        store: The sample store.
-        domain: The domain.
-        days: Days that have to be there.
-
-    Attributes:
-        manifests: The manifests that were read so far, by day; those of `days` at once.
-
-    Raises:
-        CtnetError: A day is missing, or its manifest can't be read.
-    """
-
-    def __init__(self, store: SampleStore, domain: str, days: Sequence[date]) -> None:
-        self._store, self._domain, self._whole = store, domain, store.days(domain)
-        missing = sorted({*days}.difference(self._whole))
-        if missing:
-            there = f"there are {self._whole[0]} to {self._whole[-1]}" if self._whole else "there are none"
-            raise CtnetError(
-                f"no samples of {domain} on {missing[0]} ({len(missing)} of {len(days)} days are "
-                f"missing; {there}): write them with jobs.prepare, or change data.first_day and data.last_day"
-            )
-        self.manifests = {day: store.manifest(domain, day) for day in days}
-
-    def window(self, first: date, last: date) -> tuple[Manifest, ...]:
-        """Return what there is from `first` to `last`, ascending."""
-        days = [day for day in self._whole if first <= day <= last]
-        for day in days:
-            if day not in self.manifests:
-                self.manifests[day] = self._store.manifest(self._domain, day)
-        return tuple(self.manifests[day] for day in days)
-
-    def after(self, day: date) -> Manifest | None:
-        """Return the manifest of the day after; None where that day is not there."""
-        following = day + timedelta(days=1)
-        return next(iter(self.window(following, following)), None)
-
-    def check(self, model: ModelSpec) -> None:
-        """Compare the days that were read with their files and with the model's features.
-
-        Raises:
-            CtnetError: A day has no rows, or does not fit.
-        """
-        encoder = Encoder(model.inputs, self._domain)
-        for samples in self.manifests.values():
-            if not samples.rows:
-                raise CtnetError(
-                    f"{self._domain} {samples.day} has no rows: write the day again, or leave it out"
-                )
-            self._store.check_files(samples)
-            encoder.check(samples)
+def _check_series(config: JobConfig, method: Method) -> None:
+    if method.source != "none" and config.transfer.source_series is None:
+        raise CtnetError(f"transfer.source_series is needed by method {method.name}")
+    if method.family == "fine-tuning" and config.transfer.refresh_days != 1:
+        raise CtnetError(
+            f"transfer.refresh_days: method {method.name} starts each step from its newest version"
+        )
 
 
-def _trained_on(samples: _Samples, method: Method, day: date, window: int | None) -> tuple[Manifest, ...]:
+def _step(
+    config: JobConfig,
+    method: Method,
+    samples: Sequence[SampleDays],
+    folder: str,
+    day: date,
+    source: Version | None,
+    done: bool,
+) -> StepPlan:
+    """Say what a step reads: what it was trained and scored on is not read again, and may be gone."""
+    own, *beside = samples
+    train = () if done else _trained_on(own, method, day, config.transfer.window)
+    following = day + ONE_DAY
+    scored = following not in own or (done and EvaluationRecord.read(folder, day) is not None)
+    others = (domain.of(day) for domain in beside if train)
+    return StepPlan(
+        train=train,
+        day=day,
+        evaluate=None if scored else own.of(following),
+        source=source,
+        beside=tuple(other for other in others if other),
+    )
+
+
+def _trained_on(samples: SampleDays, method: Method, day: date, window: int | None) -> tuple[Manifest, ...]:
     """Return the days that a step trains on: its own, or those of a window that ends with it."""
     if not method.trains:
         return ()
     if not method.windowed:
-        return (samples.manifests[day],)
+        return samples.window(day, day)
     return samples.window(date.min if window is None else day - timedelta(days=window - 1), day)
+
+
+def _built_on(
+    days: Sequence[date],
+    versions: Sequence[Version | None],
+    series: Sequence[Version],
+    done: Mapping[date, StepRecord],
+) -> list[Version]:
+    """Return the source versions whose towers have to agree: those of the steps left, and the one before.
+
+    Older ones may be gone; of a run that is done it is the last one.
+    """
+    left = next((index for index, day in enumerate(days) if day not in done), len(days))
+    before = versions[max(left - 1, 0) : left]
+    there = [version for version in before if version and (version in series or left == len(days))]
+    return [*there, *(version for version in versions[left:] if version)]
 
 
 def _model_spec(
@@ -314,20 +320,25 @@ def _newest_before(registered: Registry, name: str, day: date) -> Version:
     return versions[-1]
 
 
-def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[Manifest]) -> RunRecord:
-    digest = run_digest(config, role, schema, samples)
+def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[SampleDays]) -> RunRecord:
     model = model_name(config, role)
+
+    def digest(first_samples: Sequence[str]) -> str:
+        return run_digest(config, role, schema, first_samples)
+
+    first_samples = first_digests(config, model, samples, lambda days: f"{model}-{digest(days)}")
     return RunRecord(
-        run=f"{model}-{digest}",
+        run=f"{model}-{digest(first_samples)}",
         model=model,
         method="source" if role == "source" else config.transfer.method,
         label=run_label(config, role),
         domain=config.data.domain,
         seed=config.training.seed,
         config=config.to_dict(),
-        config_digest=digest,
+        config_digest=digest(first_samples),
         schema=schema.to_dict(),
         code_revision=code_revision(),
+        first_samples=first_samples,
     )
 
 

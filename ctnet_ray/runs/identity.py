@@ -18,7 +18,7 @@ from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import JobConfig, Section
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.samples.store import Manifest, SampleStore
+from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role, Schema
 
 #: Defaults that fields had at first, where they have others now, by dotted name. Runs made with those keep
@@ -28,16 +28,16 @@ FIRST_DEFAULTS: Mapping[str, Any] = {}
 _PLACEMENT = "transfer.adapters.placement"
 
 
-def run_digest(config: JobConfig, role: Role, schema: Schema, samples: Sequence[Manifest]) -> str:
+def run_digest(config: JobConfig, role: Role, schema: Schema, samples: Sequence[str]) -> str:
     """Return twelve hexadecimal digits that name the work.
 
     Args:
         config: The run.
         role: "source" for a run that makes a source series, "target" for all others.
         schema: Features of both towers.
-        samples: The first day of each domain that is read. Later ones come while the run grows.
+        samples: Digest of the first day of each domain that is read. Later days come while the run grows.
     """
-    content = [role, deciding(config), schema.digest, [day.digest for day in samples]]
+    content = [role, deciding(config), schema.digest, list(samples)]
     return storage.digest(content)[:12]
 
 
@@ -48,7 +48,7 @@ def read_digest(config: JobConfig, role: Role) -> str:
         CtnetError: Its schema or the samples of its first day are not there.
     """
     store, data = SampleStore(config.data.store), config.data
-    samples = [store.manifest(domain, data.first_day) for domain in (data.domain, *data.beside)]
+    samples = [store.manifest(domain, data.first_day).digest for domain in (data.domain, *data.beside)]
     return run_digest(config, role, schemas.load(data.schema), samples)
 
 

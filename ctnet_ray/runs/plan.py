@@ -19,7 +19,7 @@ class StepPlan:
     """One day of continual training."""
 
     train: tuple[Manifest, ...]
-    """Sample days to train on, in order; none: the step only scores."""
+    """Sample days to train on, in order; none: the step takes a source version, and scores."""
     day: date
     """The step's day."""
     evaluate: Manifest | None
@@ -45,6 +45,8 @@ class RunPlan:
     """Version to start from; None: from scratch."""
     start_optimizer: bool = True
     """Whether the optimiser's state is taken over with it, and with what each step reuses."""
+    trains: bool = True
+    """Whether its method trains; a run that does not keeps no weights of its own."""
     reuse: Reuse = "frozen"
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
@@ -55,11 +57,6 @@ class RunPlan:
     def name(self) -> str:
         """What people are told of."""
         return self.record.run
-
-    @property
-    def trains(self) -> bool:
-        """Whether any step trains; a run that does not keeps no weights of its own."""
-        return any(step.train for step in self.steps)
 
     def version(self, day: date) -> Version:
         """Return what the step of a day leaves."""

@@ -85,6 +85,8 @@ class RunRecord:
     """`Schema.to_dict()` of all towers' features."""
     code_revision: str
     """Git revision of the code, with "-dirty" behind it where files were changed; or the release."""
+    first_samples: tuple[str, ...] = ()
+    """Digests of the first sample day of each domain, which are in the run's name; the run may outlive it."""
 
     def write(self, folder: str) -> None:
         """Write it into the run's folder."""

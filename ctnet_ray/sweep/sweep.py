@@ -94,9 +94,9 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
     _check(sweep)
     warm_up = warm_up_of(sweep.comparison)
     with _claimed(sweep, Path(output)):
-        tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
-        # Said before anything is trained: a space that does not fit.
+        # Said before anything is trained: names that can't be, a space that does not fit.
         runs = _default_entries(sweep, warm_up, sweep.name)
+        tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
         default = next(entry for entry in runs if entry.label == sweep.name)
         drawn_from = space.distributions(sweep.config.space, default.config)
         known = _known(sweep, warm_up, drawn_from)

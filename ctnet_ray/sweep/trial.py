@@ -19,7 +19,7 @@ from ctnet_ray import storage
 from ctnet_ray.cluster.worker import failure
 from ctnet_ray.config import MethodName
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.metrics import METRICS
+from ctnet_ray.metrics import DECIDING, METRICS
 from ctnet_ray.orchestration.comparison import Comparison, entries
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
@@ -126,9 +126,10 @@ def failed(reason: str, metric: MetricName) -> dict[str, Any]:
 
 def again(trial: Trial, metric: MetricName) -> Iterator[dict[str, Any]]:
     """Return the results of a trial that ended in an earlier launch."""
-    for index, day in enumerate(trial.days):
-        last = index == len(trial.days) - 1 and trial.status != "failed"
-        yield _result(trial, day, metric, last)
+    for day in trial.days:
+        last = day == trial.days[-1] and trial.status != "failed"
+        if result := _result(trial, day, metric, last):
+            yield result
     yield failed(trial.reason, metric)
 
 
@@ -144,16 +145,27 @@ def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[st
             continue
         metrics = {**trial.metrics, day.isoformat(): _means([own.metrics for own in evaluations])}
         trial = replace(trial, metrics=metrics, costs=_costs(plans))
-        yield _result(trial, day, job.metric, day == last)
+        if result := _result(trial, day, job.metric, day == last):
+            yield result
 
 
-def _result(trial: Trial, day: date, metric: MetricName, done: bool) -> dict[str, Any]:
+def _result(trial: Trial, day: date, metric: MetricName, done: bool) -> dict[str, Any] | None:
+    """Return what Tune is told of a day: the mean of the days up to it that have the metric.
+
+    While there is none, nothing is told: a day may have clicks alone.
+
+    Raises:
+        CtnetError: There is none to the end.
+    """
     until = {own: values for own, values in trial.metrics.items() if own <= day.isoformat()}
     value = replace(trial, metrics=until).mean(metric)
+    if value is None and not done:
+        return None
     if value is None:
+        others = [other for other in DECIDING if any(other in values for values in until.values())]
         raise CtnetError(
-            f"{metric} was never reported up to {day}: no group has clicks and misses; choose "
-            "sweep.metric auc or logloss"
+            f"no day up to {day} has {metric}: no {'group' if metric == 'gauc' else 'day'} has clicks and "
+            f"misses; choose sweep.metric {' or '.join(others)}"
         )
     return {
         VALUE: value,
@@ -170,10 +182,10 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
         plan.record.write(plan.folder)
     walk: Iterator[Any] | None = None
     for step in plan.steps:
-        if step.evaluate is None:
-            continue
         found = EvaluationRecord.read(plan.folder, step.day)
         if found is None:
+            if step.evaluate is None:
+                continue
             walk = walk or loop.walk(plan, OnDevice())
             next(walked for walked in walk if walked.day == step.day)
             found = EvaluationRecord.read(plan.folder, step.day)

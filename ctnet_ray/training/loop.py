@@ -73,7 +73,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         context.reached("positioned", plan, step)
         if plan.reuse == "frozen":
             _refresh(state, record.source if record else step.source, progress)
-        elif record is None:
+        elif record is None and step.train:
             state = _start_over(plan, state, step, progress, context)
         context.reached("source loaded", plan, step)
         if record is None:

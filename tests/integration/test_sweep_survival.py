@@ -90,7 +90,7 @@ def test_a_metric_that_no_day_has_is_said_in_one_line(world: World, cluster: Non
             writer.write(rows.set_column(rows.column_names.index(GROUP), GROUP, alone))
     with pytest.raises(CtnetError) as info:
         run_sweep(made(own, replace(SETTINGS, metric="gauc", presets=())), str(tmp_path / "out"))
-    assert str(info.value).startswith("no trial ended well, the first failed with: gauc was never reported")
+    assert str(info.value).startswith("no trial ended well, the first failed with: no day up to ")
     assert "choose sweep.metric auc or logloss" in str(info.value)
     assert "\n" not in str(info.value)
 

@@ -1,13 +1,21 @@
 """What several unit tests need: a process group, and a store with a source series and a base model."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from ctnet_ray.training.context import start_alone
+from tests.unit.case_world import Case, copy_case
 from tests.unit.loop_world import World, make_world
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Case:
+    """A copy of the case that the test is called after."""
+    return copy_case(request.node.name.removeprefix("test_"), tmp_path, capsys)
 
 
 @pytest.fixture(scope="session")

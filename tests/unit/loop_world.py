@@ -111,8 +111,12 @@ class World:
 
     def plan(self, config: JobConfig, role: Role = "target", folder: Path | None = None) -> RunPlan:
         """Plan a run that finds its series and hot start in this world, and goes to `folder`."""
-        planned = plan_job(config, RunFolders(str(self.root / "models")), role)
-        return replace(planned, folder=str(folder)) if folder else planned
+        registered = RunFolders(str(self.root / "models"))
+        if not folder:
+            return plan_job(config, registered, role)
+        # Planned where nobody ran it: steps that are done are planned without samples.
+        elsewhere = override(config, {"tracking.models": f"{folder}-planned"})
+        return replace(plan_job(elsewhere, registered, role), folder=str(folder))
 
 
 def make_world(root: Path, schema: dict[str, Any] = SCHEMA) -> World:

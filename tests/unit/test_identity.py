@@ -53,7 +53,7 @@ SWEEP = SweepConfig(presets=("ctnet_last",))
 def digest(
     config: JobConfig, role: Role = "target", schema: Any = SCHEMA, samples: Manifest = SAMPLES
 ) -> str:
-    return run_digest(config, role, schema, [samples])
+    return run_digest(config, role, schema, [samples.digest])
 
 
 def test_digest_is_twelve_hexadecimal_digits_and_stable() -> None:
@@ -290,6 +290,7 @@ NOT_DECIDING = (
 )
 #: The defaults that fields had at first, as plain data.
 DEFAULTS: dict[str, Any] = {
+    "data.missing_days": "refuse",
     "data.beside": [],
     "model.hidden": [128, 64, 32],
     "model.attention_hidden": 32,

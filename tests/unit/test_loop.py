@@ -144,7 +144,7 @@ def method_plan(world: World, folder: Path, method: MethodName, **changes: Any) 
     made = plan(folder, days, model, sources, start=start, **changes)
     if chosen.trains:
         return made
-    return replace(made, steps=tuple(replace(step, train=()) for step in made.steps))
+    return replace(made, trains=False, steps=tuple(replace(step, train=()) for step in made.steps))
 
 
 def results(planned: RunPlan) -> tuple[list, list]:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from ctnet_ray.config import override
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration import continual
+from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.samples.store import SampleStore
 from tests.unit.loop_world import DAYS, World, _samples
 
@@ -44,3 +47,38 @@ def test_other_samples_are_another_run(here: World, tmp_path: Path) -> None:
     with SampleStore(str(tmp_path / "other")).write_day("channel", DAYS[2]) as day:
         day.write(_samples("channel", seed=1))
     assert name(here, "samples") != name(here, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("experiment", ["/Users/me/ctr", "点击率", "my exp"])
+def test_any_experiment_will_do_with_a_prefix_for_models(here: World, experiment: str) -> None:
+    config = here.config(tracking__experiment=experiment)
+    with pytest.raises(
+        CtnetError, match=r"^tracking\.experiment .*: set tracking\.model_prefix, and any exp"
+    ):
+        model_name(config)
+    prefixed = override(config, {"tracking.model_prefix": "ctr"})
+    assert model_name(prefixed) == "ctr.channel.base"
+    assert model_name(override(prefixed, {"training.seed": 3})) == "ctr.channel.base.s3"
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("tracking.model_prefix", "tracking.model_prefix 'a b'"),
+        ("tracking.label", "tracking.label 'a b'"),
+        ("tracking.name", "tracking.name 'a b'"),
+        ("data.domain", "data.domain 'a b'"),
+    ],
+)
+def test_the_setting_that_can_t_be_in_a_name_is_named(here: World, setting: str, named: str) -> None:
+    with pytest.raises(CtnetError, match=f"^{named}: letters, digits, '_', '-' and '.' only$"):
+        model_name(override(here.config(), {setting: "a b"}))
+
+
+@pytest.mark.parametrize("experiment", ["/Users/me/ctr", "点击率"])
+def test_a_name_that_can_t_be_leaves_no_experiment_behind(
+    here: World, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(continual, "Tracker", None)
+    with pytest.raises(CtnetError, match=r"set tracking\.model_prefix"):
+        continual.train_series(here.config(tracking__experiment=experiment), "target")

@@ -104,8 +104,8 @@ def test_a_trial_goes_on_from_what_is_on_disk(job_world: World, monkeypatch: pyt
 
 def test_a_trial_with_a_refresh_period_of_its_own_finds_its_states(job_world: World, tmp_path: Path) -> None:
     own = job(job_world, "refresh", str(tmp_path / "states"))
-    found = results(own, 0, {"transfer.refresh_days": None})
     (plan,) = trial.plans_of(own, 0, {"transfer.refresh_days": None})
+    found = results(own, 0, {"transfer.refresh_days": None})
     assert len({wanted.version for wanted in frozen_layers_of(plan)}) == 1
     assert all(storage.read_folder(wanted.folder) for wanted in frozen_layers_of(plan))
     assert len(found) == 2
@@ -123,10 +123,34 @@ def test_a_trial_that_ended_before_says_again_what_it_said() -> None:
     assert trial.failed("diverged", "logloss")[VALUE] == math.inf
 
 
-def test_a_metric_that_is_never_reported_is_said() -> None:
+def test_a_metric_that_no_day_has_is_said_at_the_end() -> None:
     without = Trial(0, {}, metrics={"2022-05-04": {"logloss": 0.6}})
-    with pytest.raises(CtnetError, match="gauc was never reported up to 2022-05-04: no group has clicks"):
-        trial._result(without, DAYS[3], "gauc", done=False)
+    assert trial._result(without, DAYS[3], "gauc", done=False) is None
+    with pytest.raises(
+        CtnetError, match=r"no day up to 2022-05-04 has gauc: no group .*sweep\.metric logloss$"
+    ):
+        trial._result(without, DAYS[3], "gauc", done=True)
+    with pytest.raises(
+        CtnetError, match=r"has auc: no day has clicks and misses; choose sweep\.metric logloss$"
+    ):
+        trial._result(without, DAYS[3], "auc", done=True)
+
+
+def test_a_day_without_the_metric_is_left_out_of_the_mean() -> None:
+    days = {
+        "2022-05-01": {"logloss": 0.6},
+        "2022-05-02": {"auc": 0.6},
+        "2022-05-03": {},
+        "2022-05-04": {"auc": 0.8},
+    }
+    ended = Trial(2, LAST, "finished", metrics=days)
+    found = list(trial.again(ended, "auc"))[:-1]
+    assert [(result["day"][-2:], result[VALUE]) for result in found] == [
+        ("02", 0.6),
+        ("03", 0.6),
+        ("04", 0.7),
+    ]
+    assert [result["done"] for result in found] == [False, False, True]
 
 
 def test_trials_are_read_as_they_were_written(tmp_path: Path) -> None:
