@@ -86,6 +86,7 @@ def main(
     repeats: int = 3,
     batch_size: int = 4096,
     features: int = 20,
+    dense: int = 0,
     table_rows: int = 200_000,
     dim: int = 16,
     threads: int = 1,
@@ -102,6 +103,7 @@ def main(
         repeats: Repetitions; medians are printed.
         batch_size: Rows of a step.
         features: Number of categorical features.
+        dense: Number of dense features (statistics) beside them.
         table_rows: Rows of each feature's table.
         dim: Width of an embedding.
         threads: CPUs, and so torch threads, of the one worker and of the step alone.
@@ -110,8 +112,8 @@ def main(
     console = Console()
     console.print(machine_facts(threads) + (f", {torch.cuda.get_device_name()}" if gpu else ""))
     compute = ComputeConfig(cpus_per_worker=threads, gpu=gpu)
-    plain = samples.make_schema(features, table_rows, dim, 0, 0)
-    histories = samples.make_schema(features, table_rows, dim, 2, 20)
+    plain = samples.make_schema(features, table_rows, dim, 0, 0, dense)
+    histories = samples.make_schema(features, table_rows, dim, 2, 20, dense)
     with tempfile.TemporaryDirectory(prefix="ctnet-benchmark-") as root, _one_process(threads):
         for name, schema, size in (("plain", plain, rows), ("histories", histories, history_rows)):
             if size:
@@ -217,7 +219,10 @@ def _throughput(
         steps.append(Speed((before.wall + after.wall) / 2, (before.cpu + after.cpu) / 2))
     sequences = sum(feature.kind == "sequence" for feature in schema.features)
     table = Table(
-        "", "median (all)", title=f"{rows:,} rows, {len(schema.features)} features ({sequences} sequences)"
+        "",
+        "median (all)",
+        title=f"{rows:,} rows, {len(schema.features)} features ({sequences} sequences), "
+        f"{len(schema.dense)} dense",
     )
     for key in ("wall", "cpu"):
         unit = {"wall": "rows/s", "cpu": "rows per CPU second"}[key]

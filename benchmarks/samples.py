@@ -22,7 +22,9 @@ FIRST_DAY = date(2026, 1, 1)
 HIDDEN = (256, 128, 64)
 
 
-def make_schema(features: int, table_rows: int, dim: int, histories: int, length: int) -> Schema:
+def make_schema(
+    features: int, table_rows: int, dim: int, histories: int, length: int, dense: int = 0
+) -> Schema:
     """Return a schema of categorical features with a table each, and of sequences that look into the first.
 
     Args:
@@ -31,6 +33,7 @@ def make_schema(features: int, table_rows: int, dim: int, histories: int, length
         dim: Width of each embedding.
         histories: Number of sequences; each attends to the feature whose table it looks into.
         length: Longest sequence.
+        dense: Number of dense features, standardised and clipped as statistics are.
     """
     names = [f"f{index:02d}" for index in range(features)]
     clicks = {
@@ -41,7 +44,14 @@ def make_schema(features: int, table_rows: int, dim: int, histories: int, length
         {
             "embedding_dim": dim,
             "tables": {name: {"rows": table_rows} for name in names},
-            "features": {**{name: {"kind": "categorical"} for name in names}, **clicks},
+            "features": {
+                **{name: {"kind": "categorical"} for name in names},
+                **clicks,
+                **{
+                    f"s{index:02d}": {"kind": "dense", "mean": 0.5, "std": 2.0, "clip": 4}
+                    for index in range(dense)
+                },
+            },
         }
     )
 
@@ -59,6 +69,8 @@ def make_table(schema: Schema, rows: int, rng: np.random.Generator) -> pa.Table:
             columns[feature.name] = pa.ListArray.from_arrays(offsets, values)
         else:
             columns[feature.name] = pa.array(ids[rng.integers(0, len(ids), rows)])
+    for feature in schema.dense:
+        columns[feature.name] = pa.array(rng.standard_normal(rows, np.float32))
     columns[LABEL] = pa.array((rng.random(rows) < 1 / 3).astype(np.int8))
     columns[GROUP] = pa.array(rng.integers(0, max(rows // 20, 1), rows))
     return pa.table(columns)
