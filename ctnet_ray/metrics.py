@@ -46,5 +46,6 @@ METRICS: Mapping[str, Metric] = {
         Metric("group_coverage", "Group coverage", None, "beside"),
     )
 }
+LEADING = "auc"  #: by which reports rank methods and give verdicts
 COMPARED = tuple(name for name, metric in METRICS.items() if metric.shown == "compared")
 DECIDING = tuple(name for name, metric in METRICS.items() if metric.sign)  #: what a sweep can choose by

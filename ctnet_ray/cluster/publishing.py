@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ctnet_ray.cluster.board import Snapshot, Work
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.metrics import LEADING
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.tracking.tracker import Tracker
 
@@ -101,6 +102,6 @@ def newest_step(work: Work) -> str:
         return f"{work.run}, no step"
     day = steps[-1].day
     evaluation = EvaluationRecord.read(work.folder, day)
-    auc = evaluation.metrics.get("auc") if evaluation else None
+    auc = evaluation.metrics.get(LEADING) if evaluation else None
     scored = f", AUC {auc:.4f} on {evaluation.samples.day}" if evaluation and auc is not None else ""
     return f"{work.run} {day}{scored}"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.metrics import COMPARED, METRICS
+from ctnet_ray.metrics import COMPARED, LEADING, METRICS
 from ctnet_ray.report import figures, figures_cost, figures_days, figures_gain, figures_windows, references
 from ctnet_ray.report.blocks import (
     Cell,
@@ -56,7 +56,7 @@ class DomainData:
     @property
     def ranked(self) -> list[str]:
         """Labels: the baseline, then by AUC gain, best first; last those without one."""
-        gains = {line.label: line.gain for line in self.lines if line.metric == "auc"}
+        gains = {line.label: line.gain for line in self.lines if line.metric == LEADING}
         labels = list(dict.fromkeys(line.label for line in self.lines))
 
         def place(label: str) -> tuple[bool, float]:
@@ -95,7 +95,7 @@ def chapter(data: DomainData) -> Chapter:
 
 
 def _lead(data: DomainData) -> str:
-    tested = [line for line in data.lines if line.metric == "auc" and line.gain is not None]
+    tested = [line for line in data.lines if line.metric == LEADING and line.gain is not None]
     if not tested:
         return f"Nothing shares a scored day and seed with {data.baseline}: there are no differences to show."
     best = max(tested, key=lambda line: line.gain or 0.0)
@@ -142,7 +142,7 @@ def _delta(metric: str) -> str:
 
 def _main_row(data: DomainData, label: str) -> list[Cell]:
     lines = data.by_metric(label)
-    auc, counts = lines.get("auc"), next(iter(lines.values()))
+    auc, counts = lines.get(LEADING), next(iter(lines.values()))
     failed = len({failure.seed for failure in data.failures if failure.label == label})
     note = f"{counts.seeds} seeds x {counts.days} days" + (f", {failed} failed" if failed else "")
     verdict = auc.verdict if auc else ""
@@ -157,7 +157,7 @@ def _main_row(data: DomainData, label: str) -> list[Cell]:
 
 def _demand(data: DomainData) -> str:
     """Say what the correction asks of the method that is furthest away."""
-    tested = [line for line in data.lines if line.metric == "auc" and line.p is not None]
+    tested = [line for line in data.lines if line.metric == LEADING and line.p is not None]
     if not tested:
         return ""
     degrees = max(line.degrees for line in tested)
@@ -219,7 +219,7 @@ def _days(data: DomainData) -> Section:
     )
     rows = []
     for label in labels:
-        line, gains = data.by_metric(label).get("auc"), curves["auc"].get(label, ([], []))[1]
+        line, gains = data.by_metric(label).get(LEADING), curves[LEADING].get(label, ([], []))[1]
         if line and gains:
             slope = (
                 f"{number(line.slope, '+.5f')} ± {number(line.slope_error, '.5f', '?')}" if line.slope else ""
@@ -235,10 +235,10 @@ def _days(data: DomainData) -> Section:
 
 
 def _pairs(data: DomainData) -> Section | None:
-    every_pair = pairs(data.rows, data.domain, "auc")
+    every_pair = pairs(data.rows, data.domain, LEADING)
     if len(every_pair) < 2:
         return None
-    figure = figures_gain.matrix(every_pair, _by_level(data), "auc")
+    figure = figures_gain.matrix(every_pair, _by_level(data), LEADING)
     plot = Plot(f"pairs_{data.domain}", f"AUC difference of every two methods on {data.domain}", figure)
     reading = (
         "The row's AUC minus the column's, paired by seed and day, in thousandths: green, the row is better. "
@@ -250,13 +250,13 @@ def _pairs(data: DomainData) -> Section | None:
 
 def _by_level(data: DomainData) -> list[str]:
     """Return the labels by mean AUC, best first."""
-    means = {line.label: line.mean for line in data.lines if line.metric == "auc"}
+    means = {line.label: line.mean for line in data.lines if line.metric == LEADING}
     return sorted(means, key=lambda label: -means[label])
 
 
 def _windows(data: DomainData) -> Section | None:
     fine_tuned = windows(data.runs, data.lines, data.costs, data.domain)
-    if not any("auc" in window.lines for window in fine_tuned):
+    if not any(LEADING in window.lines for window in fine_tuned):
         return None
     continual = (name for name, method in METHODS.items() if method.continual)
     others = {name: lines for name in continual if (lines := data.by_metric(name))}
@@ -285,7 +285,7 @@ def _windows(data: DomainData) -> Section | None:
 
 
 def _cost(data: DomainData) -> Section:
-    auc = {line.label: line for line in data.lines if line.metric == "auc"}
+    auc = {line.label: line for line in data.lines if line.metric == LEADING}
     trained = any(cost.label == data.baseline and cost.seconds for cost in data.costs)
     named = featured(data.runs, data.lines, data.domain, data.baseline)
     blocks: list[Grid | Plot] = []

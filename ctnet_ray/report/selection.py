@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from ctnet_ray.methods.table import METHODS
+from ctnet_ray.metrics import LEADING
 from ctnet_ray.report.differences import Line
 from ctnet_ray.report.rows import Run
 
@@ -19,7 +20,7 @@ def featured(runs: Sequence[Run], lines: Sequence[Line], domain: str, baseline: 
     """
     here = [run for run in runs if run.record.domain == domain and run.steps]
     methods = {run.label: run.record.method for run in here}
-    gains = {line.label: line.gain for line in lines if line.domain == domain and line.metric == "auc"}
+    gains = {line.label: line.gain for line in lines if line.domain == domain and line.metric == LEADING}
     if len(methods) <= _FEW:
         chosen = list(methods)
     else:

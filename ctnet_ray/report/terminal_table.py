@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ctnet_ray.metrics import METRICS
+from ctnet_ray.metrics import LEADING, METRICS
 from ctnet_ray.report.differences import Line
 
 
@@ -29,8 +29,8 @@ def table(lines: Sequence[Line], baseline: str = "base") -> Table:
             _cell(by_metric[metric.name], metric.digits) if metric.name in by_metric else ""
             for metric in metrics
         ]
-        auc = by_metric.get("auc")
-        slope = _with_error(auc.slope, auc.slope_error, METRICS["auc"].digits + 1) if auc else ""
+        auc = by_metric.get(LEADING)
+        slope = _with_error(auc.slope, auc.slope_error, METRICS[LEADING].digits + 1) if auc else ""
         # A label is somebody's text: never read as rich's markup.
         shown.add_row(Text(label), f"{counts.seeds} x {counts.days}", *cells, slope)
     return shown

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.metrics import METRICS
+from ctnet_ray.metrics import LEADING, METRICS
 from ctnet_ray.report import figures
 from ctnet_ray.report.blocks import Chapter, Page, Plot, Section, grid
 from ctnet_ray.report.checklist import Check, checklist
@@ -120,7 +120,7 @@ def _domain_data(
 
 def _best(lines: Sequence[Line], domain: str, baseline: str) -> str:
     """Return the label of highest AUC."""
-    gains = {line.label: line.gain for line in lines if (line.domain, line.metric) == (domain, "auc")}
+    gains = {line.label: line.gain for line in lines if (line.domain, line.metric) == (domain, LEADING)}
     return max(gains, key=lambda label: gains[label] or 0.0, default=baseline)
 
 
