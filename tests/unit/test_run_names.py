@@ -49,7 +49,7 @@ def test_other_samples_are_another_run(here: World, tmp_path: Path) -> None:
     assert name(here, "samples") != name(here, str(tmp_path / "other"))
 
 
-@pytest.mark.parametrize("experiment", ["/Users/me/ctr", "点击率", "my exp"])
+@pytest.mark.parametrize("experiment", ["/Shared/ctr", "点击率", "my exp"])
 def test_any_experiment_will_do_with_a_prefix_for_models(here: World, experiment: str) -> None:
     config = here.config(tracking__experiment=experiment)
     with pytest.raises(
@@ -75,7 +75,7 @@ def test_the_setting_that_can_t_be_in_a_name_is_named(here: World, setting: str,
         model_name(override(here.config(), {setting: "a b"}))
 
 
-@pytest.mark.parametrize("experiment", ["/Users/me/ctr", "点击率"])
+@pytest.mark.parametrize("experiment", ["/Shared/ctr", "点击率"])
 def test_a_name_that_can_t_be_leaves_no_experiment_behind(
     here: World, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
