@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import ctnet_ray
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
-from ctnet_ray.samples.manifest import Manifest, SampleFile, StateTable
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin, StateTable
 from ctnet_ray.samples.state_tables import Kind, write_table
 from ctnet_ray.schema import GROUP, LABEL
+
+
+@dataclass(frozen=True)
+class DayLinks:
+    """What ties a day to the days before and after it."""
+
+    look_back: Collection[str] = ()
+    """Columns that say what was known of the past; a merge does not compare them."""
+    origin: StateOrigin | None = None
+    """What the samples look back on."""
+    kinds: Sequence[Kind] = ()
+    """Kinds of the tables that the writer is given for later days (`DayWriter.state`)."""
+    before_publish: Callable[[], None] = lambda: None
+    """Called before a day that is there is changed, or a new one is made."""
+
+
+NO_LINKS = DayLinks()
 
 
 class DayWriter:
@@ -100,10 +120,24 @@ class DayWriter:
             if self._pending_rows == self._rows_per_file:
                 self._spill_run()
 
-    def finish(self, name: str, rows_per_group: int) -> tuple[SampleFile, ...]:
-        """Write the files and return what the manifest says of them."""
+    def finish(self, domain: str, day: date, rows_per_group: int, links: DayLinks) -> Manifest:
+        """Write the files and return the day's manifest."""
         if not self.rows:
-            raise CtnetError(f"{name}: there are no rows, so no day was written")
+            raise CtnetError(f"{domain} {day}: there are no rows, so no day was written")
+        files = self._finish_files(rows_per_group)
+        return Manifest(
+            domain,
+            day,
+            self.rows,
+            self.positives,
+            files,
+            self.columns,
+            f"ctnet-ray {ctnet_ray.__version__}",
+            origin=links.origin,
+            state=self._finish_state(links.kinds),
+        )
+
+    def _finish_files(self, rows_per_group: int) -> tuple[SampleFile, ...]:
         for table in self._stored.tables() if self._stored else ():
             self._collect(self._checked(table))
         if not self._runs:
@@ -117,7 +151,7 @@ class DayWriter:
             for index in range(count)
         )
 
-    def finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
+    def _finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
         """Write the tables for later days, and the rows' keys; return what the manifest says of them."""
         tables = {kind.name: (self.state[kind.name], kind.settings) for kind in kinds}
         keys = np.concatenate(self._keys) if self._keys else None
@@ -151,6 +185,11 @@ class DayWriter:
         if group is None:
             raise CtnetError("a group is missing or no whole number: hash the ids, or drop such rows first")
         names = table.column_names
+        for place, name in enumerate(names):
+            if pa.types.is_fixed_size_list(table[name].type):
+                # Arrow can't read back a Parquet file of such lists where one is missing.
+                plain = table[name].cast(pa.list_(table[name].type.value_type))
+                table = table.set_column(place, name, plain)
         table = table.set_column(names.index(LABEL), LABEL, label)
         table = table.set_column(names.index(GROUP), GROUP, group)
         schema = self._schema or table.schema.remove_metadata()

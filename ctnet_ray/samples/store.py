@@ -7,7 +7,7 @@ file).
 
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
@@ -16,13 +16,12 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-import ctnet_ray
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
-from ctnet_ray.samples.day_writer import DayWriter
+from ctnet_ray.samples.day_writer import NO_LINKS, DayLinks, DayWriter
 from ctnet_ray.samples.existing import DayDiffersError, Existing, StoredRows
-from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin
-from ctnet_ray.samples.state_tables import Kind, read_table
+from ctnet_ray.samples.manifest import Manifest, SampleFile
+from ctnet_ray.samples.state_tables import read_table
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
@@ -122,12 +121,9 @@ class SampleStore:
         *,
         seed: int = 0,
         existing: Existing = "replace",
-        look_back: Collection[str] = (),
-        origin: StateOrigin | None = None,
-        kinds: Sequence[Kind] = (),
+        links: DayLinks = NO_LINKS,
         rows_per_file: int = ROWS_PER_FILE,
         rows_per_group: int = ROWS_PER_GROUP,
-        before_publish: Callable[[], None] = lambda: None,
     ) -> Iterator[DayWriter]:
         """Write one day; it is published when the block ends without an error.
 
@@ -138,12 +134,9 @@ class SampleStore:
             day: Day of the samples.
             seed: Seed of the shuffle: the same rows and seed give the same files.
             existing: What becomes of a day that is there.
-            look_back: Columns that say what was known of the past; a merge does not compare them.
-            origin: What the samples look back on.
-            kinds: Kinds of the tables that the writer is given for later days (`DayWriter.state`).
+            links: What ties the day to the days before and after it.
             rows_per_file: Rows of a file; also the rows held in memory.
             rows_per_group: Rows of a Parquet row group, the unit in which workers read.
-            before_publish: Called before anything is changed.
 
         Yields:
             Takes the rows; its `outcome` says what became of the day.
@@ -157,30 +150,23 @@ class SampleStore:
             storage.new_folder(self.uri(domain, day)) as (folder, publish),
             tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
         ):
-            merged = StoredRows(stored, look_back) if stored and existing == "merge" else None
+            merged = StoredRows(stored, links.look_back) if stored and existing == "merge" else None
             rng = np.random.default_rng([seed, day.toordinal()])
             writer = DayWriter(folder, Path(spill), rng, rows_per_file, merged)
             yield writer
             if merged and not writer.rows:
                 writer.leave(merged.manifest)
                 return
-            files = writer.finish(f"{domain} {day}", rows_per_group)
-            state = writer.finish_state(kinds)
-            version = f"ctnet-ray {ctnet_ray.__version__}"
-            counts = writer.rows, writer.positives
-            manifest = Manifest(
-                domain, day, *counts, files, writer.columns, version, origin=origin, state=state
-            )
-            same = stored is not None and stored.digest == manifest.digest
-            if stored and same and self._is_intact(stored):
+            manifest = writer.finish(domain, day, rows_per_group, links)
+            if stored and self._is_same(stored, manifest):
                 writer.leave(stored)
-                if (stored.origin, stored.state) == (origin, state):
+                if (stored.origin, stored.state) == (manifest.origin, manifest.state):
                     return
             elif stored:
-                if not same and existing == "refuse":
+                if existing == "refuse" and stored.digest != manifest.digest:
                     raise DayDiffersError(domain, day, stored.rows, manifest.rows)
                 writer.outcome = "merged" if merged else "replaced"
-            before_publish()
+            links.before_publish()
             publish(manifest.to_dict())
             writer.manifest = self.manifest(domain, day)
 
@@ -199,11 +185,14 @@ class SampleStore:
                 return None
             raise
 
-    def _is_intact(self, manifest: Manifest) -> bool:
+    def _is_same(self, stored: Manifest, manifest: Manifest) -> bool:
+        """Return whether a stored day, undamaged, holds what was written now."""
+        if stored.digest != manifest.digest:
+            return False
         try:
-            self.check_files(manifest, checksums=True)
-            for name, entry in manifest.state.items():
-                read_table(manifest.uri, name, entry)
+            self.check_files(stored, checksums=True)
+            for name, entry in stored.state.items():
+                read_table(stored.uri, name, entry)
         except CtnetError:
             return False
         return True

@@ -32,8 +32,8 @@ from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import MAX_DROPPED, FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, convert
-from ctnet_ray.writers.sample_days import Histories, Impressions
+from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Conversion, convert
+from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.statistics import Statistics
 
@@ -121,21 +121,15 @@ def write_kuairand(
         made = schema_module.from_dict(yaml.safe_load(text), "kuairand_schema.yaml")
         return merge_schema(store, made, domains, "this command")
 
-    convert(
-        _log_blocks(logs, tabs, report, progress, block_bytes),
-        lambda rows: _impressions(rows, users, videos),
+    conversion = Conversion(
         _LOG,
+        lambda rows: _impressions(rows, users, videos),
         Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
         STATISTICS,
-        store,
-        report,
-        progress,
-        check=schema,
-        seed=seed,
-        existing=existing,
-        from_scratch=from_scratch,
         max_dropped=max_dropped,
     )
+    blocks = _log_blocks(logs, tabs, report, progress, block_bytes)
+    convert(blocks, conversion, store, Writing(seed, existing, from_scratch), report, progress, check=schema)
     write_schema(store, with_figures(store, schema(), STATISTICS, domains))
     return report
 

@@ -8,6 +8,7 @@ domain's sample day is written.
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,11 @@ import pyarrow.compute as pc
 from rich.progress import Progress
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.samples.existing import Existing
+from ctnet_ray.samples.encoding import MISSING, id_texts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, STORED, Report
-from ctnet_ray.writers.merging import Impression, merge_rows
-from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays
+from ctnet_ray.writers.merging import Impression, impression_ids, merge_rows
+from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
 from ctnet_ray.writers.statistics import Statistics
 
 # Columns that are added to those of the log; none of a log is called so.
@@ -32,45 +32,50 @@ TIME = "__time__"  #: timestamp[us, UTC]
 DOMAIN = "__domain__"  #: string
 CLICKED = "__label__"  #: int8
 FILE = "__file__"  #: int32, place in `Report.files`
+ADDED = (DAY, TIME, DOMAIN, CLICKED, FILE, LINE)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How log rows become samples."""
+
+    log: str
+    """What the days are called together: they look back on the days before of the same log."""
+    to_impressions: Callable[[pa.Table], Impressions]
+    """Makes samples of one day's distinct rows."""
+    histories: Histories
+    """Sequence columns to add."""
+    statistics: Statistics | None = None
+    """Columns of numbers to add."""
+    drop_duplicates: bool = True
+    """Whether rows equal to an earlier one in every column are dropped."""
+    max_dropped: float = MAX_DROPPED
+    """Largest share of the lines that may be dropped (`Report.check_dropped`)."""
+    impression: Impression | None = None
+    """Which rows are of one impression, if they come more than once."""
 
 
 def convert(
     blocks: Iterable[pa.Table],
-    to_impressions: Callable[[pa.Table], Impressions],
-    log: str,
-    histories: Histories,
-    statistics: Statistics | None,
+    conversion: Conversion,
     store: SampleStore,
+    writing: Writing,
     report: Report,
     progress: Progress,
     *,
     check: Callable[[], object] = lambda: None,
-    seed: int = 0,
-    existing: Existing = "refuse",
-    from_scratch: bool = False,
-    drop_duplicates: bool = True,
-    max_dropped: float = MAX_DROPPED,
-    impression: Impression | None = None,
 ) -> None:
     """Write the sample days that blocks of log rows make.
 
     Args:
         blocks: Log rows with columns `DAY`, `DOMAIN`, `FILE` and `LINE`, in any order; with `TIME` and
-            `CLICKED` too where an `impression` is given.
-        to_impressions: Makes samples of one day's distinct rows.
-        log: What the days are called together: they look back on the days before of the same log.
-        histories: Sequence columns to add.
-        statistics: Columns of numbers to add; None: none.
+            `CLICKED` too where a conversion has an `impression`.
+        conversion: How they become samples.
         store: Where the days are written.
+        writing: How they are written.
         report: Takes what was dropped and written.
         progress: Shows the days written.
         check: Called once all is read, before anything is written.
-        seed: Seed of the shuffle of each day.
-        existing: What becomes of days that are there and would hold something else.
-        from_scratch: Whether the first day looks back on no day before, whatever is there.
-        drop_duplicates: Whether rows equal to an earlier one in every column are dropped.
-        max_dropped: Largest share of the lines that may be dropped (`Report.check_dropped`).
-        impression: Which rows are of one impression, if they come more than once.
 
     Raises:
         CtnetError: No row is left, too many lines would be dropped, a day that is there differs, or a domain
@@ -80,15 +85,15 @@ def convert(
         if not days:
             words = report.reasons(report.dropped)
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
-        report.check_dropped(max_dropped)
+        report.check_dropped(conversion.max_dropped)
         check()
         samples = SampleDays(
-            store, log, histories, statistics, report, seed=seed, existing=existing, from_scratch=from_scratch
+            store, conversion.log, conversion.histories, conversion.statistics, writing, report
         )
         task = progress.add_task("writing days", total=len(days))
-        for day, rows in _whole_days(days, report, drop_duplicates, impression):
-            added = rows.filter(pa.array(samples.write(day, to_impressions(rows))))
-            report.drop_rows(STORED, rows, added, FILE, DOMAIN)
+        for day, (impressions, places) in _impressions_by_day(days, conversion, report):
+            added = places.filter(pa.array(samples.write(day, impressions)))
+            report.drop_rows(STORED, places, added, FILE, DOMAIN)
             report.write_rows(added[FILE])
             progress.advance(task)
         samples.finish()
@@ -115,39 +120,46 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
         yield {day: partial(_read_streams, paths[day]) for day in sorted(paths)}
 
 
-def _whole_days(
-    days: Mapping[date, Callable[[], pa.Table]],
-    report: Report,
-    drop_duplicates: bool,
-    impression: Impression | None,
-) -> Iterator[tuple[date, pa.Table]]:
-    """Yield the rows of each day, each once; with an `impression` the day after is in memory too."""
+def _impressions_by_day(
+    days: Mapping[date, Callable[[], pa.Table]], conversion: Conversion, report: Report
+) -> Iterator[tuple[date, tuple[Impressions, pa.Table]]]:
+    """Yield each day's impressions, and the file and domain of each; say which began on the day before."""
+    before, begun, late = date.min, np.empty(0, np.int64), 0
 
-    def load(day: date) -> pa.Table:
-        rows = days[day]()
-        distinct = _distinct_rows(rows) if drop_duplicates else rows
-        report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
-        return distinct
+    def load(day: date) -> tuple[Impressions, pa.Table]:
+        # A function of its own, so that the rows' texts are gone when the samples are made.
+        nonlocal before, begun, late
+        rows = _rows_once(days[day](), conversion, report)
+        if conversion.impression:
+            earlier = begun if day - before == timedelta(days=1) else begun[:0]
+            before, begun = day, impression_ids(rows, conversion.impression)
+            late += int(np.isin(begun[begun != MISSING], earlier).sum())
+        return conversion.to_impressions(rows), rows.select([FILE, DOMAIN])
 
-    ahead: dict[date, pa.Table] = {}
     for day in days:
-        today = ahead.pop(day) if day in ahead else load(day)
-        if impression and today.num_rows:
-            following = day + timedelta(days=1)
-            tomorrow = load(following) if following in days else None
-            merged, rest = merge_rows(today, tomorrow, impression, time=TIME, label=CLICKED)
-            report.drop_rows(LATER_ROW, today, merged, FILE, DOMAIN)
-            today = merged
-            if tomorrow is not None and rest is not None:
-                report.drop_rows(LATER_ROW, tomorrow, rest, FILE, DOMAIN)
-                ahead[following] = rest
-        if today.num_rows:
-            yield day, today
+        yield day, load(day)
+    if late:
+        report.notices.append(
+            f"{late:,} rows are of impressions that begin on the day before: each is a sample of its own day"
+        )
+
+
+def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Table:
+    """Return the rows of a day, each and each impression once."""
+    if conversion.drop_duplicates:
+        distinct = _distinct_rows(rows)
+        report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
+        rows = distinct
+    if conversion.impression:
+        merged = merge_rows(rows, conversion.impression, time=TIME, label=CLICKED)
+        report.drop_rows(LATER_ROW, rows, merged, FILE, DOMAIN)
+        rows = merged
+    return rows
 
 
 def _distinct_rows(table: pa.Table) -> pa.Table:
-    """Return the first of rows that are equal in every column, in their order."""
-    columns = table.drop_columns([FILE]).columns
+    """Return the first of rows that are equal in every column of the log, in their order."""
+    columns = table.drop_columns([name for name in ADDED if name in table.column_names]).columns
     names = [f"key{index}" for index in range(len(columns))]
     row = pa.array(np.arange(table.num_rows))
     try:

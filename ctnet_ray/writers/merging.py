@@ -1,8 +1,9 @@
 """Rows of one impression that come one after another (shown, later clicked), made one.
 
 The row that stays is the earliest: its time and its features are those of the moment in which the item was
-shown. Its label is what the rows say together: that of the last, or the largest. The later rows may lie in
-the same day or in the next; whoever clicks later than that is too late for this.
+shown. Its label is what the rows say together: that of the last, or the largest. Rows are made one within
+their day only, so that a day has the same samples whether the next is there or not; a row after midnight is
+a sample of its own.
 
     request item  time  label        request item  time  label
     r1      i1    10    0       ->   r1      i1    10    1
@@ -10,12 +11,13 @@ the same day or in the next; whoever clicks later than that is too late for this
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
-from ctnet_ray.samples.encoding import MISSING, hash_ids
+from ctnet_ray.samples.encoding import MISSING, combine_ids, hash_ids
 
 Rule = Literal["last", "max"]
 
@@ -30,49 +32,37 @@ class Impression:
     """The label of its last row, or the largest of all its rows."""
 
 
-def merge_rows(
-    today: pa.Table, tomorrow: pa.Table | None, impression: Impression, *, time: str, label: str
-) -> tuple[pa.Table, pa.Table | None]:
-    """Make one row of the rows of each impression that begins today.
+def merge_rows(rows: pa.Table, impression: Impression, *, time: str, label: str) -> pa.Table:
+    """Make one row of the rows of each impression.
 
     Args:
-        today: Rows of a day.
-        tomorrow: Rows of the day after, if there are any.
+        rows: Rows of a day.
         impression: Which rows belong together, and the label of each impression.
         time: Column of the rows' time.
         label: Column of the rows' label, int8.
 
     Returns:
-        The impressions of the day, and the rows of the day after that belong to none of them; in their order.
+        The impressions, in the order of their rows.
     """
-    days = [table for table in (today, tomorrow) if table is not None]
-    columns = [*impression.key, time, label]
-    rows = pa.concat_tables([day.select(columns) for day in days], promote_options="permissive")
-    key = [hash_ids(rows[column]).to_numpy() for column in impression.key]
-    whole = np.all([ids != MISSING for ids in key], axis=0)
+    id_N = impression_ids(rows, impression)
     # Each row that lacks a value of the key is alone.
-    key.append(np.where(whole, 0, np.arange(1, len(whole) + 1)))
-    order = np.lexsort((rows[time].cast(pa.int64()).to_numpy(), *key))
+    alone_N = np.where(id_N == MISSING, np.arange(1, len(id_N) + 1), 0)
+    labels = rows[label].to_numpy().copy()
+    # Of rows of one moment that of the largest label is the last, in whatever order they come.
+    order = np.lexsort((labels, rows[time].cast(pa.int64()).to_numpy(), alone_N, id_N))
     begins = np.ones(len(order), bool)
-    begins[1:] = np.any([ids[order][1:] != ids[order][:-1] for ids in key], axis=0)
+    begins[1:] = (np.diff(id_N[order]) != 0) | (np.diff(alone_N[order]) != 0)
     start = np.flatnonzero(begins)
-    labels = rows[label].to_numpy()
     if impression.label == "max":
         merged = np.maximum.reduceat(labels[order], start)
     else:
         merged = labels[order][np.append(start[1:], len(order)) - 1]
-    first = order[start]
-    group = np.cumsum(begins) - 1
-    begins_today = first < today.num_rows
-    stays = np.zeros(len(order), bool)
-    stays[order] = begins | ~begins_today[group]
-    labels = labels.copy()
-    labels[first[begins_today]] = merged[begins_today]
-    parts = np.split(np.arange(len(order)), [today.num_rows])
-    results = [
-        day.set_column(day.column_names.index(label), label, pa.array(labels[part])).filter(
-            pa.array(stays[part])
-        )
-        for day, part in zip(days, parts, strict=False)
-    ]
-    return results[0], results[1] if tomorrow is not None else None
+    labels[order[start]] = merged
+    place = rows.column_names.index(label)
+    return rows.set_column(place, label, pa.array(labels)).take(pa.array(np.sort(order[start])))
+
+
+def impression_ids(rows: pa.Table, impression: Impression) -> np.ndarray:
+    """Return an id of each row's impression, int64 [N]; `MISSING` where a value of the key is missing."""
+    keys = [hash_ids(rows[column]).to_numpy() for column in impression.key]
+    return np.where(np.all([key_N != MISSING for key_N in keys], axis=0), reduce(combine_ids, keys), MISSING)

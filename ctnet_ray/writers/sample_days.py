@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.day_writer import DayLinks
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal, row_hashes, stored_table
 from ctnet_ray.samples.manifest import StateOrigin
@@ -76,6 +77,18 @@ class Histories:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """How days are written."""
+
+    seed: int = 0
+    """Seed of the shuffle of each day."""
+    existing: Existing = "refuse"
+    """What becomes of days that are there and would hold something else."""
+    from_scratch: bool = False
+    """Whether the first day looks back on no day before, whatever is there."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """What a day's impressions see of the past."""
 
@@ -93,10 +106,8 @@ class SampleDays:
         log: Whose running state the days are (`samples.running_state`).
         histories: Sequence columns to add.
         statistics: Columns of numbers to add; None: none.
+        writing: How they are written.
         report: Takes what was written of each day.
-        seed: Seed of the shuffle of each day.
-        existing: What becomes of days that are there and would hold something else.
-        from_scratch: Whether the first day looks back on nothing, whatever is there.
 
     Raises:
         CtnetError: A domain can't be a folder, or can't have a history of its own.
@@ -108,11 +119,8 @@ class SampleDays:
         log: str,
         histories: Histories,
         statistics: Statistics | None,
+        writing: Writing,
         report: Report,
-        *,
-        seed: int,
-        existing: Existing,
-        from_scratch: bool,
     ) -> None:
         histories.check(store)
         for domain in {*histories.domains} & {*(statistics.published if statistics else ())}:
@@ -120,7 +128,7 @@ class SampleDays:
                 f"statistics.published.{domain}: its samples are prepared here as well, so that its clicks "
                 "would count twice: leave one of the two out"
             )
-        self._store, self._histories, self._report = store, histories, report
+        self._store, self._histories, self._writing, self._report = store, histories, writing, report
         self._statistics = statistics
         self._published = (
             [PublishedCounts(domain, uri, statistics.of) for domain, uri in statistics.published.items()]
@@ -129,9 +137,6 @@ class SampleDays:
         )
         self._numbers = statistics.columns(sorted(histories.domains)) if statistics else {}
         self._nothing = StateOrigin(log, "", False)
-        self._seed = seed
-        self._existing: Existing = existing
-        self._from_scratch = from_scratch
         kinds = [clicks_kind(histories.names, histories.length)] if histories.names else []
         kinds += [statistics.kind()] if statistics else []
         self._state = RunningState(store, log, kinds, histories.domains) if kinds else None
@@ -202,7 +207,7 @@ class SampleDays:
             day,
             touched,
             window=self._statistics.longest if self._statistics else 0,
-            from_scratch=self._from_scratch and not self._days,
+            from_scratch=self._writing.from_scratch and not self._days,
         )
         if self._days or past.origin.from_scratch:
             return past
@@ -222,10 +227,10 @@ class SampleDays:
         if not self._histories.names:
             return {}
         tables = [*past.all("clicks"), self._clicks(impressions, np.arange(len(impressions.user_N)))]
-        if self._existing == "merge":
+        if self._writing.existing == "merge":
             tables += self._stored_clicks(day)
         clicks = pa.concat_tables(table.select(tables[0].column_names) for table in tables)
-        if self._existing == "merge":
+        if self._writing.existing == "merge":
             # Clicks that are stored and given again are one.
             clicks = clicks.group_by(clicks.column_names).aggregate([])
         windows = {}
@@ -294,12 +299,14 @@ class SampleDays:
         with self._store.write_day(
             domain,
             day,
-            seed=self._seed,
-            existing=self._existing,
-            look_back=[*columns, *self._numbers],
-            origin=past.origin if past else self._nothing,
-            kinds=self._kinds,
-            before_publish=lambda: self._note_change(day),
+            seed=self._writing.seed,
+            existing=self._writing.existing,
+            links=DayLinks(
+                [*columns, *self._numbers],
+                past.origin if past else self._nothing,
+                self._kinds,
+                lambda: self._note_change(day),
+            ),
         ) as writer:
             for start in range(0, len(rows), ROWS_PER_WRITE):
                 part = rows[start : start + ROWS_PER_WRITE]

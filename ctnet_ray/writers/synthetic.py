@@ -5,7 +5,8 @@ those in it. Beside the features stands the true probability of the click, which
 the best reachable.
 """
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from types import MappingProxyType
@@ -16,8 +17,10 @@ import pyarrow as pa
 import yaml
 
 from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.day_writer import DayLinks
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.existing import Existing
+from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal
 from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.writers.history import column_in
@@ -126,9 +129,10 @@ def write_world(
         What was written of the source, of the target and, where there is one, of the third domain.
 
     Raises:
-        CtnetError: A day that is there differs.
+        CtnetError: Days that are there differ; all are named.
     """
     world = build_world(config)
+    refused: list[DayDiffersError] = []
     ids = _hash_all(config)
     known = {name: Histories.empty(config.users, config.history) for name in (_ALL, *config.domains)}
     written: dict[str, list[tuple[int, int, float]]] = {domain.name: [] for domain in world.domains}
@@ -136,9 +140,18 @@ def write_world(
         # A day's clicks are known from the next day on.
         coming = {name: histories.copy() for name, histories in known.items()}
         for domain in world.domains:
-            entry = _write_day(store, world, domain, state, ids, known, coming, progress, existing)
-            written[domain.name].append(entry)
+            if refused and not store.has_day(domain.name, config.first_day + timedelta(days=state.day)):
+                # It is not begun, but its clicks are in the histories of later days that are there.
+                deque(_draw(world, domain, state, coming), maxlen=0)
+                continue
+            try:
+                entry = _write_day(store, world, domain, state, ids, known, coming, progress, existing)
+                written[domain.name].append(entry)
+            except DayDiffersError as error:
+                refused.append(error)
         known = coming
+    if refused:
+        raise CtnetError(refusal(refused))
     return tuple(_summarise(name, days) for name, days in written.items())
 
 
@@ -246,18 +259,26 @@ def _write_day(
         day,
         seed=world.config.seed,
         existing=existing,
-        look_back=look_back,
+        links=DayLinks(look_back),
         rows_per_file=rows_per_file,
     ) as writer:
-        for shown in draw_day(world, domain, state):
+        for shown in _draw(world, domain, state, coming):
             writer.write(_to_table(world, domain, state, ids, known, shown))
-            for name in _ALL, domain.name:
-                coming[name].add(shown.user[shown.click], shown.item[shown.click], shown.time[shown.click])
             scores.append(shown.probability)
             clicks.append(shown.click)
             if progress:
                 progress(domain.name, day, len(shown.user))
     return writer.rows, writer.positives, exact_auc(np.concatenate(scores), np.concatenate(clicks))
+
+
+def _draw(
+    world: World, domain: Domain, state: DayState, coming: Mapping[str, Histories]
+) -> Iterator[Impressions]:
+    """Yield the impressions of one day of one domain, and add their clicks to `coming`."""
+    for shown in draw_day(world, domain, state):
+        for name in _ALL, domain.name:
+            coming[name].add(shown.user[shown.click], shown.item[shown.click], shown.time[shown.click])
+        yield shown
 
 
 def _to_table(

@@ -23,10 +23,11 @@ from ctnet_ray.writers.logs import (
     DOMAIN,
     FILE,
     TIME,
+    Conversion,
     convert,
 )
 from ctnet_ray.writers.publication import published_figures
-from ctnet_ray.writers.sample_days import Histories, Impressions
+from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
@@ -88,23 +89,18 @@ def write_table(
     def schema() -> Schema:
         return merge_schema(store, schema_of(mapping, sorted(domains)), domains, mapping.name)
 
-    convert(
-        _blocks(paths, mapping, report, progress, domains, block_bytes),
-        lambda rows: _impressions(rows, mapping),
+    conversion = Conversion(
         log,
+        lambda rows: _impressions(rows, mapping),
         Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
         mapping.statistics,
-        store,
-        report,
-        progress,
-        check=schema,
-        seed=seed,
-        existing=existing,
-        from_scratch=from_scratch,
-        drop_duplicates=mapping.drop_duplicates,
-        max_dropped=mapping.max_dropped,
-        impression=mapping.impression,
+        mapping.drop_duplicates,
+        mapping.max_dropped,
+        mapping.impression,
     )
+    blocks = _blocks(paths, mapping, report, progress, domains, block_bytes)
+    writing = Writing(seed, existing, from_scratch)
+    convert(blocks, conversion, store, writing, report, progress, check=schema)
     figures = published_figures(mapping.statistics)
     write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains), figures))
     return report

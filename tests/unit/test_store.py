@@ -349,3 +349,16 @@ def test_manifest_that_is_cut_off(store: SampleStore) -> None:
     path.write_text(path.read_text()[:50])
     with pytest.raises(CtnetError, match="is not JSON"):
         store.manifest("feed", DAY)
+
+
+def test_lists_of_a_fixed_length_are_stored_as_plain_ones_and_can_be_read(tmp_path):
+    store = SampleStore(str(tmp_path))
+    vectors = [[1.0, 2.0], None, [3.0, 4.0]]
+    with store.write_day("feed", DAY) as writer:
+        column = pa.array(vectors, pa.list_(pa.float32(), 2))
+        writer.write(pa.table({"label": [0, 1, 0], "group": [1, 2, 3], "photo": column}))
+
+    manifest = store.manifest("feed", DAY)
+    stored = pq.read_table(f"{manifest.uri}/{manifest.files[0].name}").sort_by("group")
+    assert stored["photo"].to_pylist() == vectors
+    assert manifest.columns["photo"] == "list<item: float>"
