@@ -15,10 +15,12 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.errors import DivergedError
+from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
 from ctnet_ray.runs.records import EvaluationRecord, StepRecord, Version, read_steps
+from ctnet_ray.samples.checksums import changed_files
+from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.training import checkpoints, versions
 from ctnet_ray.training.batch_loader import (
     BatchLoader,
@@ -77,12 +79,14 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
             state = _start_over(plan, state, step, progress, context)
         context.reached("source loaded", plan, step)
         if record is None:
+            _verify((*step.train, *step.beside), context)
             metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
             context.reached("trained", plan, step)
             done[step.day] = _save(plan, state, step, progress, metrics)
             context.reached("saved", plan, step)
         if step.evaluate:
             started = time.monotonic()
+            _verify((step.evaluate,), context)
             metrics = score_day(state, loader, step.evaluate.day, plan.record.run)
             context.reached("scored", plan, step)
             if context.rank == 0:
@@ -102,8 +106,16 @@ def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
         CtnetError: Samples or version are not what they should be.
     """
     state = versions.open_sharded(plan.version, context.device, context.sharding)
+    _verify((plan.samples,), context)
     loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context)
     return score_day(state, loader, plan.samples.day, plan.name)
+
+
+def _verify(days: Iterable[Manifest], context: Context) -> None:
+    """Refuse sample days of which a file was changed. Collective: workers share the files out."""
+    changed = changed_files(days, context.rank, context.world_size)
+    for problem in checkpoints.of_all_workers(changed, context.world_size):
+        raise CtnetError(problem)
 
 
 def _goes_on_from(plan: RunPlan, step: StepPlan, done: Mapping[date, StepRecord]) -> StepRecord | None:
