@@ -15,6 +15,7 @@ from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.orchestration.staleness import check_fresh
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
@@ -54,7 +55,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing or does not fit; the model's name belongs to another configuration.
+            is missing or does not fit; the model's name belongs to another configuration; what versions that
+            are there were made of is something else now (`check_fresh`).
     """
     schema = schemas.load(config.data.schema)
     method = METHODS[config.transfer.method]
@@ -88,7 +90,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         others.check(model)
     record = _record(config, schema, role, [others.manifests[first] for others in (samples, *beside)])
     _check_name(registered, record)
-    return RunPlan(
+    plan = RunPlan(
         record=record,
         folder=storage.join(config.tracking.models, record.run),
         model=model,
@@ -98,6 +100,9 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         reuse=method.reuse,
     )
+    if config.data.stale_versions == "refuse":
+        check_fresh(plan)
+    return plan
 
 
 def model_name(config: JobConfig, role: Role = "target") -> str:
