@@ -138,6 +138,9 @@ class DataConfig(Section, section="data"):
     beside: tuple[str, ...] = ()
     """Further domains whose days are trained on in between those of `domain`: the other domains of a source
     of several, or the source domain of a method that trains jointly."""
+    stale_versions: Literal["refuse", "keep"] = "refuse"
+    """What becomes of versions whose samples, parent or source version were written again since: refuse to go
+    on from them, saying from which day they are stale; or keep them and go on."""
 
     def __post_init__(self) -> None:
         if self.domain in self.beside:

@@ -14,34 +14,51 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 from pyarrow import fs
+from pydantic import Field
 
 from ctnet_ray.errors import CtnetError
 
 MANIFEST = "_manifest.json"
 DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
+SCHEMES = (
+    *("file", "memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
+    *("hdfs", "viewfs", "webhdfs"),
+)
+"""Schemes of stores. A registry, a card or a record may name any URI, and no other is ever opened."""
+_USER_IS_NO_SECRET = ("abfs", "abfss", "hdfs", "viewfs", "webhdfs")  #: there it names a container or a user
+_SECRETS = re.compile(r"secret|password|token|key|sig|credential", re.IGNORECASE)
+
+# What a manifest may say, for it may come from anywhere.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """Return the file system and the path inside it that `uri` names.
 
     Args:
-        uri: A local path, or a URI of any scheme that pyarrow (`s3://`, `gs://`) or fsspec knows.
+        uri: A local path, or a URI of one of `SCHEMES`, without credentials.
 
     Raises:
-        CtnetError: No installed library knows the scheme, or the library that does cannot reach the store.
+        CtnetError: The scheme is none of them, the URI holds a secret, no installed library knows the scheme,
+            or the library that does cannot reach the store.
     """
     if "://" not in uri:
         return fs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+    check_uri(uri)
     try:
         return fs.FileSystem.from_uri(uri)
     except (ValueError, NotImplementedError):
@@ -58,9 +75,40 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), path
 
 
+def check_uri(uri: str) -> None:
+    """Refuse a URI of a scheme that is no store's, or with a secret in it; what is said holds no secret.
+
+    Raises:
+        CtnetError: It is one.
+    """
+    scheme = uri.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise CtnetError(
+            f"cannot open {scheme}://...: it is no store: a path, or one of {', '.join(SCHEMES)} is needed"
+        )
+    try:
+        parts = urlsplit(uri)
+        user, password, names = parts.username, parts.password, [name for name, _ in parse_qsl(parts.query)]
+    except ValueError as error:
+        raise CtnetError(f"cannot open a URI of scheme {scheme}, which is malformed: {error}") from error
+    named = user is not None and scheme not in _USER_IS_NO_SECRET
+    if named or password is not None or any(map(_SECRETS.search, names)):
+        raise CtnetError(
+            f"a {scheme}:// URI holds credentials, which would stand in every record: leave them out, and "
+            "give every machine a role, or the store's own environment variables or files"
+        )
+
+
 def absolute(uri: str) -> str:
-    """Return a local path made absolute, so that it means the same on every worker; a URI as it is."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    """Return a local path made absolute, so that it means the same on every worker; a URI as it is.
+
+    Raises:
+        CtnetError: As `check_uri`.
+    """
+    if "://" in uri:
+        check_uri(uri)
+        return uri
+    return str(Path(uri).expanduser().absolute())
 
 
 def join(uri: str, *parts: str) -> str:

@@ -23,6 +23,7 @@ from ctnet_ray.orchestration.sample_days import (
     first_digests,
     last_day,
 )
+from ctnet_ray.orchestration.staleness import check_fresh
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
@@ -63,7 +64,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing or does not fit; the model's name belongs to another configuration.
+            is missing or does not fit; the model's name belongs to another configuration; what versions that
+            are there were made of is something else now (`check_fresh`).
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
     _check_series(config, method)
@@ -83,7 +85,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
     check_samples(samples, steps, model)
     _check_name(registered, record)
-    return RunPlan(
+    plan = RunPlan(
         record=record,
         folder=folder,
         model=model,
@@ -94,6 +96,9 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         trains=role == "source" or method.trains,
         reuse=method.reuse,
     )
+    if config.data.stale_versions == "refuse":
+        check_fresh(plan)
+    return plan
 
 
 def model_name(config: JobConfig, role: Role = "target") -> str:

@@ -8,8 +8,8 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
     <models>/<run>/evaluations/2022-05-01.json  EvaluationRecord of that version on the next day
 """
 
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Iterable, Mapping
+from dataclasses import field, replace
 from datetime import date
 from typing import Annotated, Any, Self, TypeVar
 
@@ -45,6 +45,8 @@ class Version:
         default_factory=dict, compare=False, repr=False
     )
     """All its tags in MLflow (`ctnet_ray.tracking.projection.version_tags`)."""
+    digest: Annotated[str, Field(exclude_if=lambda digest: not digest)] = field(default="", compare=False)
+    """Digest of what it held (`with_digest`) when a record named it; empty: nobody noted it."""
 
     @property
     def id(self) -> str:
@@ -176,6 +178,32 @@ class EvaluationRecord:
 def version_folder(folder: str, day: date) -> str:
     """Return where the version of one step is, below the run's folder."""
     return storage.join(folder, f"day={day.isoformat()}")
+
+
+def version_digest(step: StepRecord, files: Iterable[Mapping[str, Any]]) -> str:
+    """Return the SHA-256 of what a version is: its files and its source version, wherever they lie.
+
+    Args:
+        step: Its record.
+        files: Name and sha256 of each of its files.
+    """
+    source = step.source.digest if step.source else ""
+    content = [[file["name"], file["sha256"]] for file in files]
+    return storage.digest([step.run, step.day.isoformat(), source, content])
+
+
+def with_digest(version: Version) -> Version:
+    """Return a version with the digest of what its folder holds now; as it is where there is none.
+
+    Raises:
+        CtnetError: The folder's manifest was changed.
+    """
+    found = storage.read_folder(version.uri)
+    if found is None:
+        return version
+    manifest, _ = found
+    step = StepRecord.from_dict(manifest["step"])
+    return replace(version, digest=version_digest(step, manifest.get("files", ())))
 
 
 def read_steps(folder: str) -> list[StepRecord]:

@@ -8,7 +8,10 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
+from ctnet_ray.storage import Count, FileName, Sha256
 
+Rows = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
+"""Rows of a day; more is a damaged number, and everything is planned with it."""
 _WHOLE = ConfigDict(extra="forbid")
 
 
@@ -16,13 +19,13 @@ _WHOLE = ConfigDict(extra="forbid")
 class SampleFile:
     """One Parquet file of a sample day."""
 
-    name: str
+    name: FileName
     """File name inside the day's folder."""
-    row_groups: tuple[int, ...]
+    row_groups: tuple[Rows, ...]
     """Rows of each row group."""
-    bytes: int
+    bytes: Count
     """Size of the file."""
-    sha256: str
+    sha256: Sha256
     """Checksum of the file, hexadecimal."""
 
 
@@ -30,8 +33,8 @@ class SampleFile:
 class StateTable:
     """A table of the running state (`state_tables`), in the file `_NAME.parquet` of a folder."""
 
-    bytes: int
-    sha256: str
+    bytes: Count
+    sha256: Sha256
     settings: dict[str, Any]
     """What decides its content beside the samples."""
 
@@ -56,8 +59,8 @@ class Manifest:
 
     domain: str
     day: date
-    rows: int
-    positives: int
+    rows: Rows
+    positives: Rows
     files: tuple[SampleFile, ...]
     columns: dict[str, str]
     """Arrow type of each column."""
@@ -67,7 +70,7 @@ class Manifest:
     """Where the files lie; not stored."""
     origin: StateOrigin | None = None
     """What the samples looked back on; None: on nothing that is kept."""
-    state: dict[str, StateTable] = Field(default_factory=dict)
+    state: dict[FileName, StateTable] = Field(default_factory=dict)
     """What later days need of this one, by kind, and the keys of its rows."""
     counted: str = ""
     """Of a day of published statistics, which has no rows: digest of the sample day that it counts."""

@@ -148,6 +148,8 @@ def read_unit(unit: Unit, columns: Sequence[str], fold: Fold | None = None) -> p
         beside = _row_group(unit.frozen_layers, unit.row_group, layers)
         for name in layers:
             table = table.append_column(name, beside[name])
+    if table.num_rows < unit.stop:
+        raise CtnetError(f"{unit.uri} has fewer rows than its manifest says: write the day again")
     table = table.slice(unit.start, unit.stop - unit.start).combine_chunks()
     if fold:
         try:

@@ -15,26 +15,43 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.storage import Count, FileName, Sha256
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 
 logger = logging.getLogger(__name__)
 
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class _File:
+    """One file of a version, as its manifest has it."""
+
+    name: FileName
+    bytes: Count
+    sha256: Sha256
+
+
+_FILES = TypeAdapter(list[_File])
 Tensors = Mapping[str, Any]  #: torch.Tensor or ShardedTensor by name
 
 
-def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
+def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> list[dict[str, Any]]:
     """Write a version. Collective: every worker calls it.
 
     Args:
         uri: Folder of the version; replaced if it exists.
         tensors: Tensors by name; none: the version is a record alone.
         manifest: What else the version's manifest says.
+
+    Returns:
+        Name, bytes and sha256 of each file, on every worker.
 
     Raises:
         CtnetError: The folder can't be written; what stood there before is still there.
@@ -43,10 +60,12 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> None:
         if dist.get_rank() == 0:
             with storage.new_folder(uri) as (folder, publish):
                 _share(folder)
-                publish({**manifest, "files": _save_shards(folder, tensors)})
+                files = _save_shards(folder, tensors)
+                publish({**manifest, "files": files})
         else:
-            _save_shards(_share(None), tensors)
+            files = _save_shards(_share(None), tensors)
     dist.barrier()
+    return files
 
 
 def exists(uri: str) -> bool:
@@ -117,6 +136,10 @@ def _open(uri: str) -> tuple[dict[str, Any], str]:
     found = storage.read_folder(uri)
     if found is None:
         raise CtnetError(f"no model version at {uri}: it was removed, or its run was interrupted there")
+    try:
+        _FILES.validate_python(found[0].get("files", []))
+    except ValidationError as error:
+        raise _damaged(uri, f"its manifest's list of files {first_problem(error)}") from error
     return found
 
 
@@ -170,9 +193,6 @@ def _first_cause(error: BaseException) -> BaseException:
 
 def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     filesystem, path = storage.resolve(folder)
-    for entry in manifest["files"]:
-        if "/" in entry["name"]:
-            raise CtnetError(f"version {uri} names a file outside it, {entry['name']!r}: remove its folder")
     infos = filesystem.get_file_info([f"{path}/{entry['name']}" for entry in manifest["files"]])
     for entry, info in zip(manifest["files"], infos, strict=True):
         if info.size != entry["bytes"]:
@@ -188,11 +208,16 @@ def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: b
         for entry in files[rank::workers]
         if storage.sha256(storage.join(folder, entry["name"])) != entry["sha256"]
     ]
-    of_workers: list[list[str]] = [changed] * workers
-    if workers > 1:
-        dist.all_gather_object(of_workers, changed)
-    for name in itertools.chain.from_iterable(of_workers):
+    for name in of_all_workers(changed, workers):
         raise _damaged(uri, f"{name} has another checksum")
+
+
+def of_all_workers(found: list[str], workers: int) -> list[str]:
+    """Return what all workers found, the first one's first. Collective where there are several."""
+    of_workers: list[list[str]] = [found] * workers
+    if workers > 1:
+        dist.all_gather_object(of_workers, found)
+    return [*itertools.chain.from_iterable(of_workers)]
 
 
 def _damaged(uri: str, fault: str) -> CtnetError:

@@ -13,6 +13,7 @@ from ctnet_ray.batches.frozen_layers import columns, layers_folder, to_columns
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.specs import CTNetSpec, TowerSpec
+from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.reading import Unit, read_unit
 from ctnet_ray.samples.store import Manifest, SampleFile
 from ctnet_ray.training.versions import OpenVersion, open_version
@@ -82,6 +83,8 @@ class FrozenTower:
             return
         if self._opened is None or self._opened.record.version.uri != layers.version:
             self._opened = open_version(layers.version, self._device)
+        for problem in changed_files([layers.samples]):
+            raise CtnetError(problem)
         encoder = self._opened.encoder(layers.samples.domain)
         with storage.new_folder(layers.folder) as (folder, publish):
             for file in layers.samples.files:

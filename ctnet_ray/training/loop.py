@@ -7,7 +7,7 @@ A version that is on disk is never made again, so a run that was killed goes on 
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from itertools import chain, pairwise
 
@@ -15,10 +15,19 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.errors import DivergedError
+from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
-from ctnet_ray.runs.records import EvaluationRecord, StepRecord, Version, read_steps
+from ctnet_ray.runs.records import (
+    EvaluationRecord,
+    StepRecord,
+    Version,
+    read_steps,
+    version_digest,
+    with_digest,
+)
+from ctnet_ray.samples.checksums import changed_files
+from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.training import checkpoints, versions
 from ctnet_ray.training.batch_loader import (
     BatchLoader,
@@ -77,12 +86,14 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
             state = _start_over(plan, state, step, progress, context)
         context.reached("source loaded", plan, step)
         if record is None:
+            _verify((*step.train, *step.beside), context)
             metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
             context.reached("trained", plan, step)
             done[step.day] = _save(plan, state, step, progress, metrics)
             context.reached("saved", plan, step)
         if step.evaluate:
             started = time.monotonic()
+            _verify((step.evaluate,), context)
             metrics = score_day(state, loader, step.evaluate.day, plan.record.run)
             context.reached("scored", plan, step)
             if context.rank == 0:
@@ -102,8 +113,16 @@ def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
         CtnetError: Samples or version are not what they should be.
     """
     state = versions.open_sharded(plan.version, context.device, context.sharding)
+    _verify((plan.samples,), context)
     loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context)
     return score_day(state, loader, plan.samples.day, plan.name)
+
+
+def _verify(days: Iterable[Manifest], context: Context) -> None:
+    """Refuse sample days of which a file was changed. Collective: workers share the files out."""
+    changed = changed_files(days, context.rank, context.world_size)
+    for problem in checkpoints.of_all_workers(changed, context.world_size):
+        raise CtnetError(problem)
 
 
 def _goes_on_from(plan: RunPlan, step: StepPlan, done: Mapping[date, StepRecord]) -> StepRecord | None:
@@ -116,23 +135,23 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     """Bring the state to a step's version, or to the start of the run, unless it is there already."""
     if record is None:
         if plan.start and progress.version is None:
+            progress.version = with_digest(plan.start)
             progress.loaded = versions.start_from(state, plan.start, optimizer=plan.start_optimizer)
-            progress.version = plan.start
         return
     version = plan.version(record.day)
     if progress.version == version:
         return
+    progress.version, progress.rows_seen = with_digest(version), record.rows_seen
     if plan.trains:
         versions.resume(state, version)
-    progress.version, progress.rows_seen = version, record.rows_seen
 
 
 def _refresh(state: TrainingState, source: Version | None, progress: _Progress) -> None:
     """Load the frozen tower, unless it holds this source version already."""
     if source is None or source == progress.source:
         return
+    progress.source = with_digest(source)
     versions.load_source(state, source)
-    progress.source = source
 
 
 def _new_state(plan: RunPlan, context: Context) -> TrainingState:
@@ -147,8 +166,8 @@ def _start_over(
         progress.version = None
         return _new_state(plan, context)
     assert step.source, "fine-tuning has a source version at every step"  # noqa: S101
+    progress.source = with_digest(step.source)
     progress.loaded = versions.reuse(state, step.source, plan.reuse, optimizer=plan.start_optimizer)
-    progress.source = step.source
     if plan.reuse == "all":
         # Nothing is left of the version before: this one's only parent is the source's.
         progress.version = None
@@ -212,8 +231,8 @@ def _save(
     tensors = state.tensors() if plan.trains else {}
     # A version says all that opening it needs to know.
     manifest = {"run": asdict(plan.record), "step": record.to_dict(), "model": specs.to_dict(plan.model)}
-    checkpoints.save(version.uri, tensors, manifest)
-    progress.version, progress.loaded = version, {}
+    files = checkpoints.save(version.uri, tensors, manifest)
+    progress.version, progress.loaded = replace(version, digest=version_digest(record, files)), {}
     return record
 
 

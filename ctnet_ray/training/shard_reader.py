@@ -37,6 +37,7 @@ from ctnet_ray.training.shard_writer import tensor_bytes
 _PIECE = 16 << 20  #: bytes that one read asks for
 _READERS = 4  #: reads at a time: an object store takes its time to answer each
 _HEADER_GUESS = 64 << 10  #: bytes; nearly all headers are shorter
+_LONGEST_HEADER = 16 << 20  #: bytes; a longer one is damaged, and would be parsed in memory
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,12 @@ class ShardReader(StorageReader):
         with self._filesystem.open_input_file(f"{self._path}/{name}") as file:
             content = file.read(min(size, _HEADER_GUESS))
             data = 8 + int.from_bytes(content[:8], "little")
-            content += file.read(max(min(size, data) - len(content), 0))
+            if data > min(size, 8 + _LONGEST_HEADER):
+                raise OSError(f"{name} has no header of a version's file")
+            content += file.read(max(data - len(content), 0))
         try:
             return len(content), _chunks(name, content[8:data], data, size)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise OSError(f"{name} has no header of a version's file") from error
 
     # The rest of PyTorch's interface, which has nothing to do here.

@@ -223,7 +223,7 @@ def test_a_damaged_version_is_named(tmp_path: Path, damage: str) -> None:
     assert "\n" not in str(info.value)
 
 
-def check_failed_save(uri: str, save: Callable[[], None], reason: str) -> None:
+def check_failed_save(uri: str, save: Callable[[], object], reason: str) -> None:
     before = {path.name: path.read_bytes() for path in Path(uri).iterdir()}
     with pytest.raises(CtnetError, match=rf"can't write version .*{reason}.*: make room and") as info:
         save()

@@ -1,6 +1,8 @@
 """What a worker reads of a version: the right bytes, no others, and none that a header lies about."""
 
 import json
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +157,17 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, content: bytes) -> None:
         ShardReader(str(tmp_path), write(tmp_path, content))
 
 
+def test_a_header_of_a_gigabyte_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((2**30 - 8).to_bytes(8, "little") + b"{")
+    os.truncate(path, 2**30)
+    tracemalloc.start()
+    with pytest.raises(OSError, match=r"a\.safetensors has no header of a version's file"):
+        ShardReader(str(tmp_path), [{"name": path.name, "bytes": 2**30}])
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
 def test_a_version_with_a_damaged_header_is_named_in_one_line(tmp_path: Path) -> None:
     uri = tmp_path / "version"
     checkpoints.save(str(uri), {"model.x": TABLE}, {})
@@ -170,12 +183,32 @@ def test_a_version_with_a_damaged_header_is_named_in_one_line(tmp_path: Path) ->
     assert "\n" not in str(info.value)
 
 
-def test_a_file_outside_the_version_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../secret"},
+        {"name": "/etc/passwd"},
+        {"name": ".tmp-1"},
+        {"name": ""},
+        {"bytes": -4},
+        {"bytes": 4.0},
+        {"bytes": 1e15},
+        {"bytes": True},
+        {"sha256": "x"},
+        {"mode": 7},
+    ],
+    ids=str,
+)
+def test_a_file_that_no_version_holds_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     uri = tmp_path / "version"
     checkpoints.save(str(uri), {"model.x": TABLE}, {})
     manifest = storage.read_json(f"{uri}/_manifest.json")
     (tmp_path / "secret").write_bytes(b"1234")
-    manifest["files"].append({"name": "../secret", "bytes": 4})
+    manifest["files"].append({"name": "secret", "bytes": 4, "sha256": 64 * "0", **change})
     storage.write_json(f"{uri}/_manifest.json", manifest)
-    with pytest.raises(CtnetError, match=r"names a file outside it, '\.\./secret'"):
+    (key,) = change
+    with pytest.raises(
+        CtnetError, match=rf"is damaged: its manifest's list .* '1\.{key}'.*: remove"
+    ) as caught:
         checkpoints.load(str(uri), {"model.x": TABLE})
+    assert "\n" not in str(caught.value)

@@ -277,12 +277,43 @@ def test_digest_is_canonical() -> None:
     assert storage.digest(json.loads('{"a": 1}')) != storage.digest({"a": 1.5})
 
 
-@pytest.mark.parametrize("uri", ["nonsense://bucket/key", "viewfs://host/path"])
-def test_scheme_that_cannot_be_opened(uri: str) -> None:
+@pytest.mark.parametrize(
+    "uri",
+    ["http://host/x", "https://host/x", "ftp://host/x", "github://org:repo@main/x", "simplecache::s3://b/x",
+     "nonsense://bucket/key", "://x"],
+)  # fmt: skip
+def test_a_scheme_that_is_no_store_is_never_opened(uri: str) -> None:
+    for use in (storage.resolve, storage.absolute, storage.read_json, storage.exists):
+        with pytest.raises(CtnetError, match="it is no store: a path, or one of file,") as caught:
+            use(uri)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_store_whose_driver_is_absent_is_said_in_one_line() -> None:
     with pytest.raises(CtnetError, match="cannot open") as caught:
-        storage.resolve(uri)
-    assert uri in str(caught.value)
+        storage.resolve("viewfs://host/path")
+    assert "viewfs://host/path" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["s3://AKIAEXAMPLE:hunter2@bucket/x", "s3://hunter2@bucket/x", "gs://user:hunter2@bucket/x",
+     "s3://:hunter2@bucket/x", "hdfs://me:hunter2@host/x", "abfs://box:hunter2@host/x",
+     "s3://bucket/x?secret_key=hunter2", "abfs://box@host/x?sig=hunter2&sv=1", "memory://u:hunter2@x",
+     "s3://u:hunter2@[bucket/x"],
+)  # fmt: skip
+def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
+    for use in (storage.resolve, storage.absolute):
+        with pytest.raises(CtnetError, match=r"holds credentials|is malformed") as caught:
+            use(uri)
+        assert "hunter2" not in str(caught.value)
+        assert "AKIAEXAMPLE" not in str(caught.value)
+
+
+def test_a_user_that_names_a_container_is_no_secret() -> None:
+    for uri in ("abfs://box@account.dfs.core.windows.net/x", "hdfs://me@host/x", "s3://bucket/x?region=eu-1"):
+        assert storage.absolute(uri) == uri
 
 
 def test_home_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,13 +333,54 @@ def test_manifest_with_values_of_another_kind(store: SampleStore, changes: dict)
 
 @pytest.mark.parametrize(
     "changes",
-    [{"domain": "other"}, {"day": "2022-05-02"}, {"rows": 11}, {"columns": {"label": "int8"}}],
+    [
+        {"domain": "other"},
+        {"day": "2022-05-02"},
+        {"rows": 11},
+        {"positives": 11},
+        {"columns": {"label": "int8"}},
+    ],
     ids=str,
 )
 def test_manifest_that_contradicts_itself_or_its_place(store: SampleStore, changes: dict) -> None:
     write(store, [rows(0, 10)])
     edit_manifest(store, **changes)
     with pytest.raises(CtnetError, match="write the day again"):
+        store.manifest("feed", DAY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../day=2022-05-02/part-00000.parquet"},
+        {"name": "/etc/passwd"},
+        {"name": ".tmp-1/part-00000.parquet"},
+        {"row_groups": [-10, 20]},
+        {"row_groups": [10.0]},
+        {"row_groups": [9.5, 0.5]},
+        {"row_groups": [10**15]},
+        {"row_groups": [True]},
+        {"bytes": -1},
+        {"bytes": 1e15},
+        {"sha256": "x"},
+    ],
+    ids=str,
+)
+def test_manifest_with_a_file_or_a_count_that_can_not_be(store: SampleStore, change: dict) -> None:
+    manifest = write(store, [rows(0, 10)])
+    (file,) = manifest.to_dict()["files"]
+    edit_manifest(store, files=[{**file, **change}])
+    (key,) = change
+    with pytest.raises(CtnetError, match=rf"'files\.0\.{key}.*: write the day again") as caught:
+        store.manifest("feed", DAY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("rows_said", "positives"), [(-1, 0), (10.0, 2), (1e15, 2), (10**15, 2), (10, -2)])
+def test_manifest_with_rows_that_can_not_be(store: SampleStore, rows_said: float, positives: float) -> None:
+    write(store, [rows(0, 10)])
+    edit_manifest(store, rows=rows_said, positives=positives)
+    with pytest.raises(CtnetError, match=r"can't have this '(rows|positives)'.*: write the day again"):
         store.manifest("feed", DAY)
 
 

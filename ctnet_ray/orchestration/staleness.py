@@ -1,0 +1,90 @@
+"""What was trained on is what is there: planning compares the digests in records with what they name."""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, read_steps, with_digest
+
+_READERS = 8  #: manifests that are read at a time
+
+Digests = Mapping[tuple[str, date], str]
+
+
+def check_fresh(plan: RunPlan) -> None:
+    """Refuse to go on from versions that were made of something else than what is there now.
+
+    Samples and versions that are gone say nothing, nor do records without digests (release 0.2.0).
+
+    Raises:
+        CtnetError: Samples that a version was trained or scored on, its parent, or its source version were
+            written again since.
+    """
+    steps = read_steps(plan.folder)
+    samples = _samples(plan)
+    made = _versions_now(steps)
+    for step in steps:
+        for fault in _faults(step, samples, made):
+            day, before = step.day, step.day - timedelta(days=1)
+            raise _stale(
+                plan,
+                f"its versions are stale from {day} on, for {fault} since: remove the folders day={day} and "
+                f"later and the evaluations of {before} and later from {plan.folder}",
+            )
+    for step in steps:
+        scored = EvaluationRecord.read(plan.folder, step.day)
+        if scored and _written_again(scored.samples, samples):
+            evaluation = storage.join(plan.folder, "evaluations", f"{step.day}.json")
+            raise _stale(
+                plan,
+                f"{_named(scored.samples)} were written again since {step.day} was scored on them: remove "
+                f"{evaluation}",
+            )
+
+
+def _stale(plan: RunPlan, fault: str) -> CtnetError:
+    return CtnetError(f"{plan.name}: {fault} and run the same command again; or --data.stale_versions keep")
+
+
+def _faults(step: StepRecord, samples: Digests, made: Mapping[Version, str]) -> Iterator[str]:
+    """Say what of that which a step was made of is something else now."""
+    for sample in step.samples:
+        if _written_again(sample, samples):
+            yield f"{_named(sample)} were written again"
+    for what, version in (("parent", step.parent), ("source version", step.source)):
+        if version and version.digest and made.get(version, "") not in ("", version.digest):
+            yield f"its {what} {version.id} was made again"
+
+
+def _written_again(sample: SampleRef, samples: Digests) -> bool:
+    return samples.get((sample.domain, sample.day), sample.digest) != sample.digest
+
+
+def _named(sample: SampleRef) -> str:
+    return f"samples of {sample.domain} on {sample.day}"
+
+
+def _samples(plan: RunPlan) -> Digests:
+    days = [
+        day
+        for step in plan.steps
+        for day in (*step.train, *step.beside, *([step.evaluate] if step.evaluate else []))
+    ]
+    return {(day.domain, day.day): day.digest for day in {id(day): day for day in days}.values()}
+
+
+def _versions_now(steps: list[StepRecord]) -> dict[Version, str]:
+    """Return the digests of all versions that steps were made of, as they are now; empty: it is gone."""
+    named = {
+        version for step in steps for version in (step.parent, step.source) if version and version.digest
+    }
+    with ThreadPoolExecutor(_READERS) as pool:
+        digests = pool.map(lambda version: with_digest(_undigested(version)).digest, named)
+        return dict(zip(named, digests, strict=True))
+
+
+def _undigested(version: Version) -> Version:
+    return Version(version.run, version.day, version.uri)
