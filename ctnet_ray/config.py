@@ -369,6 +369,18 @@ class TrackingConfig(Section, section="tracking"):
 
 
 @dataclass(frozen=True)
+class DailyConfig(Section, section="daily"):
+    """What the daily job waits for."""
+
+    wait_minutes: Annotated[float, Ge(0)] = 0.0
+    """Longest time to wait for the samples, or the source version, of the next step; 0: not at all."""
+    look_seconds: Annotated[float, Gt(0)] = 60.0
+    """Time between two looks."""
+    source_lag_days: Annotated[int, Ge(0)] = 0
+    """Days that the newest source version may be older than a step; 0: a step waits for that of its day."""
+
+
+@dataclass(frozen=True)
 class JobConfig(Section, section=""):
     """One continual run."""
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import date
 from typing import Any, NoReturn
 
@@ -44,6 +44,7 @@ def run(
     description: str,
     args: Sequence[str] | None = None,
     positional: bool = False,
+    flags: Collection[str] = (),
 ) -> NoReturn:
     """Parse the command line, call the function that it names, and exit.
 
@@ -52,16 +53,19 @@ def run(
         description: First lines of `--help`.
         args: Command line; None: the one that the program was started with.
         positional: Whether parameters without a default are given by place, not by name.
+        flags: Parameters that mean true when they stand alone: `--json`, and `--dry-run` for `dry_run`.
 
     Exits with status 0, with 1 and one line on standard error for a `CtnetError`, with 2 for a wrong option,
     with 130 when interrupted. CTNET_TRACEBACK=1 shows the traceback of a `CtnetError` too.
     """
+    switches = {f"--{flag.replace('_', mark)}": f"--{flag}=true" for flag in flags for mark in "_-"}
+    options = [switches.get(option, option) for option in (sys.argv[1:] if args is None else args)]
     try:
         auto_cli(
             components,  # type: ignore[arg-type]
             parser_class=_Parser,
             description=description,
-            args=list(args) if args is not None else None,
+            args=options,
             as_positional=positional,
             prog=f"python -m {_module()}",
         )

@@ -4,7 +4,6 @@ python -m jobs.lineage NAME[/VERSION] [--json]
 """
 
 import json as json_format
-import sys
 
 from rich.console import Console
 
@@ -34,6 +33,4 @@ def main(
 
 
 if __name__ == "__main__":
-    # The option takes true or false; standing alone it means true.
-    arguments = ["--json=true" if argument == "--json" else argument for argument in sys.argv[1:]]
-    run(main, __doc__ or "", arguments, positional=True)
+    run(main, __doc__ or "", positional=True, flags=("json",))

@@ -21,6 +21,7 @@ def main(
     training: TrainingConfig = TrainingConfig(),  # noqa: B008
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
+    dry_run: bool = False,
 ) -> None:
     """Make a source series, or go on with it: a version a day, scored on the next day.
 
@@ -30,10 +31,11 @@ def main(
         training: How one day is trained.
         compute: What the run may use of the cluster.
         tracking: Where results go.
+        dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
     """
     config = JobConfig(data=data, model=model, training=training, compute=compute, tracking=tracking)
-    train_series(config, role="source")
+    train_series(config, "source", dry_run)
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "")
+    run(main, __doc__ or "", flags=("dry_run",))

@@ -27,6 +27,7 @@ def main(
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     method: MethodName | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Train a target model with one method, or go on with it: a version a day, scored on the next day.
 
@@ -38,14 +39,15 @@ def main(
         compute: What the run may use of the cluster.
         tracking: Where results go.
         method: Short for --transfer.method.
+        dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
     """
     if method:
         transfer = replace(transfer, method=method)
     config = JobConfig(
         data=data, model=model, training=training, transfer=transfer, compute=compute, tracking=tracking
     )
-    train_series(config, role="target")
+    train_series(config, "target", dry_run)
 
 
 if __name__ == "__main__":
-    run(main, __doc__ or "")
+    run(main, __doc__ or "", flags=("dry_run",))

@@ -16,13 +16,16 @@ from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.tracking.tracker import Tracker
 
 _PATIENCE_SECONDS = 5.0  #: time that MLflow may lag behind without a word
+_PAUSES_SECONDS = (1.0, 4.0)  #: before a second and a third try
+_REST_SECONDS = 60.0  #: time that MLflow is left alone after it failed, but for ends of runs
 
 
 class Publisher:
     """Publishes runs one after another, in a thread of its own: SQLite lets one write at a time.
 
     A step costs 0.1 to 0.5 s, so that the display must not wait for it. Where steps come faster than that,
-    they wait here, and one call shows all that a run has by then.
+    they wait here, and one call shows all that a run has by then. Where MLflow fails, training goes on; each
+    later call shows what is missing, and what is missing at the end is said.
 
     Args:
         tracker: Where to publish; used by this thread alone until the publisher is left.
@@ -34,7 +37,9 @@ class Publisher:
         self._tracker = tracker
         self._console = console
         self._every_step = every_step
-        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[str, Callable[[], None], bool] | None] = queue.SimpleQueue()
+        self._unpublished: dict[str, str] = {}
+        self._failed_at = -_REST_SECONDS
         self._open: set[str] = set()
         self._said = ""
         self._error: Exception | None = None
@@ -59,28 +64,55 @@ class Publisher:
                     self._tracker.finish(run, "FAILED")
         if self._error and not kind:
             raise self._error
+        for reason in self._unpublished.values():
+            missing = f"MLflow lacks {' and '.join(self._unpublished)} ({reason})"
+            if kind:
+                self._console.log(missing)
+                return
+            raise CtnetError(f"all is trained that could be, but {missing}")
 
     def show(self, snapshot: Snapshot) -> None:
         """Publish what is new on the board. Returns at once."""
         for work in snapshot.started:
             self._open.add(work.run)
-            self._waiting.put(partial(self._tracker.publish, work.folder))
+            self._put(work, partial(self._tracker.publish, work.folder))
         for work in snapshot.stepped:
-            self._waiting.put(partial(self._step, work))
+            self._put(work, partial(self._step, work))
         for end in snapshot.ends:
             self.close(end.work, end.reason)
 
     def close(self, work: Work, failure: str = "") -> None:
         """Publish all of a run and close it; `failure` says why it failed, empty: it is done."""
-        self._waiting.put(partial(self._end, work, failure))
+        self._put(work, partial(self._end, work, failure), may_rest=False)
+
+    def _put(self, work: Work, act: Callable[[], None], may_rest: bool = True) -> None:
+        self._waiting.put((work.run, act, may_rest))
 
     def _work(self) -> None:
-        while (act := self._waiting.get()) is not None:
+        while (waiting := self._waiting.get()) is not None:
             try:
                 if not self._error:
-                    act()
+                    self._try(*waiting)
             except Exception as error:  # raised again in the launching thread
                 self._error = error
+
+    def _try(self, run: str, act: Callable[[], None], may_rest: bool) -> None:
+        """Let a run be shown, or note that it is not; one that failed is tried once, and not at once."""
+        if may_rest and run in self._unpublished and time.monotonic() - self._failed_at < _REST_SECONDS:
+            return
+        reason = ""
+        for pause in (0.0, *(() if run in self._unpublished else _PAUSES_SECONDS)):
+            time.sleep(pause)
+            try:
+                act()
+            except CtnetError as error:
+                reason = str(error)
+            else:
+                self._unpublished.pop(run, None)
+                return
+        if run not in self._unpublished:
+            self._console.log(f"{reason}; training goes on")
+        self._unpublished[run], self._failed_at = reason, time.monotonic()
 
     def _step(self, work: Work) -> None:
         started = time.monotonic()

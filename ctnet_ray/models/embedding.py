@@ -102,6 +102,10 @@ class Tables(nn.ModuleDict):
         assert isinstance(managed, nn.ModuleDict)  # noqa: S101  (for the type checker)
         return {name: ids for name, ids in managed.items() if isinstance(ids, ManagedIds)}
 
+    def names_of(self, table: str) -> tuple[str, ...]:
+        """Return what the names of a table's tensors begin with, below this module's."""
+        return (*(f"{width}.embeddings.{table}." for width in self._widths), f"managed.{table}.")
+
     def values_by_table(self, features: KeyedJaggedTensor) -> dict[str, torch.Tensor]:
         """Return the row numbers, or ids, that look into each table, without a copy."""
         bounds, first, values = features.offset_per_key(), 0, {}

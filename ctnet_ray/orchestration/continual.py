@@ -10,8 +10,11 @@ from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
+from ctnet_ray.orchestration.outlook import plan_table
 from ctnet_ray.orchestration.planning import model_name, plan_job
-from ctnet_ray.runs.plan import RunPlan, ScorePlan
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
+from ctnet_ray.runs.records import read_steps
+from ctnet_ray.runs.taking_over import resized_tables
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -19,12 +22,13 @@ from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training.versions import read_record
 
 
-def train_series(config: JobConfig, role: Role) -> None:
+def train_series(config: JobConfig, role: Role, dry_run: bool = False) -> None:
     """Make one continual run, or go on with it, and print its days.
 
     Args:
         config: The run.
         role: "source" for a source series, "target" for a target model.
+        dry_run: Whether to print what is to be done, and do nothing.
 
     Raises:
         CtnetError: As `plan_job` and `run_plans`.
@@ -32,6 +36,11 @@ def train_series(config: JobConfig, role: Role) -> None:
     model_name(config, role)  # a name that can't be leaves no experiment behind
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
     plan = plan_job(config, tracker, role)
+    for note in start_notes(plan):
+        open_console(stderr=True).log(note)
+    if dry_run:
+        show_plan(plan)
+        return
     run_plans([plan], config.compute, tracker, config.tracking.models)
     console = open_console()
     console.print(_days_table(plan))
@@ -39,6 +48,23 @@ def train_series(config: JobConfig, role: Role) -> None:
         f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
         soft_wrap=True,
     )
+
+
+def show_plan(plan: RunPlan) -> None:
+    """Print what a plan is going to do."""
+    done = read_steps(plan.folder)
+    open_console().print(plan_table(plan, steps_left(plan, done), done))
+
+
+def start_notes(plan: RunPlan) -> list[str]:
+    """Say what of a hot start is not taken over, one line a table."""
+    if not plan.start:
+        return []
+    old = read_record(plan.start).spec.tower[0]
+    return [
+        f"hot start {plan.start.id}: table {table} has {new} rows in place of {rows} and starts anew"
+        for table, (rows, new) in resized_tables(old, plan.model.tower[0]).items()
+    ]
 
 
 def _days_table(plan: RunPlan) -> Table:

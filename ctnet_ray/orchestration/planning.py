@@ -29,6 +29,7 @@ from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, Version, read_steps
 from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
+from ctnet_ray.runs.taking_over import obstacles
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training.versions import read_record
@@ -71,7 +72,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     _check_series(config, method)
     store = SampleStore(config.data.store)
     samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
-    record = _record(config, schema, role, samples)
+    record = run_record(config, schema, role, samples)
     folder = storage.join(config.tracking.models, record.run)
     done = {step.day: step for step in read_steps(folder)}
     first, last = config.data.first_day, last_day(config, samples)
@@ -309,10 +310,10 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
             f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"
         )
-    if start.tower != model.tower:
+    if differing := obstacles(start.tower, model.tower):
         raise CtnetError(
-            f"transfer.hot_start {version.id} has other features or widths than this "
-            "configuration's model: use the schema and model it was trained with"
+            f"transfer.hot_start {version.id} has other features or widths than this configuration's model "
+            f"({', '.join(differing)}): use the schema and model it was trained with, but for tables' rows"
         )
     return version
 
@@ -325,7 +326,18 @@ def _newest_before(registered: Registry, name: str, day: date) -> Version:
     return versions[-1]
 
 
-def _record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[SampleDays]) -> RunRecord:
+def run_record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[SampleDays]) -> RunRecord:
+    """Return what a run is; its name says all that decides its result.
+
+    Args:
+        config: The run.
+        schema: Features of all towers.
+        role: As for `plan_job`.
+        samples: Days of each domain that it reads.
+
+    Raises:
+        CtnetError: A name can't be, or the first day is not there and no run was begun with it.
+    """
     model = model_name(config, role)
 
     def digest(first_samples: Sequence[str]) -> str:

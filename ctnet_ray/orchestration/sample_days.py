@@ -124,23 +124,29 @@ def _begun_with(folder: str, first: date) -> tuple[str, ...]:
 def check_days(config: JobConfig, samples: Sequence[SampleDays], days: Sequence[date]) -> None:
     """See that the days to be trained on are there, or may be passed over.
 
-    A day may be passed over where a later one is there: else it may still come. The first day never may, for
-    it names the run.
-
     Raises:
         CtnetError: One is not there.
     """
     for domain in samples:
         missing = [day for day in days if day not in domain]
-        gaps = [day for day in missing if domain.whole and config.data.first_day < day < domain.whole[-1]]
-        skips = config.data.missing_days == "skip"
-        lacking = [day for day in missing if not (skips and day in gaps)]
+        lacking = [day for day in missing if not may_be_passed_over(config, domain, day)]
         if lacking:
+            skips = config.data.missing_days == "skip"
+            gaps = not skips and domain.whole and config.data.first_day < lacking[0] < domain.whole[-1]
             skipping = ", or pass over days between others with data.missing_days: skip" if gaps else ""
             raise CtnetError(
                 f"{domain.lacks(lacking[0])}; {len(lacking)} of {len(days)} days are missing: write them "
                 f"with jobs.prepare, or change data.first_day and data.last_day{skipping}"
             )
+
+
+def may_be_passed_over(config: JobConfig, samples: SampleDays, day: date) -> bool:
+    """Return whether a missing day may be passed over: a later one is there, else it may still come.
+
+    The first day never may, for it names the run.
+    """
+    between = bool(samples.whole) and config.data.first_day < day < samples.whole[-1]
+    return config.data.missing_days == "skip" and between
 
 
 def check_samples(samples: Iterable[SampleDays], steps: Iterable[StepPlan], model: ModelSpec) -> None:

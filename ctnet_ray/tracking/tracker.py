@@ -89,7 +89,8 @@ class Tracker:
 
         Steps that this tracker has shown with their evaluation cost no request and no read. A step whose
         record is another than the one shown (its folder was deleted and made again) makes the run be shown
-        anew, and the old MLflow runs are deleted.
+        anew, and the old MLflow runs are deleted. A version, model or run that was deleted in MLflow is there
+        again afterwards, a version with another number.
 
         Args:
             folder: The run's folder, local or URI; published by one process at a time.
@@ -225,6 +226,9 @@ class Tracker:
         for step in steps:
             if shown.evaluations.get(step.record.day) != projection.evaluation_digest(step.evaluation):
                 self._show_step(record, step, shown)
+            elif step.record.day not in shown.versions:
+                # Deleted in MLflow, with its model or alone: the folder has it.
+                self._show_version(record, step, shown)
             if step.evaluation:
                 shown.settled.add(step.record.day)
         if shown.newest and shown.newest.number != shown.aliased:

@@ -274,6 +274,32 @@ def test_failure_in_the_middle_is_one_line_and_mended_by_the_same_call(
     assert len(tracker.versions("m.r")) == 3
 
 
+def test_what_was_deleted_in_mlflow_is_there_again_by_the_next_call(
+    tracker: Tracker, uri: str, tmp_path: Path
+) -> None:
+    _write_run(tmp_path / "run", "r")
+    tracker.publish(str(tmp_path / "run"))
+    client, days = MlflowClient(uri, uri), [DAY + timedelta(days=index) for index in range(3)]
+
+    client.delete_registered_model("m.r")
+    Tracker(uri, "ctnet").publish(str(tmp_path / "run"))
+    assert [(one.number, one.day) for one in tracker.series("m.r")] == list(enumerate(days, start=1))
+    assert int(client.get_model_version_by_alias("m.r", "newest").version) == 3
+
+    client.delete_model_version("m.r", "2")
+    Tracker(uri, "ctnet").publish(str(tmp_path / "run"))
+    assert [(one.number, one.day) for one in tracker.series("m.r")] == list(zip((1, 4, 3), days, strict=True))
+    assert int(client.get_model_version_by_alias("m.r", "newest").version) == 3
+
+    experiment = client.get_experiment_by_name("ctnet")
+    assert experiment
+    for run in client.search_runs([experiment.experiment_id]):
+        client.delete_run(run.info.run_id)
+    Tracker(uri, "ctnet").publish(str(tmp_path / "run"))
+    assert set(_picture(uri)["runs"]) == {"", *map(str, days)}
+    assert [one.number for one in tracker.series("m.r")] == [1, 4, 3]
+
+
 def test_run_made_again_is_shown_anew(tracker: Tracker, uri: str, tmp_path: Path) -> None:
     record = _write_run(tmp_path / "run", "r", days=2)
     tracker.publish(str(tmp_path / "run"))

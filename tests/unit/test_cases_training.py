@@ -19,6 +19,7 @@ from ctnet_ray.config import (
 )
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
+from ctnet_ray.orchestration.continual import start_notes
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan
@@ -123,3 +124,37 @@ def test_sweep_first_day_one_class(case: Case) -> None:
 
     assert [result["day"] for result in found] == ["2022-04-28", "2022-04-29", "2022-04-30"]
     assert found[-1]["value"] == pytest.approx(sum(result["metrics"]["auc"] for result in found) / 3)
+
+
+def test_table_grown_hot_start(case: Case) -> None:
+    case.prepare("log.csv")
+    base = walk(plan(case, "channel", DAYS[2]))
+    schema = case.folder / "samples/schema.yaml"
+    grown = case.folder / "grown.yaml"
+    grown.write_text(schema.read_text().replace("rows: 200", "rows: 400"))
+    settings: dict[str, Any] = {
+        "transfer__hot_start": "ctnet.channel.base",
+        "tracking__name": "grown",
+    }
+    following = plan(case, "channel", DAYS[4], DAYS[3], data__schema=str(grown), **settings)
+
+    assert start_notes(following) == [
+        f"hot start ctnet.channel.base/3: table {table} has 400 rows in place of 200 and starts anew"
+        for table in ("item", "user")
+    ]
+    first, second = read_steps(walk(following).folder)
+    anew = {
+        name for name in first.loaded["new"] if ".embeddings.item." in name or ".embeddings.user." in name
+    }
+    assert anew == set(first.loaded["new"]) == set(first.loaded["dropped"])
+    assert len(anew) == 4  # of two tables the rows and what the optimiser knows of them
+    assert first.loaded["loaded"]
+    assert first.loaded["loaded"] == sorted(tensors(base.version(DAYS[2]).uri).keys() - anew)
+    assert second.loaded == {}
+
+    message = r"has other features or widths .*(table|feature) \w+ is another.*but for tables' rows$"
+    for changed, named in (("dim: 8", "dim: 4"), ("max_length: 5", "max_length: 4")):
+        grown.write_text(schema.read_text().replace(changed, named))
+        other: dict[str, Any] = settings | {"tracking__name": "other", "data__schema": str(grown)}
+        with pytest.raises(CtnetError, match=message):
+            plan(case, "channel", DAYS[4], DAYS[3], **other)
