@@ -278,6 +278,7 @@ def test_a_new_field_with_a_default_leaves_all_digests_alone() -> None:
 
 
 NOT_DECIDING = (
+    "data.stale_versions",
     "compute.min_workers",
     "compute.cpus_per_worker",
     "compute.gpu",
