@@ -3,9 +3,11 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,7 +143,8 @@ def test_samples_that_come_while_it_waits_are_trained_on(
         if len(slept) == 3:
             write(world, "channel", NEXT)
 
-    monkeypatch.setattr(daily.time, "sleep", sleep)
+    # Of the module alone: other threads sleep too.
+    monkeypatch.setattr(daily, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
     outcome = run_daily(base(world), DailyConfig(wait_minutes=10, look_seconds=20), "target")
     assert [entry["day"] for entry in outcome.trained] == ["2022-05-07"]
     assert slept == [20] * 3
@@ -150,8 +153,11 @@ def test_samples_that_come_while_it_waits_are_trained_on(
 def test_waiting_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run_daily(base(world), DailyConfig(), "target")
     now = [1000.0]
-    monkeypatch.setattr(daily.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(daily.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(daily, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
     assert run_daily(base(world), DailyConfig(wait_minutes=1.5), "target").status == "nothing new"
     assert now == [1090.0]  # a look after 60 s, and one at the end
 
