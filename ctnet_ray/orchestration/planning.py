@@ -98,7 +98,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         reuse=method.reuse,
     )
     if config.data.stale_versions == "refuse":
-        check_fresh(plan)
+        check_fresh(plan, samples)
     return plan
 
 

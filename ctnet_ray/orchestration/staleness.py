@@ -1,11 +1,12 @@
 """What was trained on is what is there: planning compares the digests in records with what they name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.sample_days import SampleDays
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, read_steps, with_digest
 
@@ -14,17 +15,22 @@ _READERS = 8  #: manifests that are read at a time
 Digests = Mapping[tuple[str, date], str]
 
 
-def check_fresh(plan: RunPlan) -> None:
+def check_fresh(plan: RunPlan, domains: Sequence[SampleDays]) -> None:
     """Refuse to go on from versions that were made of something else than what is there now.
 
     Samples and versions that are gone say nothing, nor do records without digests (release 0.2.0).
+
+    Args:
+        plan: The run.
+        domains: Sample days of the domains that it reads.
 
     Raises:
         CtnetError: Samples that a version was trained or scored on, its parent, or its source version were
             written again since.
     """
     steps = read_steps(plan.folder)
-    samples = _samples(plan)
+    scored = {step.day: EvaluationRecord.read(plan.folder, step.day) for step in steps}
+    samples = _samples(domains, steps, [entry for entry in scored.values() if entry])
     made = _versions_now(steps)
     for step in steps:
         for fault in _faults(step, samples, made):
@@ -34,13 +40,12 @@ def check_fresh(plan: RunPlan) -> None:
                 f"its versions are stale from {day} on, for {fault} since: remove the folders day={day} and "
                 f"later and the evaluations of {before} and later from {plan.folder}",
             )
-    for step in steps:
-        scored = EvaluationRecord.read(plan.folder, step.day)
-        if scored and _written_again(scored.samples, samples):
-            evaluation = storage.join(plan.folder, "evaluations", f"{step.day}.json")
+    for day, entry in scored.items():
+        if entry and _written_again(entry.samples, samples):
+            evaluation = storage.join(plan.folder, "evaluations", f"{day}.json")
             raise _stale(
                 plan,
-                f"{_named(scored.samples)} were written again since {step.day} was scored on them: remove "
+                f"{_named(entry.samples)} were written again since {day} was scored on them: remove "
                 f"{evaluation}",
             )
 
@@ -67,13 +72,16 @@ def _named(sample: SampleRef) -> str:
     return f"samples of {sample.domain} on {sample.day}"
 
 
-def _samples(plan: RunPlan) -> Digests:
-    days = [
-        day
-        for step in plan.steps
-        for day in (*step.train, *step.beside, *([step.evaluate] if step.evaluate else []))
-    ]
-    return {(day.domain, day.day): day.digest for day in {id(day): day for day in days}.values()}
+def _samples(
+    domains: Sequence[SampleDays], steps: Iterable[StepRecord], scored: Iterable[EvaluationRecord]
+) -> Digests:
+    """Return the digests that the days named in records have now; days that are gone are left out."""
+    days_of = {days.domain: days for days in domains}
+    named = {sample for step in steps for sample in step.samples} | {entry.samples for entry in scored}
+    keys = {(sample.domain, sample.day) for sample in named if sample.domain in days_of}
+    with ThreadPoolExecutor(_READERS) as pool:
+        manifests = pool.map(lambda key: days_of[key[0]].of(key[1]), keys)
+        return {key: day.digest for key, day in zip(keys, manifests, strict=True) if day}
 
 
 def _versions_now(steps: list[StepRecord]) -> dict[Version, str]:

@@ -43,7 +43,7 @@ def samples(first: int, count: int) -> pa.Table:
 
 
 def reading(sizes: list[int], batch_size: int) -> Reading:
-    file = SampleFile("part", tuple(sizes), 1, "")
+    file = SampleFile("part", tuple(sizes), 1, "0")
     day = Manifest("feed", date(2022, 5, 1), sum(sizes), 1, (file,), {}, "test", "day")
     return plan_reading(day, rank=0, world_size=1, batch_size=batch_size)
 
@@ -90,7 +90,7 @@ def test_a_batch_reaches_over_several_tables() -> None:
 
 
 def test_a_worker_without_rows_keeps_step() -> None:
-    file = SampleFile("part", (1,), 1, "")
+    file = SampleFile("part", (1,), 1, "0")
     day = Manifest("feed", date(2022, 5, 1), 1, 1, (file,), {}, "test", "day")
     idle = plan_reading(day, rank=0, world_size=2, batch_size=6)
     assert idle.rows == 0
@@ -100,7 +100,7 @@ def test_a_worker_without_rows_keeps_step() -> None:
 
 
 def test_a_step_has_as_many_rows_on_each_worker() -> None:
-    file = SampleFile("part", (9,), 1, "")
+    file = SampleFile("part", (9,), 1, "0")
     day = Manifest("feed", date(2022, 5, 1), 9, 9, (file,), {}, "test", "day")
     parts = [plan_reading(day, rank=rank, world_size=2, batch_size=6) for rank in (0, 1)]
     # Ranks have 4 and 5 rows, batches of 3: a step of 3 + 3, then one of 1 + 2 in which both hold 2.
@@ -115,7 +115,7 @@ def test_a_step_has_as_many_rows_on_each_worker() -> None:
     st.integers(1, 5),
 )
 def test_workers_together_have_every_row_once(sizes: list[int], batch_size: int, workers: int) -> None:
-    file = SampleFile("part", tuple(sizes), 1, "")
+    file = SampleFile("part", tuple(sizes), 1, "0")
     day = Manifest("feed", date(2022, 5, 1), sum(sizes), 1, (file,), {}, "test", "day")
     parts = [
         plan_reading(day, rank=rank, world_size=workers, batch_size=batch_size) for rank in range(workers)

@@ -202,11 +202,6 @@ def test_a_value_that_cannot_be_is_named_with_its_day(
             floats(1),
             "column 'a' is float; a dense feature of width 2 is list<element: float>, 2",
         ),
-        (
-            {"width": 2},
-            pa.array([[1, 2, 3]], pa.list_(pa.float32(), 3)),
-            "is fixed_size_list<item: float>[3]; a dense feature of width 2",
-        ),
     ],
 )
 def test_a_days_columns_are_compared_with_the_schema(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -17,7 +18,6 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.report.references import read_references
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
-from ctnet_ray.storage import write_json
 
 DAYS = [date(2022, 5, 1) + timedelta(days=index) for index in range(4)]
 ROWS = 400
@@ -55,7 +55,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> SampleStore:
                         }
                     )
                 )
-    write_json(f"{store.root}/schema.yaml", CONTENT)  # JSON is YAML
+    Path(store.root, "schema.yaml").write_text(yaml.safe_dump(CONTENT))
     return store
 
 

@@ -17,7 +17,7 @@ DAY = date(2022, 5, 1)
 
 
 def planned_day(files: list[list[int]]) -> Manifest:
-    entries = tuple(SampleFile(f"part-{i}", tuple(groups), 1, "") for i, groups in enumerate(files))
+    entries = tuple(SampleFile(f"part-{i}", tuple(groups), 1, "0") for i, groups in enumerate(files))
     return Manifest("feed", DAY, sum(map(sum, files)), 1, entries, {}, "test", "store/feed/day")
 
 

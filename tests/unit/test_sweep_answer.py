@@ -241,11 +241,11 @@ def test_the_winners_file_is_a_configuration_that_train_target_takes_as_it_is(
     answer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, got = answer / "winner.yaml", []
-    monkeypatch.setattr(train_target, "train_series", lambda config, role: got.append((config, role)))
+    monkeypatch.setattr(train_target, "train_series", lambda *given: got.append(given))
     with pytest.raises(SystemExit) as ended:
         run(train_target.main, "", args=["--config", str(path)])
     assert ended.value.code == 0
-    assert got == [(config(), "target")]
+    assert got == [(config(), "target", False)]
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == config().to_dict()
 
 
