@@ -129,13 +129,13 @@ def asked(
     python, dash_m, module, *options = shlex.split(spec["entrypoint"].replace("/etc/ctnet", str(tmp_path)))
     assert (python, dash_m) == ("python", "-m")
     job = import_module(module)
-    run_with: list[tuple[JobConfig, str]] = []
-    monkeypatch.setattr(job, "train_series", lambda config, role: run_with.append((config, role)))
+    run_with: list[tuple[JobConfig, str, bool]] = []
+    monkeypatch.setattr(job, "train_series", lambda *given: run_with.append(given))
     with pytest.raises(SystemExit) as ended:
         run(job.main, "", options)
     assert ended.value.code == 0
-    ((found, role),) = run_with
-    assert role == "source"
+    ((found, role, dry_run),) = run_with
+    assert (role, dry_run) == ("source", False)
     return found
 
 
