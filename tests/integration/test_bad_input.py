@@ -146,9 +146,7 @@ def test_day_and_domain_that_the_store_lacks(own: World, monkeypatch: pytest.Mon
     beyond = date(2022, 5, 3)
     with said_before_ray(own, monkeypatch, "no samples of channel on 2022-05-01 .*2022-04-25 to 2022-04-30"):
         train_series(own.config(last=beyond), "target")
-    with said_before_ray(
-        own, monkeypatch, "no samples of chanel on 2022-04-25 .*has channel, feed"
-    ):
+    with said_before_ray(own, monkeypatch, "no samples of chanel on 2022-04-25 .*has channel, feed"):
         train_series(own.config("chanel"), "target")
 
 
