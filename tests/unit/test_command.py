@@ -10,6 +10,7 @@ import pytest
 
 from ctnet_ray.config import DataConfig, JobConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
+from jobs.__main__ import commands
 from jobs.command import run
 
 
@@ -246,3 +247,11 @@ def test_subcommands_in_a_process_of_their_own(tmp_path: Path) -> None:
     assert out.startswith("usage: python -m two")
     assert "Do one thing." in out
     assert "Do another." in out
+
+
+def test_all_commands_are_listed_without_an_import() -> None:
+    assert list(commands()) == [
+        *("jobs.compare", "jobs.daily", "jobs.demo", "jobs.evaluate", "jobs.lineage"),
+        *("jobs.prepare", "jobs.pretrain_source", "jobs.train_target"),
+    ]
+    assert commands()["jobs.evaluate"] == "Score a registered model version on a sample day."
