@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import yaml
@@ -39,6 +40,15 @@ class _Parser(ArgumentParser):
         sys.exit(2)
 
 
+def _with_values(options: Sequence[str], flags: Collection[str]) -> list[str]:
+    """Return a command line whose flags all say true or false."""
+    switches = {f"--{flag.replace('_', mark)}": f"--{flag}" for flag in flags for mark in "_-"}
+    return [
+        switches.get(option, option) + "=true" * (option in switches and following not in ("true", "false"))
+        for option, following in pairwise([*options, ""])
+    ]
+
+
 def run(
     components: Callable[..., Any] | dict[str, Callable[..., Any]],
     description: str,
@@ -58,8 +68,7 @@ def run(
     Exits with status 0, with 1 and one line on standard error for a `CtnetError`, with 2 for a wrong option,
     with 130 when interrupted. CTNET_TRACEBACK=1 shows the traceback of a `CtnetError` too.
     """
-    switches = {f"--{flag.replace('_', mark)}": f"--{flag}=true" for flag in flags for mark in "_-"}
-    options = [switches.get(option, option) for option in (sys.argv[1:] if args is None else args)]
+    options = _with_values(sys.argv[1:] if args is None else args, flags)
     try:
         auto_cli(
             components,  # type: ignore[arg-type]

@@ -283,4 +283,5 @@ if __name__ == "__main__":
     run(
         {"synthetic": synthetic, "kuairand": kuairand, "table": table, "statistics": statistics},
         "Write sample days into a sample store.",
+        flags=("json",),
     )

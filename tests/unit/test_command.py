@@ -255,3 +255,25 @@ def test_all_commands_are_listed_without_an_import() -> None:
         *("jobs.prepare", "jobs.pretrain_source", "jobs.train_target"),
     ]
     assert commands()["jobs.evaluate"] == "Score a registered model version on a sample day."
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--json"], (True, False)),
+        (["--json", "true", "--dry-run"], (True, True)),
+        (["--dry_run", "false", "--json"], (True, False)),
+        (["--json=false"], (False, False)),
+    ],
+)
+def test_a_flag_may_stand_alone_or_have_its_value(options: list[str], expected: tuple[bool, bool]) -> None:
+    got: list[tuple[bool, bool]] = []
+
+    def job(json: bool = False, dry_run: bool = False) -> None:
+        """Note the flags."""
+        got.append((json, dry_run))
+
+    with pytest.raises(SystemExit) as ended:
+        run(job, "", options, flags=("json", "dry_run"))
+    assert ended.value.code == 0
+    assert got == [expected]
