@@ -7,9 +7,8 @@ from ctnet_ray import storage
 from ctnet_ray.samples.manifest import Manifest, SampleFile
 
 _READERS = 4  #: files at a time: an object store takes its time to answer
-_intact: set[tuple[str, str, int | None]] = (
-    set()
-)  #: URI, SHA-256 and time of files that this process compared
+#: URI, SHA-256 and time of files that this process compared.
+_intact: set[tuple[str, str, int | None]] = set()
 
 
 def changed_files(days: Iterable[Manifest], rank: int = 0, workers: int = 1) -> list[str]:
