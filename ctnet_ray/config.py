@@ -36,6 +36,10 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
 
+#: What becomes of a sample day that is there and would hold something else: leave it and say so; the rows of
+#: both, each once; the new rows alone.
+Existing = Literal["refuse", "merge", "replace"]
+MAX_DROPPED = 0.05  #: largest share of a log's lines that may be dropped
 Gate = Literal["glu", "glu_target", "linear", "none"]
 GateWidth = Literal["unit", "scalar"]
 Fusion = Literal["after_activation", "before_activation", "concatenation"]

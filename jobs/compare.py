@@ -15,7 +15,6 @@ from ctnet_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from ctnet_ray.orchestration.comparison import Comparison, compare
 from jobs.command import run
 
 
@@ -44,6 +43,8 @@ def main(
         outside_checks: CSV file that benchmarks.outside_checks wrote: other libraries' models, which base
             should not lie below; not set: none.
     """
+    from ctnet_ray.orchestration.comparison import Comparison, compare
+
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
     what = Comparison(comparison, model, training, source_training, compute, tracking)

@@ -22,7 +22,6 @@ from ctnet_ray.config import (
     TransferConfig,
 )
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.daily import preview, run_daily
 from ctnet_ray.schema import Role
 from jobs.command import run
 
@@ -57,6 +56,8 @@ def main(
         dry_run: Print which steps there are to do, on which samples, roughly how long; wait for nothing.
         json: Print one line of JSON: status, model, run, trained, scored, waits_for; reason where it failed.
     """
+    from ctnet_ray.orchestration.daily import preview, run_daily
+
     if method:
         transfer = replace(transfer, method=method)
     config = JobConfig(

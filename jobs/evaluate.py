@@ -6,7 +6,6 @@ python -m jobs.evaluate --model NAME/VERSION --day 2022-05-08
 from datetime import date
 
 from ctnet_ray.config import ComputeConfig, TrackingConfig
-from ctnet_ray.orchestration.continual import evaluate_version
 from jobs.command import run
 
 
@@ -28,6 +27,8 @@ def main(
         compute: What the run may use of the cluster.
         tracking: Where versions are registered.
     """
+    from ctnet_ray.orchestration.continual import evaluate_version
+
     evaluate_version(model, day, domain, store, compute, tracking)
 
 

@@ -8,8 +8,6 @@ import json as json_format
 from rich.console import Console
 
 from ctnet_ray.config import TrackingConfig
-from ctnet_ray.tracking.lineage import ancestry, tree
-from ctnet_ray.tracking.tracker import Tracker
 from jobs.command import run
 
 
@@ -25,6 +23,9 @@ def main(
         json: Print JSON in place of a tree.
         tracking: Where versions are registered.
     """
+    from ctnet_ray.tracking.lineage import ancestry, tree
+    from ctnet_ray.tracking.tracker import Tracker
+
     found = ancestry(Tracker(tracking.mlflow_uri, tracking.experiment, create=False), name)
     if json:
         print(json_format.dumps(found, indent=2))

@@ -5,24 +5,20 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ctnet_ray import storage
-from ctnet_ray.samples.existing import Existing
-from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import from_dict as schema_from_dict
-from ctnet_ray.writers.accounts import MAX_DROPPED, Report
-from ctnet_ray.writers.kuairand import write_kuairand
-from ctnet_ray.writers.publication import publish
-from ctnet_ray.writers.schema_file import merge_schema, write_schema
-from ctnet_ray.writers.synthetic import DomainSummary, schema_dict, schema_text, write_world
+from ctnet_ray.config import MAX_DROPPED, Existing
 from ctnet_ray.writers.synthetic_config import WorldConfig
-from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import load as load_mapping
 from jobs.command import run
+
+if TYPE_CHECKING:
+    from ctnet_ray.writers.accounts import Report
+    from ctnet_ray.writers.synthetic import DomainSummary
 
 
 def synthetic(
@@ -60,6 +56,11 @@ def synthetic(
         existing: What becomes of days that are there and would hold something else: refuse says which and
             leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
     """
+    from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.schema import from_dict as schema_from_dict
+    from ctnet_ray.writers.schema_file import merge_schema, write_schema
+    from ctnet_ray.writers.synthetic import schema_dict, schema_text, write_world
+
     config = WorldConfig(
         seed=seed,
         first_day=first_day,
@@ -126,6 +127,9 @@ def kuairand(
             the days before it.
         json: Print the report as JSON.
     """
+    from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.writers.kuairand import write_kuairand
+
     with _progress() as progress:
         report = write_kuairand(
             raw,
@@ -164,6 +168,10 @@ def table(
             the days before it.
         json: Print the report as JSON.
     """
+    from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.writers.table import write_table
+    from ctnet_ray.writers.table_mapping import load as load_mapping
+
     with _progress() as progress:
         patterns = [raw] if isinstance(raw, str) else raw
         store = SampleStore(out)
@@ -197,6 +205,9 @@ def statistics(
         last_day: Last day (YYYY-MM-DD).
         replace: Whether a published day with other counts is replaced; else it is an error.
     """
+    from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.writers.publication import publish
+
     days = publish(SampleStore(store), domain, out, first=first_day, last=last_day, replace=replace)
     table = Table("day", "", "ids", title=f"statistics of {domain}", title_justify="left")
     for day in days:
@@ -209,7 +220,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _print_report(report: Report, out: str, json: bool) -> None:
+def _print_report(report: "Report", out: str, json: bool) -> None:
     schema = storage.join(out, "schema.yaml")
     if json:
         json_module.dump({**report.to_dict(), "schema": schema}, sys.stdout, indent=2)
@@ -241,7 +252,7 @@ def _lines_table(
     return table
 
 
-def _days_table(report: Report) -> Table:
+def _days_table(report: "Report") -> Table:
     table = Table(
         "domain", "day", "", "rows", "CTR", "new users", "new items", title="days", title_justify="left"
     )
@@ -251,7 +262,7 @@ def _days_table(report: Report) -> Table:
     return table
 
 
-def _domains_table(report: Report) -> Table:
+def _domains_table(report: "Report") -> Table:
     """Return the sums of each domain, with the rows dropped of it once its domain was known."""
     reasons = sorted({reason for counts in report.dropped_by_domain.values() for reason in counts})
     dropped = [f"dropped: {reason}" for reason in reasons]
@@ -271,7 +282,7 @@ def _domains_table(report: Report) -> Table:
     return table
 
 
-def _synthetic_table(summaries: tuple[DomainSummary, ...]) -> Table:
+def _synthetic_table(summaries: "tuple[DomainSummary, ...]") -> Table:
     table = Table("domain", "rows", "clicks", "CTR", "reachable AUC", title="synthetic world")
     for entry in summaries:
         cells = f"{entry.rows:,}", f"{entry.positives:,}", f"{entry.ctr:.4f}", f"{entry.reachable_auc:.4f}"

@@ -11,7 +11,6 @@ from ctnet_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from ctnet_ray.orchestration.continual import train_series
 from jobs.command import run
 
 
@@ -33,6 +32,8 @@ def main(
         tracking: Where results go.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
     """
+    from ctnet_ray.orchestration.continual import train_series
+
     config = JobConfig(data=data, model=model, training=training, compute=compute, tracking=tracking)
     train_series(config, "source", dry_run)
 

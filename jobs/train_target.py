@@ -15,7 +15,6 @@ from ctnet_ray.config import (
     TrainingConfig,
     TransferConfig,
 )
-from ctnet_ray.orchestration.continual import train_series
 from jobs.command import run
 
 
@@ -41,6 +40,8 @@ def main(
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
     """
+    from ctnet_ray.orchestration.continual import train_series
+
     if method:
         transfer = replace(transfer, method=method)
     config = JobConfig(

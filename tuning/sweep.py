@@ -16,9 +16,7 @@ from ctnet_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from ctnet_ray.orchestration.comparison import Comparison
 from ctnet_ray.sweep.config import SweepConfig
-from ctnet_ray.sweep.sweep import Sweep, run_sweep
 from jobs.command import run
 
 
@@ -45,6 +43,9 @@ def main(
         tracking: Where results go; its name is not used.
         output: Local folder for trials and answer.
     """
+    from ctnet_ray.orchestration.comparison import Comparison
+    from ctnet_ray.sweep.sweep import Sweep, run_sweep
+
     what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
     run_sweep(
         what, storage.absolute(output), command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]])

@@ -23,8 +23,6 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.samples.state_tables import Kind, read_table
 
-#: Leave the day and say so; the rows of both, each once; the new rows alone.
-Existing = Literal["refuse", "merge", "replace"]
 #: What came of it: "same" is a day that was left untouched, for it holds what was to be written.
 Outcome = Literal["new", "same", "merged", "replaced"]
 

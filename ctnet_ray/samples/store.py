@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from ctnet_ray import storage
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.samples.day_writer import NO_LINKS, DayLinks, DayWriter
-from ctnet_ray.samples.existing import DayDiffersError, Existing, StoredRows
+from ctnet_ray.samples.existing import DayDiffersError, StoredRows
 from ctnet_ray.samples.manifest import Manifest, SampleFile
 from ctnet_ray.samples.state_tables import read_table
 

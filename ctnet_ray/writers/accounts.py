@@ -25,7 +25,6 @@ EMPTY_LINE = "empty line"
 ASKED_FOR = frozenset(
     {DUPLICATE, LATER_ROW, STORED, BEFORE_FIRST, AFTER_LAST, OTHER_DOMAIN, EMPTY_LINE, "other tab"}
 )
-MAX_DROPPED = 0.05  #: largest share of the lines that may be dropped
 _EXAMPLES = 5  #: lines that are named of each reason and file
 
 

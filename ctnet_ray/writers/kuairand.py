@@ -23,13 +23,13 @@ import yaml
 from rich.progress import Progress
 
 from ctnet_ray import schema as schema_module
+from ctnet_ray.config import MAX_DROPPED, Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
-from ctnet_ray.writers.accounts import MAX_DROPPED, FileAccount, Report
+from ctnet_ray.writers.accounts import FileAccount, Report
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Conversion, convert

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
+from ctnet_ray.config import MAX_DROPPED
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, id_texts
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, MAX_DROPPED, STORED, Report
+from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, STORED, Report
 from ctnet_ray.writers.merging import Impression, impression_ids, merge_rows
 from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
 from ctnet_ray.writers.statistics import Statistics

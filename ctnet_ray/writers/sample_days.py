@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.day_writer import DayLinks
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal, row_hashes, stored_table
+from ctnet_ray.samples.existing import DayDiffersError, refusal, row_hashes, stored_table
 from ctnet_ray.samples.manifest import StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
 from ctnet_ray.samples.state_tables import Kind

@@ -17,10 +17,11 @@ import pyarrow as pa
 import yaml
 
 from ctnet_ray import storage
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.day_writer import DayLinks
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.existing import DayDiffersError, Existing, refusal
+from ctnet_ray.samples.existing import DayDiffersError, refusal
 from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.writers.history import column_in

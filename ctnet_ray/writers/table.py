@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.progress import Progress
 
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids, id_texts
-from ctnet_ray.samples.existing import Existing
 from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema

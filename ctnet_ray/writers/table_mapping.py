@@ -31,10 +31,10 @@ import pyarrow as pa
 from ctnet_ray import plain_data as plain
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
+from ctnet_ray.config import MAX_DROPPED
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import Kind, Schema
-from ctnet_ray.writers.accounts import MAX_DROPPED
 from ctnet_ray.writers.csv_text import Dialect
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.mapping_csv import dialect_of

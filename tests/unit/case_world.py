@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ctnet_ray.samples.existing import Existing
+from ctnet_ray.config import Existing
 from ctnet_ray.samples.store import SampleStore
 from jobs.prepare import table
 

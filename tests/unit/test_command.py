@@ -277,3 +277,20 @@ def test_a_flag_may_stand_alone_or_have_its_value(options: list[str], expected: 
         run(job, "", options, flags=("json", "dry_run"))
     assert ended.value.code == 0
     assert got == [expected]
+
+
+HEAVY = {"torch", "torchrec", "ray", "mlflow", "pandas", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize("command", [*commands(), "tuning.sweep"])
+def test_help_loads_nothing_that_takes_seconds(command: str) -> None:
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = [{command!r}, '--help']\n"
+        "try:\n"
+        f"    runpy.run_module({command!r}, run_name='__main__')\n"
+        "finally:\n"
+        f"    print(sorted({HEAVY!r} & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "[]\n")

@@ -206,19 +206,19 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_command_ends_as_a_scheduler_needs_it(typed: Main, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = ({"day": "2022-05-01", "version": "m/1"},)
-    monkeypatch.setattr(job, "run_daily", lambda *_: Outcome("done", "m", "m-1", trained, (), ""))
+    monkeypatch.setattr(daily, "run_daily", lambda *_: Outcome("done", "m", "m-1", trained, (), ""))
     assert typed([]) == (0, "done: m; trained m/1 (2022-05-01)", "")
     status, out, _ = typed(["--json"])
     assert (status, json.loads(out)["trained"]) == (0, [{"day": "2022-05-01", "version": "m/1"}])
 
-    monkeypatch.setattr(job, "run_daily", lambda *_: Outcome("nothing new", "m", "m-1", (), (), "samples"))
+    monkeypatch.setattr(daily, "run_daily", lambda *_: Outcome("nothing new", "m", "m-1", (), (), "samples"))
     assert typed([])[:2] == (3, "nothing new: m; next: waits for samples")
     assert json.loads(typed(["--json"])[1])["status"] == "nothing new"
 
     def fails(*_: Any) -> Outcome:
         raise CtnetError("the disk is full: make room")
 
-    monkeypatch.setattr(job, "run_daily", fails)
+    monkeypatch.setattr(daily, "run_daily", fails)
     assert typed([]) == (1, "", "error: the disk is full: make room")
     status, out, err = typed(["--json"])
     assert (status, err) == (1, "error: the disk is full: make room")
@@ -229,7 +229,7 @@ def test_the_command_ends_as_a_scheduler_needs_it(typed: Main, monkeypatch: pyte
 
 def test_dry_run_may_be_typed_with_either_mark(typed: Main, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(job, "preview", lambda *given: seen.append(given))
-    monkeypatch.setattr(job, "run_daily", None)
+    monkeypatch.setattr(daily, "preview", lambda *given: seen.append(given))
+    monkeypatch.setattr(daily, "run_daily", None)
     assert [typed([option])[0] for option in ("--dry-run", "--dry_run", "--dry_run=true")] == [0, 0, 0]
     assert len(seen) == 3

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.existing import Existing, row_hashes
+from ctnet_ray.samples.existing import row_hashes
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.synthetic import write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
