@@ -1,5 +1,8 @@
 """The one exception that people are meant to read."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from pydantic import ValidationError
 
 
@@ -21,3 +24,9 @@ def first_problem(error: ValidationError) -> str:
     return (
         f"lacks {name!r}" if problem["type"] == "missing" else f"can't have this {name!r}: {problem['msg']}"
     )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" where one of the known names is near to a misspelt one, else nothing."""
+    matches = get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

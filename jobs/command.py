@@ -1,6 +1,7 @@
 """How every command starts and ends: parse, call one function, one line where something is wrong."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import date
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader, set_p
 from jsonargparse.typing import register_type
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, nearest
 
 _load_yaml = get_loader("yaml")
 
@@ -35,9 +36,20 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say in one line what is wrong with the options."""
         del ex
-        text = " ".join(message.split())
+        text = _choice_fault(message) or " ".join(message.split())
         print(f"error: {text} (see --help)", file=sys.stderr)
         sys.exit(2)
+
+
+def _choice_fault(message: str) -> str | None:
+    """Say which values a choice has, and the nearest; jsonargparse says them once a reading that it tried."""
+    pattern = r'key "(?P<key>[^"]+)".*?Literal\[(?P<choices>[^\]]+)\].*(?:Given|Got) value: (?P<given>[^\n]+)'
+    fault = re.search(pattern, message, re.DOTALL)
+    if not fault:
+        return None
+    choices = re.findall(r"'([^']+)'", fault["choices"])
+    given = fault["given"].strip()
+    return f"{fault['key']} can't be {given}{nearest(given, choices)}: it is one of {', '.join(choices)}"
 
 
 def _with_values(options: Sequence[str], flags: Collection[str]) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.methods.table import FINETUNING, METHODS
 
 Settings = Mapping[str, Any]  #: values by dotted name (transfer.window), and the keys below
@@ -95,9 +95,10 @@ def chosen(asked: tuple[str, ...], variants: Mapping[str, Settings]) -> dict[str
     settings_of = {name: _settings(name, variants) for name in names}
     unknown = next((name for name, settings in settings_of.items() if settings is None), None)
     if unknown is not None:
+        there = (*groups, *METHODS, *_WINDOWS, *_VARIANTS, *variants)
         raise CtnetError(
-            f"comparison.methods: {unknown!r} is no method, variant or group; there are "
-            f"{', '.join((*groups, *METHODS, *_WINDOWS, *_VARIANTS, *variants))}"
+            f"comparison.methods: {unknown!r} is no method, variant or group{nearest(unknown, there)}; there "
+            f"are {', '.join(there)}"
         )
     for name, settings in settings_of.items():
         if not settings or settings.get("transfer.method") not in METHODS:

@@ -277,7 +277,5 @@ def _publish(result: report.Report, tracker: Tracker, output: Path) -> None:
     console = open_console()
     report.write(result, output, console)
     tracker.log_report(result.title, str(output))
-    console.print(
-        f"report in {output}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
-        soft_wrap=True,
-    )
+    console.print(f"report in {output}", soft_wrap=True)
+    console.print(tracker.where_to_look(), soft_wrap=True, markup=False, highlight=False)

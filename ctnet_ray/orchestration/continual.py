@@ -11,13 +11,15 @@ from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.outlook import plan_table
-from ctnet_ray.orchestration.planning import model_name, plan_job
+from ctnet_ray.orchestration.planning import Registry, model_name, plan_job
+from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
 from ctnet_ray.runs.records import read_steps
 from ctnet_ray.runs.taking_over import resized_tables
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
+from ctnet_ray.tracking.connection import NoDatabaseError
 from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training.versions import read_record
 
@@ -34,26 +36,45 @@ def train_series(config: JobConfig, role: Role, dry_run: bool = False) -> None:
         CtnetError: As `plan_job` and `run_plans`.
     """
     model_name(config, role)  # a name that can't be leaves no experiment behind
+    if dry_run:
+        show_plan(plan_job(config, registry_to_read(config.tracking), role))
+        return
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
     plan = plan_job(config, tracker, role)
-    for note in start_notes(plan):
-        open_console(stderr=True).log(note)
-    if dry_run:
-        show_plan(plan)
-        return
+    log_start(plan)
     run_plans([plan], config.compute, tracker, config.tracking.models)
     console = open_console()
     console.print(_days_table(plan))
-    console.print(
-        f"model {plan.record.model}; compare runs with: mlflow ui --backend-store-uri {tracker.shown_uri}",
-        soft_wrap=True,
-    )
+    console.print(f"model {plan.record.model}", soft_wrap=True)
+    console.print(tracker.where_to_look(), soft_wrap=True, markup=False, highlight=False)
+
+
+def registry_to_read(tracking: TrackingConfig) -> Registry:
+    """Return where versions are registered, and create nothing: before the first run, their folders.
+
+    Args:
+        tracking: Where versions are registered.
+
+    Raises:
+        CtnetError: MLflow can't be reached.
+    """
+    try:
+        return Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
+    except NoDatabaseError:
+        return RunFolders(tracking.models)
 
 
 def show_plan(plan: RunPlan) -> None:
     """Print what a plan is going to do."""
+    log_start(plan)
     done = read_steps(plan.folder)
     open_console().print(plan_table(plan, steps_left(plan, done), done))
+
+
+def log_start(plan: RunPlan) -> None:
+    """Say on standard error what of a hot start is not taken over."""
+    for note in start_notes(plan):
+        open_console(stderr=True).log(note)
 
 
 def start_notes(plan: RunPlan) -> list[str]:

@@ -10,7 +10,7 @@ from ctnet_ray import storage
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import DailyConfig, JobConfig, override
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.orchestration.continual import show_plan
+from ctnet_ray.orchestration.continual import log_start, registry_to_read, show_plan
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_record
 from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
 from ctnet_ray.runs.plan import RunPlan, steps_left
@@ -136,6 +136,7 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
     if ready.last_day is None:
         return Outcome("nothing new", model, "", (), (), ready.waits_for)
     plan = plan_job(override(config, {"data.last_day": ready.last_day}), tracker, role)
+    log_start(plan)
     left = steps_left(plan, read_steps(plan.folder))
     run_plans([plan], config.compute, tracker, config.tracking.models)
     new = [entry.step.day for entry in left if entry.record is None]
@@ -151,10 +152,10 @@ def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:
         CtnetError: As `run_daily`.
     """
     model_name(config, role)
-    tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
-    ready = look(config, tracker, role, daily.source_lag_days)
+    registered = registry_to_read(config.tracking)
+    ready = look(config, registered, role, daily.source_lag_days)
     if ready.last_day:
-        show_plan(plan_job(override(config, {"data.last_day": ready.last_day}), tracker, role))
+        show_plan(plan_job(override(config, {"data.last_day": ready.last_day}), registered, role))
     if ready.waits_for:
         open_console().print(f"waits for {ready.waits_for}", soft_wrap=True)
 

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.config import JobConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.plan import StepPlan
 from ctnet_ray.runs.records import RunRecord, StepRecord, version_folder
 from ctnet_ray.runs.specs import ModelSpec
@@ -53,7 +53,7 @@ class SampleDays:
         if self.whole:
             there = f"there are {self.whole[0]} to {self.whole[-1]}"
         elif domains := self.store.domains():
-            there = f"the store has {', '.join(domains)}"
+            there = f"the store has {', '.join(domains)}{nearest(self.domain, domains)}"
         else:
             there = f"nothing is in {self.store.root}: see data.store"
         return f"no samples of {self.domain} on {day} ({there})"

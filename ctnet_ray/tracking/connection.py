@@ -25,6 +25,10 @@ _CREATION_SECONDS = 300
 _SHOWN_CHARACTERS = 300
 
 
+class NoDatabaseError(CtnetError):
+    """There is no database file, and none was to be made."""
+
+
 def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) -> tuple[MlflowClient, str]:
     """Return a client that works, and the id of the experiment.
 
@@ -35,14 +39,17 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
         tags: Tags of an experiment that is created.
 
     Raises:
-        CtnetError: Nothing answers, there is no database, or the experiment was deleted.
+        NoDatabaseError: There is no database file, and none is to be created.
+        CtnetError: Nothing answers, or the experiment was deleted.
     """
     with talking(uri):
         if re.match(r"https?://", uri):
             _probe_server(uri)
         file = _sqlite_file(uri) if _is_database(uri) else None
         if file and not file.exists() and not create:
-            raise CtnetError(f"no MLflow database at {file}: set tracking.mlflow_uri to where the runs are")
+            raise NoDatabaseError(
+                f"no MLflow database at {file}: set tracking.mlflow_uri to where the runs are"
+            )
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
         # MLflow does not lock while it creates the tables: two processes would break each other's database.

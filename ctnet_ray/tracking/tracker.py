@@ -11,6 +11,9 @@ creates with the tags that it is found again by, and a step's run gets its last 
 No weights are copied: a version's artifact is a card that says where they are and what their checksums are.
 """
 
+import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -167,6 +170,15 @@ class Tracker:
             known = sorted(version.number for version in versions if version.number)
             raise CtnetError(f"{model} has no version {number!r}: it has {known[0]} to {known[-1]}")
         return found[0]
+
+    def where_to_look(self) -> str:
+        """Say how a browser shows the runs: a command to paste, and the address of their table."""
+        view = "workflowType=machine_learning&searchFilter=tags.ctnet.kind%20%3D%20'run'"
+        page = f"#/experiments/{self._experiment_id}/runs?{view}"
+        if re.match(r"https?://", self.shown_uri):
+            return f"compare runs at {self.shown_uri.rstrip('/')}/{page}"
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", self.shown_uri]
+        return f"compare runs with: {shlex.join(command)}\nand open: http://127.0.0.1:5000/{page}"
 
     def find(self, run: str, day: date) -> Version | None:
         """Return the registered version `run@day`; None where it was not published here.

@@ -33,7 +33,7 @@ def test_job_needs_the_token_and_does_what_the_command_does(world: World, head: 
     done = submit_when_ready(head, folder, job)
     assert done.returncode == 0, done.stdout
     assert str(DAYS[2]) in done.stdout
-    assert "compare runs with: mlflow ui" in done.stdout
+    assert "-m mlflow ui --backend-store-uri" in done.stdout
     (version,) = {version.run for version in own.tracker().versions("ctnet.channel.base")}
     run = f"{own.tracking.models}/{version}"
     assert [step.day for step in read_steps(run)] == DAYS[:2]

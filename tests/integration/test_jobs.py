@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import date
@@ -108,7 +109,8 @@ def test_command_prints_a_table_of_days_and_says_how_to_look_at_runs(trained: Tr
     for day in DAYS[1:3]:
         auc = trained.metrics("base", date.fromordinal(day.toordinal() - 1))["auc"]
         assert any(str(day) in line and f"{auc:.4f}" in line for line in lines)
-    assert "mlflow ui --backend-store-uri sqlite:///" in lines[-1]
+    assert f"{sys.executable} -m mlflow ui --backend-store-uri sqlite:///" in lines[-2]
+    assert "http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning" in lines[-1]
     # Steps that come faster than MLflow takes them are recorded together; the newest is always said, once.
     said = [line for line in trained.said.splitlines() if "recorded ctnet.channel.base" in line]
     auc = trained.metrics("base", DAYS[1])["auc"]

@@ -10,6 +10,7 @@ import pytest
 
 from ctnet_ray.config import DataConfig, JobConfig, TrainingConfig
 from ctnet_ray.errors import CtnetError
+from jobs import train_target
 from jobs.__main__ import commands
 from jobs.command import run
 
@@ -127,6 +128,17 @@ def test_wrong_option(
     assert line.startswith("error: ")
     assert line.endswith(" (see --help)")
     assert named in line
+
+
+def test_a_choice_that_is_none_is_told_once_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["command", "--data.store=a", "--method=ctnett", "--data.domain=b"])
+    with pytest.raises(SystemExit):
+        run(train_target.main, "")
+    line = one_line(capsys)
+    assert line.startswith("error: method can't be ctnett (did you mean 'ctnet'?): it is one of base, ")
+    assert line.count("minet") == 1
 
 
 def test_missing_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def world(job_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(job_world.root, tmp_path / "world")
     own = World(tmp_path / "world")
     monkeypatch.setattr(daily, "Tracker", lambda *_: Registered(own))
+    monkeypatch.setattr(daily, "registry_to_read", lambda _: Registered(own))
     monkeypatch.setattr(daily, "run_plans", lambda plans, *_: [walk(plan) for plan in plans])
     return own
 
@@ -233,3 +234,10 @@ def test_dry_run_may_be_typed_with_either_mark(typed: Main, monkeypatch: pytest.
     monkeypatch.setattr(daily, "run_daily", None)
     assert [typed([option])[0] for option in ("--dry-run", "--dry_run", "--dry_run=true")] == [0, 0, 0]
     assert len(seen) == 3
+
+
+def test_a_preview_before_the_first_run_makes_no_database(job_world: World, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = job_world.config(first=0, models="none-yet", data__last_day="newest", tracking__mlflow_uri=uri)
+    daily.preview(config, DailyConfig(), "target")
+    assert [*tmp_path.iterdir()] == []
