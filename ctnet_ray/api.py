@@ -10,8 +10,8 @@ def open_version(name: str, mlflow_uri: str | None = None, device: str = "cpu") 
     """Open a model version: its model on a device, its source version brought in, its checksums compared.
 
     Args:
-        name: Folder of the version, local or URI; or NAME/VERSION of a registered model, or NAME for the
-            version of its newest day.
+        name: Folder of the version, local or URI; or of a registered model NAME/VERSION, NAME@ALIAS, or NAME
+            for the version of its newest day.
         mlflow_uri: Where it is registered; None: `sqlite:///mlflow.db`, the default of all commands.
         device: Where its model goes, such as "cuda".
 

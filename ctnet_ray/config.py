@@ -373,6 +373,16 @@ class TrackingConfig(Section, section="tracking"):
 
 
 @dataclass(frozen=True)
+class RetentionConfig(Section, section="daily.retention"):
+    """Which of a model's versions keep their weights, beside those that are needed."""
+
+    newest: Annotated[int | None, Ge(1)] = None
+    """Newest versions that keep their weights; null: all do."""
+    every: Annotated[int | None, Ge(1)] = None
+    """Days between older versions that keep them; null: none does."""
+
+
+@dataclass(frozen=True)
 class DailyConfig(Section, section="daily"):
     """What the daily job waits for."""
 
@@ -382,6 +392,8 @@ class DailyConfig(Section, section="daily"):
     """Time between two looks."""
     source_lag_days: Annotated[int, Ge(0)] = 0
     """Days that the newest source version may be older than a step; 0: a step waits for that of its day."""
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    """What is removed after each call."""
 
 
 @dataclass(frozen=True)

@@ -316,6 +316,30 @@ def read_folder(uri: str) -> tuple[dict[str, Any], str] | None:
     return manifest, join(uri, token) if token else uri
 
 
+def remove_data(uri: str, note: dict[str, Any]) -> None:
+    """Remove a folder's data files and keep its manifest, with a note in it. Does nothing twice.
+
+    Args:
+        uri: The folder.
+        note: What its manifest says from now on, beside what it said.
+
+    Raises:
+        CtnetError: The folder is not whole, or can't be changed; the same call goes on from there.
+    """
+    manifest = read_json(join(uri, MANIFEST))
+    # First, so that nobody takes a folder for whole that loses its files.
+    if not note.keys() <= manifest.keys():
+        write_json(join(uri, MANIFEST), {**manifest, **note})
+    filesystem, path = resolve(uri)
+    for info in filesystem.get_file_info(fs.FileSelector(path)):
+        if info.base_name == MANIFEST:
+            continue
+        if info.type == fs.FileType.Directory:
+            filesystem.delete_dir(info.path)
+        else:
+            filesystem.delete_file(info.path)
+
+
 def _make_folder(path: Path) -> None:
     if not path.is_dir():
         _make_folder(path.parent)

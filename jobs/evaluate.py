@@ -20,7 +20,7 @@ def main(
     """Print a version's metrics on one day, each row counted once. Nothing is recorded.
 
     Args:
-        model: Registered model: NAME or NAME/VERSION; a bare NAME means the newest version.
+        model: Registered model: NAME, NAME/VERSION or NAME@ALIAS; a bare NAME means the newest version.
         day: Sample day to score (YYYY-MM-DD).
         domain: Domain of the samples; null: the one that the version was trained on.
         store: Sample store; null: the one that the version was trained from.

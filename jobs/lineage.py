@@ -19,7 +19,7 @@ def main(
     """Print the ancestry of a version: parents, source versions, sample days, code and configuration.
 
     Args:
-        name: Registered model: NAME/VERSION, or NAME for the version of its newest day.
+        name: Registered model: NAME/VERSION, NAME@ALIAS, or NAME for the version of its newest day.
         json: Print JSON in place of a tree.
         tracking: Where versions are registered.
     """

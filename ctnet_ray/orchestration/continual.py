@@ -14,13 +14,14 @@ from ctnet_ray.orchestration.outlook import plan_table
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
-from ctnet_ray.runs.records import read_steps
+from ctnet_ray.runs.records import Version, read_steps
 from ctnet_ray.runs.taking_over import resized_tables
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.connection import NoDatabaseError
 from ctnet_ray.tracking.tracker import Tracker
+from ctnet_ray.training import checkpoints
 from ctnet_ray.training.versions import read_record
 
 
@@ -109,7 +110,7 @@ def evaluate_version(
     """Score a registered version on one day and print its metrics.
 
     Args:
-        name: NAME or NAME/VERSION.
+        name: NAME, NAME/VERSION or NAME@ALIAS.
         day: The day.
         domain: Domain of the samples; None: the version's own.
         store: Sample store; None: the version's own.
@@ -123,7 +124,28 @@ def evaluate_version(
         CtnetError: There is no such version or day, or they don't fit each other.
     """
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
-    version = tracker.resolve(name)
+    plan = score_plan(tracker.resolve(name), day, domain, store)
+    metrics = score(plan, compute, tracking.models)
+    table = Table("metric", "value", title=plan.name)
+    for key, value in metrics.items():
+        table.add_row(key, f"{value:.6g}")
+    open_console().print(table)
+    return metrics
+
+
+def score_plan(version: Version, day: date, domain: str | None = None, store: str | None = None) -> ScorePlan:
+    """Say which samples a version is to be scored on, and that they fit it.
+
+    Args:
+        version: The version.
+        day: The day.
+        domain: Domain of the samples; None: the version's own.
+        store: Sample store; None: the version's own.
+
+    Raises:
+        CtnetError: There is no such version or day, or they don't fit each other.
+    """
+    checkpoints.check_weights(version.uri)
     record = read_record(version)
     samples = SampleStore(store or record.run.config["data"]["store"])
     scored = samples.manifest(domain or record.run.domain, day)
@@ -134,9 +156,4 @@ def evaluate_version(
         )
     samples.check_files(scored)
     Encoder(record.spec.inputs, scored.domain).check(scored)
-    metrics = score(ScorePlan(version, scored), compute, tracking.models)
-    table = Table("metric", "value", title=f"{version.id} on {scored.domain} {day}")
-    for key, value in metrics.items():
-        table.add_row(key, f"{value:.6g}")
-    open_console().print(table)
-    return metrics
+    return ScorePlan(version, scored)

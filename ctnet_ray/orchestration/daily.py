@@ -8,10 +8,11 @@ from typing import Any, Literal
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.cluster.launch import run_plans
-from ctnet_ray.config import DailyConfig, JobConfig, override
+from ctnet_ray.config import DailyConfig, JobConfig, RetentionConfig, TrackingConfig, override
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.continual import log_start, registry_to_read, show_plan
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_record
+from ctnet_ray.orchestration.retention import retain
 from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
 from ctnet_ray.runs.plan import RunPlan, steps_left
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
@@ -47,6 +48,8 @@ class Outcome:
     scored: tuple[dict[str, Any], ...]
     """Of each new evaluation: day of the version, scored day, metrics."""
     waits_for: str
+    removed: tuple[str, ...] = ()
+    """Versions whose weights were removed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -62,6 +65,7 @@ class Outcome:
             f"{self.status}: {self.model}",
             *([f"trained {', '.join(versions)}"] if versions else []),
             *([f"scored {'; '.join(scores)}"] if scores else []),
+            *([f"removed the weights of {', '.join(self.removed)}"] if self.removed else []),
             *([f"next: waits for {self.waits_for}"] if self.waits_for else []),
         ]
         return "; ".join(parts)
@@ -142,7 +146,17 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
     new = [entry.step.day for entry in left if entry.record is None]
     trained = tuple(_trained(plan, day, tracker) for day in new)
     scored = tuple(_scored(plan, entry.step.day) for entry in left if entry.step.evaluate)
-    return Outcome("done" if new else "nothing new", model, plan.record.run, trained, scored, ready.waits_for)
+    status: Status = "done" if new else "nothing new"
+    removed = _retain(model, daily.retention, config.tracking) if status == "done" else ()
+    return Outcome(status, model, plan.record.run, trained, scored, ready.waits_for, removed)
+
+
+def _retain(model: str, config: RetentionConfig, tracking: TrackingConfig) -> tuple[str, ...]:
+    if config.newest is None:
+        return ()
+    return tuple(
+        decision.version.id for decision in retain(model, config, tracking) if not decision.stays_for
+    )
 
 
 def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:

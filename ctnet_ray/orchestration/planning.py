@@ -1,7 +1,7 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -32,6 +32,7 @@ from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, 
 from ctnet_ray.runs.taking_over import obstacles
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
+from ctnet_ray.training import checkpoints
 from ctnet_ray.training.versions import read_record
 
 
@@ -42,12 +43,12 @@ class Registry(Protocol):
         """Return all versions of a model, ascending by day; none if it is unknown."""
         ...
 
-    def series(self, model: str) -> list[Version]:
-        """Return a model's version of each day, ascending."""
+    def series(self, name: str) -> list[Version]:
+        """Return the version of each day, ascending, of a model NAME; of NAME@ALIAS up to the alias's."""
         ...
 
     def resolve(self, name: str) -> Version:
-        """Return the version that people mean by NAME or NAME/VERSION."""
+        """Return the version that people mean by NAME, NAME/VERSION or NAME@ALIAS."""
         ...
 
 
@@ -81,6 +82,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     series = registered.series(config.transfer.source_series or "") if method.source != "none" else []
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
+    _check_weights(versions[days.index(day)] for day in days if day not in done)
     model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
     planned = partial(_step, config, method, samples, folder)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
@@ -191,6 +193,12 @@ def _built_on(
     return [*there, *(version for version in versions[left:] if version)]
 
 
+def _check_weights(versions: Iterable[Version | None]) -> None:
+    """See that the source versions of the steps left have their weights."""
+    for uri in {version.uri for version in versions if version}:
+        checkpoints.check_weights(uri)
+
+
 def _model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
 ) -> ModelSpec:
@@ -297,13 +305,16 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
     if not name or not method.trains:
         return None
     version = (
-        registered.resolve(name) if "/" in name else _newest_before(registered, name, config.data.first_day)
+        registered.resolve(name)
+        if "/" in name or "@" in name
+        else _newest_before(registered, name, config.data.first_day)
     )
     if version.day >= config.data.first_day:
         raise CtnetError(
             f"transfer.hot_start {version.id} was trained on {version.day}, which is not "
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
+    checkpoints.check_weights(version.uri)
     start = _spec_of(version)
     if method.starts_anew or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(

@@ -23,9 +23,9 @@ class RunFolders:
         found = sorted(self._find(model), key=lambda version: version.day)
         return [replace(version, name=model, number=number) for number, version in enumerate(found, start=1)]
 
-    def series(self, model: str) -> list[Version]:
+    def series(self, name: str) -> list[Version]:
         """Return a model's version of each day, ascending."""
-        return list({version.day: version for version in self.versions(model)}.values())
+        return list({version.day: version for version in self.versions(name)}.values())
 
     def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
@@ -33,6 +33,8 @@ class RunFolders:
         Raises:
             CtnetError: There is none.
         """
+        if "@" in name:
+            raise CtnetError(f"{name}: an alias stands in MLflow, and here are the folders of runs alone")
         model, _, number = name.partition("/")
         found = [version for version in self.versions(model) if number in ("", str(version.number))]
         if not found:

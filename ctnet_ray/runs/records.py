@@ -20,6 +20,8 @@ from pydantic_core import to_jsonable_python
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
 
+#: The day on which a version's weights were removed: a key of its manifest, and a tag in MLflow.
+WEIGHTS_REMOVED = "weights_removed"
 _WHOLE = ConfigDict(extra="forbid")
 _Record = TypeVar("_Record")
 

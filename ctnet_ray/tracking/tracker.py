@@ -20,13 +20,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, Version, version_folder
+from ctnet_ray.errors import CtnetError, nearest
+from ctnet_ray.runs.records import (
+    WEIGHTS_REMOVED,
+    EvaluationRecord,
+    RunRecord,
+    StepRecord,
+    Version,
+    version_folder,
+)
 from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists, without_credentials
 
@@ -46,6 +54,8 @@ class _Step:
     version: Version
     files: list[dict[str, Any]]
     """Name, bytes and sha256 of each of the version's files."""
+    removed: bool
+    """Whether its weights were removed: what was deleted in MLflow then stays so."""
 
 
 @dataclass
@@ -86,6 +96,11 @@ class Tracker:
         self._shown: dict[str, _Shown] = {}
         self._found: dict[tuple[str, date], Version] = {}
         self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client, for what the tracker has no method for."""
+        return self._client
 
     def publish(self, folder: str) -> None:
         """Show a run's folder: its steps, their metrics and versions. Does nothing twice.
@@ -145,24 +160,66 @@ class Tracker:
         with talking(self.shown_uri):
             return self._search_versions(f"name = {_quoted(model)}")
 
-    def series(self, model: str) -> list[Version]:
-        """Return a registered model's version of each day, ascending; the newest where a day has several.
+    def all_versions(self) -> list[Version]:
+        """Return the versions of all models, ascending by day.
 
         Raises:
             CtnetError: MLflow fails.
         """
-        return list({version.day: version for version in self.versions(model)}.values())
+        with talking(self.shown_uri):
+            return self._search_versions("")
+
+    def aliases(self, model: str) -> dict[int, str]:
+        """Return a model's aliases by the number of the version that they mean; one of several.
+
+        Raises:
+            CtnetError: There is no such model, or MLflow fails.
+        """
+        return {int(number): alias for alias, number in self._aliases(model).items()}
+
+    def tag(self, version: Version, key: str, value: str) -> None:
+        """Set a tag of a registered version.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self.shown_uri):
+            self._client.set_model_version_tag(version.name or "", str(version.number), key, value)
+
+    def series(self, name: str) -> list[Version]:
+        """Return a registered model's version of each day, ascending; the newest where a day has several.
+
+        Args:
+            name: NAME, or NAME@ALIAS for the series up to the version that the alias means.
+
+        Raises:
+            CtnetError: There is no such alias, or MLflow fails.
+        """
+        model, _, alias = name.partition("@")
+        of_days = {version.day: version for version in self.versions(model)}
+        if alias:
+            last = self.resolve(name)
+            of_days = {day: version for day, version in of_days.items() if day < last.day} | {last.day: last}
+        return list(of_days.values())
 
     def resolve(self, name: str) -> Version:
-        """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
+        """Return the version that people mean by NAME (its newest day), NAME/VERSION or NAME@ALIAS.
 
         Raises:
             CtnetError: There is none; the message says which there are.
         """
-        model, _, number = name.partition("/")
+        model, mark, number = re.fullmatch(r"([^/@]*)([/@]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
         versions = self.versions(model)
         if not versions:
-            raise CtnetError(f"no registered model {model!r} in {self.shown_uri}: {self._known_models()}")
+            raise CtnetError(
+                f"no registered model {model!r} in {self.shown_uri}: {self._known_models(model)}"
+            )
+        if mark == "@":
+            aliases = self._aliases(model)
+            if number not in aliases:
+                known = ", ".join(sorted(aliases)) or "none"
+                raise CtnetError(f"{model} has no alias {number!r}: it has {known}; jobs.promote sets one")
+            number = str(aliases[number])
         if not number:
             return versions[-1]
         found = [version for version in versions if str(version.number) == number]
@@ -238,7 +295,7 @@ class Tracker:
         for step in steps:
             if shown.evaluations.get(step.record.day) != projection.evaluation_digest(step.evaluation):
                 self._show_step(record, step, shown)
-            elif step.record.day not in shown.versions:
+            elif step.record.day not in shown.versions and not step.removed:
                 # Deleted in MLflow, with its model or alone: the folder has it.
                 self._show_version(record, step, shown)
             if step.evaluation:
@@ -396,10 +453,14 @@ class Tracker:
         ]
         return sorted(versions, key=_by_day)
 
-    def _known_models(self) -> str:
+    def _aliases(self, model: str) -> dict[str, int]:
+        with talking(self.shown_uri):
+            return self._client.get_registered_model(model).aliases
+
+    def _known_models(self, name: str) -> str:
         with talking(self.shown_uri):
             names = [model.name for model in self._client.search_registered_models(max_results=20)]
-        return f"it has {', '.join(names)}" if names else "it has none"
+        return f"it has {', '.join(names)}{nearest(name, names)}" if names else "it has none"
 
 
 def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
@@ -413,7 +474,8 @@ def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
             step = StepRecord.from_dict(found[0]["step"])
             # A registered location has to hold in any working directory.
             version = Version(step.run, day, storage.absolute(uri))
-            yield _Step(step, EvaluationRecord.read(folder, day), version, found[0].get("files", []))
+            files, removed = found[0].get("files", []), WEIGHTS_REMOVED in found[0]
+            yield _Step(step, EvaluationRecord.read(folder, day), version, files, removed)
 
 
 def _contradicts(shown: _Shown, step: _Step) -> bool:

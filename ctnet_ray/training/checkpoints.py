@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.runs.records import WEIGHTS_REMOVED
 from ctnet_ray.storage import Count, FileName, Sha256
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
@@ -69,8 +70,23 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> list[dict[str,
 
 
 def exists(uri: str) -> bool:
-    """Whether there is a whole version."""
-    return storage.read_folder(uri) is not None
+    """Whether there is a whole version, with its weights."""
+    found = storage.read_folder(uri)
+    return found is not None and WEIGHTS_REMOVED not in found[0]
+
+
+def check_weights(uri: str) -> None:
+    """See that a version still has its weights.
+
+    Raises:
+        CtnetError: It has not, or there is none.
+    """
+    removed = read_manifest(uri).get(WEIGHTS_REMOVED)
+    if removed:
+        raise CtnetError(
+            f"version {uri} has its record alone: its weights were removed on {removed} (jobs.retain): take "
+            "another version, or make it again"
+        )
 
 
 def read_manifest(uri: str) -> dict[str, Any]:
@@ -104,6 +120,7 @@ def load(
         CtnetError: There is no whole version, or a file of it was changed; a tensor is missing that was not
             expected to be, or has another shape.
     """
+    check_weights(uri)
     manifest, folder = _open(uri)
     _check_files(uri, manifest, folder)
     _check_sums(uri, folder, manifest["files"], alone)

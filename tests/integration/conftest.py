@@ -248,3 +248,23 @@ def trained(world: World, cluster: None) -> Trained:
     return Trained(
         {plan.record.method: plan for plan in [*plans, source]}, printed.getvalue(), said.getvalue()
     )
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(database)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty database: making one takes seconds, copying one none."""
+    folder = tmp_path_factory.mktemp("database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Tracker(f"sqlite:///{folder}/mlflow.db", "other")
+    connection = sqlite3.connect(folder / "mlflow.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return (folder / "mlflow.db").read_bytes()

@@ -1,8 +1,10 @@
 """What README and docs tell people to type: every option is there, and what takes minutes at most runs."""
 
+import json
+import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +36,9 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/cluster.md", "export RAY_AUTH_MODE=token"): "parse",  # a cluster, as all on this page
     ("docs/cluster.md", ". .venv/bin/activate"): "parse",
     ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
-    ("docs/daily.md", "python -m jobs.daily --config configs/source.yaml"): "parse",  # test_daily.py
+    ("docs/daily.md", "python -m jobs.daily --config configs/source.yaml"): "run",
+    ("docs/daily.md", "python -m jobs.retain two-teams.feed.source --news"): "parse",
+    ("docs/daily.md", "export MLFLOW=sqlite:///demo/mlflow.db"): "run",
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
     ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket
@@ -124,6 +128,21 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_day_after_the_other_to_a_champion_and_back(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = WorldConfig(days=7, source_rows=200, target_rows=100, users=60, evergreen_items=80, new_items=5)
+    write_world(SampleStore("demo/samples"), world)
+    write_schema("demo/samples/schema.yaml", world)
+    _run(monkeypatch, "docs/daily.md", "python -m jobs.daily --config configs/source.yaml")
+    tracker = Tracker("sqlite:///demo/mlflow.db", "two-teams")
+    assert [len(tracker.versions(f"two-teams.channel.{name}")) for name in ("base", "ctnet")] == [7, 3]
+    # Which model is better on a hundred rows is chance.
+    _run(monkeypatch, "docs/daily.md", "export MLFLOW=sqlite:///demo/mlflow.db", {"jobs.promote": "--accept"})
+    champion = tracker.resolve("two-teams.channel.ctnet@champion")
+    assert champion.number == 1
+    assert json.loads(champion.tags["champion.promoted"])["evidence"]["days"] == ["2022-04-30", "2022-05-01"]
+
+
 def test_logs_of_one_s_own_become_samples(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_logs(fresh / "logs")
     _run(monkeypatch, "docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y")
@@ -156,12 +175,14 @@ def test_logs_of_one_s_own_are_prepared_compared_and_trained_on(
         assert [version.day.day for version in tracker.versions(name)] == [25, 26, 27, 28]
 
 
-def _run(patch: pytest.MonkeyPatch, page: str, begins: str) -> None:
-    """Run a block's commands."""
+def _run(patch: pytest.MonkeyPatch, page: str, begins: str, more: Mapping[str, str] | None = None) -> None:
+    """Run a block's commands, some modules' with one more option."""
     for words in _typed(BLOCKS[page, begins].commands):
         match words:
             case ["python", "-m", module, *options]:
-                start(patch, module, options)
+                start(patch, module, [*map(os.path.expandvars, options), *_option(module, more)])
+            case ["export", setting]:
+                patch.setenv(*setting.split("=", 1))
             case ["make", "demo"]:
                 assert "\t@$(BIN)/python -m jobs.demo\n" in (ROOT / "Makefile").read_text()
                 start(patch, "jobs.demo")
@@ -169,6 +190,10 @@ def _run(patch: pytest.MonkeyPatch, page: str, begins: str) -> None:
                 shutil.copy(file, copy)
             case _:
                 assert words in (["make", "test"], [".", ".venv/bin/activate"])
+
+
+def _option(module: str, more: Mapping[str, str] | None) -> list[str]:
+    return [more[module]] if more and module in more else []
 
 
 def _write_logs(folder: Path) -> None:

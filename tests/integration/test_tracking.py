@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -17,84 +16,20 @@ from mlflow.exceptions import MlflowException
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import (
-    EvaluationRecord,
-    RunRecord,
-    SampleRef,
     StepRecord,
     Version,
     version_folder,
 )
 from ctnet_ray.tracking.tracker import Tracker
-
-DAY = date(2022, 5, 1)
-EPOCH_DAYS = 19113  # 2022-05-01 is that many days after 1970-01-01
-
-
-def _samples(domain: str, day: date) -> SampleRef:
-    return SampleRef(domain, day, 100, storage.digest([domain, day.isoformat()]), f"/s/{domain}/day={day}")
-
-
-def _record(run: str, **changes: object) -> RunRecord:
-    config = {
-        "data": {"domain": "tab4", "last_day": "2022-05-03"},
-        "model": {"hidden": [8, 4]},
-        "training": {"seed": 0},
-    }
-    schema = {"features": {}}
-    record = RunRecord(run, f"m.{run}", "ctnet", "ctnet", "tab4", 0, config, "cfg123", schema, "abc123")
-    return replace(record, **changes)  # type: ignore[arg-type]
-
-
-def _write_step(
-    folder: Path, record: RunRecord, day: date, source: Version | None = None, loss: float = 0.5
-) -> None:
-    uri = version_folder(str(folder), day)
-    before = day - timedelta(days=1)
-    parent_uri = version_folder(str(folder), before)
-    parent = Version(record.run, before, parent_uri) if Path(parent_uri).exists() else None
-    samples = (_samples(record.domain, day),)
-    metrics = {"train_loss": loss, "rows": 100.0, "rows_per_second": 50.0}
-    step = StepRecord(record.run, day, parent, source, samples, 100, metrics, {})
-    with storage.new_folder(uri) as (working, publish):
-        weights = Path(working) / "weights.safetensors"
-        weights.write_bytes(b"weights")
-        entry = {"name": weights.name, "bytes": 7, "sha256": storage.sha256(str(weights))}
-        publish({"step": step.to_dict(), "files": [entry]})
-
-
-def _evaluate(folder: Path, record: RunRecord, day: date, auc: float = 0.625) -> None:
-    metrics = {"auc": auc, "logloss": 0.25, "rows": 90.0}
-    after = _samples(record.domain, day + timedelta(days=1))
-    EvaluationRecord(record.run, day, after, metrics, 0.5).write(str(folder))
-
-
-def _write_run(folder: Path, run: str, days: int = 3, source: str = "") -> RunRecord:
-    record = _record(run)
-    record.write(str(folder))
-    for day in (DAY + timedelta(days=index) for index in range(days)):
-        _write_step(folder, record, day, Version(source, day, f"/src/day={day}") if source else None)
-        _evaluate(folder, record, day)
-    return record
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes) -> str:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlflow.db").write_bytes(database)
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty database: making one takes seconds, copying one none."""
-    folder = tmp_path_factory.mktemp("database")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Tracker(f"sqlite:///{folder}/mlflow.db", "other")
-    connection = sqlite3.connect(folder / "mlflow.db")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return (folder / "mlflow.db").read_bytes()
+from tests.integration.tracked_runs import (
+    DAY,
+    EPOCH_DAYS,
+    evaluate,
+    run_record,
+    sample_day,
+    write_run,
+    write_step,
+)
 
 
 @pytest.fixture
@@ -103,8 +38,8 @@ def tracker(uri: str) -> Tracker:
 
 
 def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri: str, tmp_path: Path) -> None:
-    _write_run(tmp_path / "source", "src", days=2)
-    _write_run(tmp_path / "target", "tgt", days=2, source="src")
+    write_run(tmp_path / "source", "src", days=2)
+    write_run(tmp_path / "target", "tgt", days=2, source="src")
     tracker.publish(str(tmp_path / "source"))
     tracker.publish(str(tmp_path / "target"))
 
@@ -141,7 +76,7 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
         "tab4/2022-05-02": "training",
         "tab4/2022-05-03": "evaluation",
     }
-    digest = _samples("tab4", date(2022, 5, 2)).digest
+    digest = sample_day("tab4", date(2022, 5, 2)).digest
     assert json.loads(inputs["tab4/2022-05-02"].dataset.profile or "")["digest"] == digest
 
     versions = tracker.series("m.tgt")
@@ -166,7 +101,7 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
 
 
 def test_publish_again_changes_nothing(tracker: Tracker, uri: str, tmp_path: Path) -> None:
-    _write_run(tmp_path / "run", "r")
+    write_run(tmp_path / "run", "r")
     tracker.publish(str(tmp_path / "run"))
     tracker.finish("r")
     before = _picture(uri)
@@ -177,19 +112,19 @@ def test_publish_again_changes_nothing(tracker: Tracker, uri: str, tmp_path: Pat
 
 
 def test_steps_and_evaluations_may_come_one_by_one(tracker: Tracker, uri: str, tmp_path: Path) -> None:
-    record = _record("r")
+    record = run_record("r")
     record.write(str(tmp_path / "run"))
     tracker.publish(str(tmp_path / "run"))
     for index in range(3):
         day = DAY + timedelta(days=index)
-        _write_step(tmp_path / "run", record, day)
+        write_step(tmp_path / "run", record, day)
         tracker.publish(str(tmp_path / "run"))
         assert "auc" not in tracker.resolve("m.r").tags
-        _evaluate(tmp_path / "run", record, day)
+        evaluate(tmp_path / "run", record, day)
         tracker.publish(str(tmp_path / "run"))
         assert tracker.resolve("m.r").tags["auc"] == "0.625"
     one_by_one = _picture(uri)
-    _write_run(tmp_path / "other", "q")
+    write_run(tmp_path / "other", "q")
     tracker.publish(str(tmp_path / "other"))
     at_once = _picture(uri, run="q")
     for shown in (one_by_one, at_once):
@@ -202,11 +137,11 @@ def test_steps_and_evaluations_may_come_one_by_one(tracker: Tracker, uri: str, t
 def test_one_more_step_costs_few_requests(
     tracker: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = _write_run(tmp_path / "run", "r", days=8)
+    record = write_run(tmp_path / "run", "r", days=8)
     tracker.publish(str(tmp_path / "run"))
     day = DAY + timedelta(days=8)
-    _write_step(tmp_path / "run", record, day)
-    _evaluate(tmp_path / "run", record, day)
+    write_step(tmp_path / "run", record, day)
+    evaluate(tmp_path / "run", record, day)
     calls = _Calls(monkeypatch)
     tracker.publish(str(tmp_path / "run"))
     assert sorted(calls.names) == [
@@ -228,9 +163,9 @@ def test_killed_at_any_call_and_published_again(
     uri: str, database: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    record = _write_run(folder, "r", days=1)
+    record = write_run(folder, "r", days=1)
     last = DAY + timedelta(days=1)
-    _write_step(folder, record, last)
+    write_step(folder, record, last)
     evaluation = folder / "evaluations" / f"{last}.json"
 
     def publish_twice(database: str, kill_at: int) -> bool:
@@ -239,7 +174,7 @@ def test_killed_at_any_call_and_published_again(
         evaluation.unlink(missing_ok=True)
         for evaluated in (False, True):
             if evaluated:
-                _evaluate(folder, record, last)
+                evaluate(folder, record, last)
             with monkeypatch.context() as patch:
                 _Calls(patch, kill_at)
                 try:
@@ -264,7 +199,7 @@ def test_killed_at_any_call_and_published_again(
 def test_failure_in_the_middle_is_one_line_and_mended_by_the_same_call(
     tracker: Tracker, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _write_run(tmp_path / "run", "r")
+    write_run(tmp_path / "run", "r")
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_model_version", _fail)
         with pytest.raises(CtnetError, match=r"MLflow at sqlite:.* fails \(no\s*space\)") as caught:
@@ -277,7 +212,7 @@ def test_failure_in_the_middle_is_one_line_and_mended_by_the_same_call(
 def test_what_was_deleted_in_mlflow_is_there_again_by_the_next_call(
     tracker: Tracker, uri: str, tmp_path: Path
 ) -> None:
-    _write_run(tmp_path / "run", "r")
+    write_run(tmp_path / "run", "r")
     tracker.publish(str(tmp_path / "run"))
     client, days = MlflowClient(uri, uri), [DAY + timedelta(days=index) for index in range(3)]
 
@@ -301,11 +236,11 @@ def test_what_was_deleted_in_mlflow_is_there_again_by_the_next_call(
 
 
 def test_run_made_again_is_shown_anew(tracker: Tracker, uri: str, tmp_path: Path) -> None:
-    record = _write_run(tmp_path / "run", "r", days=2)
+    record = write_run(tmp_path / "run", "r", days=2)
     tracker.publish(str(tmp_path / "run"))
     last = DAY + timedelta(days=1)
-    _write_step(tmp_path / "run", record, last, loss=0.75)
-    _evaluate(tmp_path / "run", record, last, auc=0.5)
+    write_step(tmp_path / "run", record, last, loss=0.75)
+    evaluate(tmp_path / "run", record, last, auc=0.5)
     tracker = Tracker(uri, "ctnet")
     tracker.publish(str(tmp_path / "run"))
     # The first day's version is the same and is not registered twice; the second day's newest one counts.
@@ -317,7 +252,7 @@ def test_run_made_again_is_shown_anew(tracker: Tracker, uri: str, tmp_path: Path
 
 
 def test_config_may_be_extended(tracker: Tracker, uri: str, tmp_path: Path) -> None:
-    record = _write_run(tmp_path / "run", "r")
+    record = write_run(tmp_path / "run", "r")
     tracker.publish(str(tmp_path / "run"))
     config = {**record.config, "data": {"domain": "tab4", "last_day": "2022-05-09"}}
     replace(record, config=config).write(str(tmp_path / "run"))
@@ -336,7 +271,7 @@ def test_two_publishers_at_once_on_no_database(tmp_path: Path, monkeypatch: pyte
     uri = f"sqlite:///{tmp_path}/fresh/mlflow.db"
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        _write_run(folder, folder.name, days=6)
+        write_run(folder, folder.name, days=6)
     errors: list[BaseException] = []
 
     def publish(folder: Path) -> None:
@@ -357,7 +292,7 @@ def test_two_publishers_at_once_on_no_database(tmp_path: Path, monkeypatch: pyte
 
 
 def test_step_without_weights(tracker: Tracker, tmp_path: Path) -> None:
-    record = _record("d", method="source_direct")
+    record = run_record("d", method="source_direct")
     record.write(str(tmp_path / "run"))
     step = StepRecord("d", DAY, None, Version("elsewhere", DAY, "/far"), (), 0, {}, {})
     with storage.new_folder(version_folder(str(tmp_path / "run"), DAY)) as (_, publish):
@@ -372,7 +307,7 @@ def test_step_without_weights(tracker: Tracker, tmp_path: Path) -> None:
 def test_resolve_says_what_there_is(tracker: Tracker, tmp_path: Path) -> None:
     with pytest.raises(CtnetError, match=r"no registered model 'm\.x' in sqlite.*: it has none"):
         tracker.resolve("m.x")
-    _write_run(tmp_path / "run", "r")
+    write_run(tmp_path / "run", "r")
     tracker.publish(str(tmp_path / "run"))
     assert tracker.resolve("m.r").id == "m.r/3"
     assert tracker.resolve("m.r/2").day == DAY + timedelta(days=1)
