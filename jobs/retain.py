@@ -4,12 +4,13 @@ python -m jobs.retain NAME --newest 30 [--every 30] [--dry-run]
 """
 
 from ctnet_ray.config import RetentionConfig, TrackingConfig
+from ctnet_ray.errors import CtnetError
 from jobs.command import run
 
 
 def main(
     name: str,
-    newest: int,
+    newest: int | None = None,
     every: int | None = None,
     dry_run: bool = False,
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
@@ -21,7 +22,7 @@ def main(
 
     Args:
         name: Registered model.
-        newest: Newest versions that keep their weights.
+        newest: Newest versions that keep their weights; has to be said.
         every: Days between older versions that keep them; null: none does.
         dry_run: Print what would go, and remove nothing.
         tracking: Where the model is registered.
@@ -29,6 +30,8 @@ def main(
     from ctnet_ray.orchestration.retention import retain, retention_table
     from ctnet_ray.terminal import open_console
 
+    if newest is None:
+        raise CtnetError("say with --newest how many versions keep their weights")
     decided = retain(name, RetentionConfig(newest, every), tracking, dry_run)
     open_console().print(retention_table(decided))
 
