@@ -1,0 +1,1 @@
+"""Two years of daily jobs, with what happens in two years."""
