@@ -141,8 +141,7 @@ class DayWriter:
         for table in self._stored.tables() if self._stored else ():
             self._collect(self._checked(table))
         if not self._runs:
-            table = self._shuffled(pa.concat_tables(self._pending))
-            return (self._write_file(0, table, rows_per_group),)
+            return (self._write_file(0, self._shuffled(self._take_pending()), rows_per_group),)
         if self._pending_rows:
             self._spill_run()
         count = len(self._runs)
@@ -200,14 +199,20 @@ class DayWriter:
             raise CtnetError(f"samples changed their columns within a day: {error}") from error
 
     def _shuffled(self, table: pa.Table) -> pa.Table:
-        order = pa.array(self._rng.permutation(table.num_rows))
-        # Column by column, so that one column and not the table is held a third time.
-        columns = [column.combine_chunks().take(order) for column in table.columns]
-        return pa.Table.from_arrays(columns, schema=table.schema)
+        """Permute the rows of a table that nobody else holds: each column is let go once it is permuted."""
+        schema, order, columns = table.schema, pa.array(self._rng.permutation(table.num_rows)), []
+        while table.num_columns:
+            column, table = table.column(0), table.remove_column(0)
+            columns.append(column.combine_chunks().take(order))
+        return pa.Table.from_arrays(columns, schema=schema)
+
+    def _take_pending(self) -> pa.Table:
+        table = pa.concat_tables(self._pending)
+        self._pending, self._pending_rows = [], 0
+        return table
 
     def _spill_run(self) -> None:
-        table = self._shuffled(pa.concat_tables(self._pending))
-        self._pending, self._pending_rows = [], 0
+        table = self._shuffled(self._take_pending())
         path = self._spill / f"run-{len(self._runs)}.arrow"
         with pa.OSFile(os.fspath(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)

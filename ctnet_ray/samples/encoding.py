@@ -46,6 +46,11 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pc.fill_null(taken, MISSING)
 
 
+def hash_id(value: str) -> int:
+    """Return the id of one text, as `hash_ids`."""
+    return hash_ids(pa.array([value]))[0].as_py()
+
+
 def combine_ids(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
     """Return an id of each pair of ids, int64 [N]; the order in a pair counts.
 

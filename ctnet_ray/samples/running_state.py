@@ -25,6 +25,7 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.samples.encoding import hash_id
 from ctnet_ray.samples.manifest import Manifest, StateOrigin, StateTable
 from ctnet_ray.samples.state_tables import Kind, read_table, write_table
 from ctnet_ray.samples.store import SampleStore
@@ -163,7 +164,8 @@ class RunningState:
                     self._manifests[domain, day] = manifest
                     if manifest.log == self.log or domain in self._domains:
                         manifests.append(manifest)
-        manifests.sort(key=lambda manifest: (manifest.day, manifest.domain))
+        # As a merged table has them, so that a snapshot changes nothing, not even clicks of one instant.
+        manifests.sort(key=lambda manifest: (manifest.day, hash_id(manifest.domain)))
         starts = [manifest.day for manifest in manifests if _is_start(manifest)]
         return [manifest for manifest in manifests if not starts or manifest.day >= starts[-1]]
 

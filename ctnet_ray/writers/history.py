@@ -40,7 +40,8 @@ class Clicks:
 class Windows:
     """What each of N impressions sees of the clicks: a slice each."""
 
-    clicks: Clicks
+    entities: Mapping[str, Ids]
+    """What the clicks are of that any impression sees, by user and time, as in `Clicks`."""
     stop_N: Ids
     """End of the slice, exclusive."""
     length_N: Ids
@@ -60,7 +61,7 @@ class Windows:
         offsets = np.concatenate([[0], np.cumsum(length_R)])
         # Element k of the flat values belongs to row r with offsets[r] <= k < offsets[r + 1].
         flat = np.arange(offsets[-1]) + np.repeat(stop_R - offsets[1:], length_R)
-        values = pa.array(self.clicks.entities[name][flat], pa.int64())
+        values = pa.array(self.entities[name][flat], pa.int64())
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
 
@@ -116,26 +117,37 @@ def look_back(clicks: Clicks, user_N: Ids, time_N: Ids, length: int) -> Windows:
         future.
     """
     order = np.lexsort((clicks.time_C, clicks.user_C))
-    clicks = Clicks(
-        clicks.user_C[order],
-        clicks.time_C[order],
-        {name: ids[order] for name, ids in clicks.entities.items()},
-    )
-    start_N = np.searchsorted(clicks.user_C, user_N, side="left")
-    stop_N = _clicks_before(clicks, user_N, time_N)
-    return Windows(clicks, stop_N, np.minimum(stop_N - start_N, length))
+    start_N, stop_N = _clicks_before(clicks.user_C[order], clicks.time_C[order], user_N, time_N)
+    length_N = np.minimum(stop_N - start_N, length)
+    # Most clicks are older than any history reaches; they are not held while the day is written.
+    begun = np.bincount(stop_N - length_N, minlength=len(order) + 1)
+    ended = np.bincount(stop_N, minlength=len(order) + 1)
+    is_seen_C = np.cumsum(begun - ended)[:-1] > 0
+    seen_before = np.concatenate([[0], np.cumsum(is_seen_C)])
+    seen = order[is_seen_C]
+    return Windows({name: ids[seen] for name, ids in clicks.entities.items()}, seen_before[stop_N], length_N)
 
 
-def _clicks_before(clicks: Clicks, user_N: Ids, time_N: Ids) -> Ids:
-    """Count, for each impression, the clicks that sort strictly before its (user, time)."""
-    count = len(clicks.user_C)
-    is_click = np.concatenate([np.ones(count, bool), np.zeros(len(user_N), bool)])
-    user = np.concatenate([clicks.user_C, user_N])
-    time = np.concatenate([clicks.time_C, time_N])
-    # Impressions before clicks of the same instant: a tie does not count.
-    order = np.lexsort((is_click, time, user))
-    clicks_so_far = np.cumsum(is_click[order])
-    impressions = ~is_click[order]
-    stop_N = np.empty(len(user_N), np.int64)
-    stop_N[order[impressions] - count] = clicks_so_far[impressions]
-    return stop_N
+def _clicks_before(user_C: Ids, time_C: Ids, user_N: Ids, time_N: Ids) -> tuple[Ids, Ids]:
+    """Return where the clicks of each impression's user begin, and where those that are strictly earlier end.
+
+    Clicks are sorted by user and time; U users have any, and R clicks are not before all impressions.
+    """
+    if not len(user_C) or not len(user_N):
+        return np.zeros(len(user_N), np.int64), np.zeros(len(user_N), np.int64)
+    is_first_C = np.append(True, user_C[1:] != user_C[:-1])
+    start_U, place_C = np.flatnonzero(is_first_C), np.cumsum(is_first_C) - 1
+    place_N = np.minimum(np.searchsorted(user_C[start_U], user_N), len(start_U) - 1)
+    # Most clicks are before all impressions: they are counted, and a search among them all would take longer.
+    moments = np.sort(time_N)
+    is_old_C = time_C < moments[0]
+    old_U = np.bincount(place_C[is_old_C], minlength=len(start_U))
+    place_R, time_R = place_C[~is_old_C], time_C[~is_old_C]
+    # User and time in one number; a click in the same instant comes behind the impression.
+    key_R = place_R * (len(moments) + 1) + np.searchsorted(moments, time_R, side="right")
+    key_N = place_N * (len(moments) + 1) + np.searchsorted(moments, time_N)
+    begin_U = np.searchsorted(place_R, np.arange(len(start_U)))
+    recent_N = np.searchsorted(key_R, key_N, side="right") - begin_U[place_N]
+    start_N = start_U[place_N]
+    is_there_N = user_C[start_N] == user_N
+    return start_N, start_N + np.where(is_there_N, old_U[place_N] + recent_N, 0)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.day_writer import DayLinks
-from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.encoding import hash_id, hash_ids
 from ctnet_ray.samples.existing import DayDiffersError, refusal, row_hashes, stored_table
 from ctnet_ray.samples.manifest import StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
@@ -97,6 +97,8 @@ class Seen:
     """Clicks, by domain and, by the key "", in all."""
     numbers: Mapping[str, np.ndarray]
     """Statistics, float32 [N], by column."""
+    origin: StateOrigin
+    """What the day's manifest says of it."""
 
 
 class SampleDays:
@@ -137,6 +139,7 @@ class SampleDays:
             else []
         )
         self._numbers = statistics.columns(sorted(histories.domains)) if statistics else {}
+        self._columns = histories.columns()
         self._nothing = StateOrigin(log, "", False)
         kinds = [clicks_kind(histories.names, histories.length)] if histories.names else []
         kinds += [statistics.kind()] if statistics else []
@@ -157,16 +160,7 @@ class SampleDays:
         Raises:
             CtnetError: See `SampleStore.write_day` and `RunningState.before`.
         """
-        past = self._past(day, impressions)
-        seen = Seen({}, {})
-        if past:
-            published = self._published_before(day, impressions)
-            seen = Seen(
-                self._look_back(day, impressions, past),
-                self._count(day, impressions, [past, *published.values()]),
-            )
-            digests = {domain: part.origin.past for domain, part in published.items()}
-            past = replace(past, origin=replace(past.origin, published=digests))
+        seen = self._see(day, impressions)
         key_N = row_keys(impressions)
         added_N = np.ones(len(key_N), bool)
         for domain in sorted(pc.unique(impressions.domain).to_pylist()):
@@ -174,7 +168,7 @@ class SampleDays:
                 continue
             rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
             try:
-                added_N[rows] = self._write_domain(day, domain, rows, impressions, key_N, past, seen)
+                added_N[rows] = self._write_domain(day, domain, rows, impressions, key_N, seen)
             except DayDiffersError as error:
                 self._refused.append(error)
         self._days.append(day)
@@ -196,6 +190,19 @@ class SampleDays:
                     f"{first} changed after {stale[0]} to {stale[-1]} had looked back on it: prepare these "
                     "days again, as far as their logs are there (--existing replace)"
                 )
+
+    def _see(self, day: date, impressions: Impressions) -> Seen:
+        """Look back on the days before, whose tables are let go when this returns."""
+        past = self._past(day, impressions)
+        if past is None:
+            return Seen({}, {}, self._nothing)
+        published = self._published_before(day, impressions)
+        digests = {domain: part.origin.past for domain, part in published.items()}
+        return Seen(
+            self._look_back(day, impressions, past),
+            self._count(day, impressions, [past, *published.values()]),
+            replace(past.origin, published=digests),
+        )
 
     def _past(self, day: date, impressions: Impressions) -> Past | None:
         """Read what the day looks back on; the first time, say what of it is missing."""
@@ -235,8 +242,8 @@ class SampleDays:
             # Clicks that are stored and given again are one.
             clicks = clicks.group_by(clicks.column_names).aggregate([])
         windows = {}
-        for domain in dict.fromkeys(domain for _, domain in self._histories.columns().values()):
-            here = clicks if domain == _ALL else clicks.filter(pc.equal(clicks["domain"], _id(domain)))
+        for domain in dict.fromkeys(domain for _, domain in self._columns.values()):
+            here = clicks if domain == _ALL else clicks.filter(pc.equal(clicks["domain"], hash_id(domain)))
             names = self._histories.by_domain if domain else self._histories.names
             entities = {name: here[name].to_numpy() for name in names}
             windows[domain] = look_back(
@@ -291,11 +298,9 @@ class SampleDays:
         rows: np.ndarray,
         impressions: Impressions,
         key_N: np.ndarray,
-        past: Past | None,
         seen: Seen,
     ) -> np.ndarray:
         """Write some rows as the day of a domain; return which were added, bool."""
-        columns = self._histories.columns() if seen.windows else {}
         added = []
         with self._store.write_day(
             domain,
@@ -303,20 +308,15 @@ class SampleDays:
             seed=self._writing.seed,
             existing=self._writing.existing,
             links=DayLinks(
-                [*columns, *self._numbers],
-                past.origin if past else self._nothing,
+                [*self._columns, *self._numbers],
+                seen.origin,
                 self._kinds,
                 lambda: self._note_change(day),
             ),
         ) as writer:
             for start in range(0, len(rows), ROWS_PER_WRITE):
                 part = rows[start : start + ROWS_PER_WRITE]
-                table = impressions.samples.take(pa.array(part))
-                for column, (name, of) in columns.items():
-                    table = table.append_column(column, seen.windows[of].column(name, part))
-                for name in self._numbers:
-                    table = table.append_column(name, pa.array(seen.numbers[name][part]))
-                added.append(writer.write(table, key_N[part]))
+                added.append(writer.write(self._samples(impressions, part, seen), key_N[part]))
             writer.state = self._tables(domain, impressions, rows[np.concatenate(added)])
         if self._state and writer.manifest:
             self._state.add(writer.manifest)
@@ -324,6 +324,15 @@ class SampleDays:
         counts = writer.rows, writer.positives, writer.added, writer.outcome
         self._report.days.append(DayAccount(domain, day, *counts, *new))
         return np.concatenate(added)
+
+    def _samples(self, impressions: Impressions, part: np.ndarray, seen: Seen) -> pa.Table:
+        """Return the samples of some rows, with their histories and statistics."""
+        table = impressions.samples.take(pa.array(part))
+        for column, (name, of) in self._columns.items():
+            table = table.append_column(column, seen.windows[of].column(name, part))
+        for name in self._numbers:
+            table = table.append_column(name, pa.array(seen.numbers[name][part]))
+        return table
 
     def _tables(self, domain: str, impressions: Impressions, rows: np.ndarray) -> dict[str, pa.Table]:
         """Return what later days need of some rows of a domain, by kind."""
@@ -357,7 +366,3 @@ def row_keys(impressions: Impressions) -> np.ndarray:
     samples = impressions.samples.select(["item", GROUP, LABEL])
     keys = {"user": impressions.user_N, "time": impressions.time_N}
     return row_hashes(pa.table({**keys, **{name: samples[name] for name in samples.column_names}}))
-
-
-def _id(domain: str) -> pa.Scalar:
-    return hash_ids(pa.array([domain]))[0]

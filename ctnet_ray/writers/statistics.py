@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from ctnet_ray import storage
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoding import combine_ids, hash_ids
+from ctnet_ray.samples.encoding import combine_ids, hash_id
 from ctnet_ray.samples.running_state import Past
 from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.store import SampleStore
@@ -105,7 +105,7 @@ class Statistics:
             clicks = samples[LABEL].to_numpy()[row_E].astype(np.int64)
             parts.append({"id": id_E, "clicks": clicks, "impressions": np.ones(len(id_E), np.int64)})
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        constant = np.full(len(columns["id"]), hash_ids(pa.array([domain]))[0].as_py(), np.int64)
+        constant = np.full(len(columns["id"]), hash_id(domain), np.int64)
         return _sum(pa.table({"domain": constant, **columns}))
 
     def compute(
@@ -156,7 +156,7 @@ class _Counts:
         if tables:
             table = pa.concat_tables(tables)
             if scope is not None:
-                table = table.filter(pc.equal(table["domain"], hash_ids(pa.array([scope]))[0]))
+                table = table.filter(pc.equal(table["domain"], hash_id(scope)))
             # In place of a domain, so that the domains' counts are added.
             table = _sum(table.set_column(0, "domain", pa.array(np.zeros(table.num_rows, np.int64))))
             self._ids, self._clicks, self._impressions = (
@@ -216,7 +216,7 @@ def _column(of: Of, measure: str, window: int | None, scope: str | None) -> str:
 def _row_ids(samples: pa.Table, of: Of) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids that a statistic counts, int64 [E], and the row of each, int64 [E]."""
     row_E = np.arange(samples.num_rows)
-    id_E = np.full(len(row_E), hash_ids(pa.array(["\x1f".join(of)]))[0].as_py(), np.int64)
+    id_E = np.full(len(row_E), hash_id("\x1f".join(of)), np.int64)
     for name in of:
         column = samples[name].combine_chunks()
         if not pa.types.is_list(column.type):
@@ -245,7 +245,7 @@ def _measures(
 
 def _rate(counts: _Counts) -> float | None:
     """Return the click rate of all rows; None where they are not of both classes."""
-    total = np.array([hash_ids(pa.array([""]))[0].as_py()])
+    total = np.array([hash_id("")])
     clicks, impressions = (int(count[0]) for count in counts.look_up(total))
     return clicks / impressions if 0 < clicks < impressions else None
 

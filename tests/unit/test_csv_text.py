@@ -13,6 +13,17 @@ from hypothesis import strategies as st
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.csv_text import Dialect, csv_blocks, csv_header
+from tests.unit.log_world import (
+    ALPHABET,
+    dialects,
+    file_of,
+    line_ends,
+    line_of,
+    members,
+    packs,
+    writable,
+    zstd,
+)
 
 HEADER = "a,b,c\n"
 COMMON = Dialect()
@@ -113,61 +124,24 @@ def test_a_quote_that_stays_open_for_longer_than_a_block_is_an_error_with_its_li
 
 def test_compression_is_known_without_a_suffix(tmp_path):
     text = (HEADER + "1,2,3\n").encode()
-    for content in (
-        text,
-        gzip.compress(text),
-        bz2.compress(text),
-        gzip.compress(text[:9]) + gzip.compress(text[9:]),
-    ):
-        assert cells(read(tmp_path / "part-0", content)[0]) == [("1", "2", "3")]
-
-
-ALPHABET = "ab1é \t,;|:\"'\\\n"
-dialects = st.builds(
-    Dialect,
-    delimiter=st.sampled_from([",", "\t", ";", "|", "::", "||", "§", "\x01"]),
-    quote=st.sampled_from(['"', "'", ""]),
-    escape=st.sampled_from(["", "\\"]),
-    encoding=st.sampled_from(["utf8", "latin-1", "utf-16", "cp1252"]),
-)
-
-
-def written(rows: list[list[str]], dialect: Dialect, end: str, last_end: bool) -> bytes:
-    """Write rows as any program would."""
-
-    def cell(value: str) -> str:
-        if dialect.escape:
-            special = {dialect.escape, dialect.quote or dialect.escape}
-            special |= {"\n", *dialect.delimiter} if not dialect.quote else set()
-            value = "".join(dialect.escape + sign if sign in special else sign for sign in value)
-        elif dialect.quote:
-            value = value.replace(dialect.quote, dialect.quote * 2)
-        return f"{dialect.quote}{value}{dialect.quote}"
-
-    lines = [dialect.delimiter.join(map(cell, row)) for row in rows]
-    return (end.join(lines) + end * last_end).encode(dialect.encoding)
+    for pack in (bytes, gzip.compress, members, bz2.compress, zstd):
+        assert cells(read(tmp_path / "part-0", pack(text))[0]) == [("1", "2", "3")]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.lists(st.text(ALPHABET, max_size=4), min_size=3, max_size=3), max_size=6),
     dialect=dialects,
-    end=st.sampled_from(["\n", "\r\n", "\r"]),
+    end=line_ends,
     last_end=st.booleans(),
-    pack=st.sampled_from([bytes, gzip.compress, bz2.compress]),
+    pack=packs,
     block_bytes=st.integers(200, 400),
 )
 def test_rows_come_back_as_they_were_written(tmp_path, rows, dialect, end, last_end, pack, block_bytes):
-    if not dialect.quote and not dialect.escape:
-        # Nothing can hold a delimiter or a line end then.
-        plain = str.maketrans(dict.fromkeys([*dialect.delimiter, "\n"], "_"))
-        rows = [[cell.translate(plain) for cell in row] for row in rows]
-    if len(dialect.delimiter) > 1 and not dialect.quote:
-        # Beside a delimiter of two signs, one of them could begin it a place earlier.
-        rows = [[cell.replace(dialect.delimiter[0], "_") for cell in row] for row in rows]
-    if dialect.escape and not dialect.quote:
-        rows = [[cell.replace("\n", "_") for cell in row] for row in rows]
-    content = written([["a", "b", "c"], *rows], dialect, end, last_end)
+    rows = [[writable(cell, dialect) for cell in row] for row in rows]
+    content = file_of(
+        [line_of(row, dialect) for row in [["a", "b", "c"], *rows]], dialect, end, last_end=last_end
+    )
     table, account = read(tmp_path / "log", pack(content), dialect, block_bytes=block_bytes)
 
     swallowed = account.dropped["a quote opens and swallows lines: csv.quote: none?"]

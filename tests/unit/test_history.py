@@ -84,6 +84,16 @@ def test_sequences_are_aligned():
     assert windows.column("item", np.array([2, 0])).to_pylist() == [[5, 6], []]
 
 
+def test_clicks_that_no_impression_sees_are_not_held():
+    item = np.arange(100)
+    clicks = Clicks(np.repeat([1, 2], 50), np.tile(np.arange(50), 2), {"item": item})
+
+    windows = look_back(clicks, np.array([1, 3]), np.array([40, 40]), 3)
+
+    assert windows.entities["item"].tolist() == [37, 38, 39]
+    assert windows.column("item", np.arange(2)).to_pylist() == [[37, 38, 39], []]
+
+
 row = st.tuples(st.integers(0, 2), st.integers(0, 9), st.booleans(), st.integers(1, 99))
 
 

@@ -2,14 +2,11 @@
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from rich.progress import Progress
 
 from ctnet_ray.errors import CtnetError
@@ -350,56 +347,3 @@ def test_lists_as_text():
     assert found[:4] == [ids("1", "2"), [*ids("a, b"), 0], ids("x", "2"), []]
     assert found[4:] == [ids("c", "d"), ids("e", "f"), [], [], ids("broken")]
     assert parse_sequence(pa.chunked_array([["[a]|[b]"]]), "|").to_pylist() == [ids("[a]", "[b]")]
-
-
-words = st.text('x,"\n', max_size=3)
-row = st.tuples(
-    st.integers(0, 3 * 86_400), st.sampled_from("abc"), st.integers(0, 5), st.sampled_from("01"), words
-)
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    rows=st.lists(row, min_size=1, max_size=25),
-    cuts=st.lists(st.integers(0, 25), max_size=3),
-    quote=st.sampled_from(['"', "'"]),
-    delimiter=st.sampled_from([",", "\t", "::"]),
-    end=st.sampled_from(["\n", "\r\n"]),
-    bad=st.lists(st.sampled_from(["", "1", "x,y,z", "noon,a,1,1,x", "noon::a::1::1::x"]), max_size=2),
-)
-def test_samples_do_not_depend_on_how_a_log_is_cut_into_files(
-    tmp_path_factory, rows, cuts, quote, delimiter, end, bad
-):
-    folder = tmp_path_factory.mktemp("cut")
-
-    def line(cells: tuple) -> str:
-        return delimiter.join(quote + str(cell).replace(quote, quote * 2) + quote for cell in cells)
-
-    header = delimiter.join(["at", "who", "what", "clicked", "words"])
-    lines = [*map(line, rows[:3]), *bad, *map(line, rows[3:])]
-    bounds = sorted({0, len(lines), *(cut for cut in cuts if cut < len(lines))})
-    digests = []
-    for name, parts in (
-        ("one", [lines]),
-        ("cut", [lines[a:b] for a, b in pairwise(bounds)]),
-    ):
-        (folder / name).mkdir()
-        for number, part in enumerate(parts):
-            # Bytes, for line ends must stay as they are.
-            (folder / name / f"{number}.csv").write_bytes(end.join([header, *part, ""]).encode())
-        store = SampleStore(str(folder / name / "out"))
-        mapping = from_dict(
-            {
-                **MAPPING,
-                "csv": {"quote": quote, "delimiter": delimiter},
-                "features": {"words": {"rows": 50}},
-                "histories": {"of": ["item"], "length": 3},
-                "max_dropped": 1,
-            }
-        )
-        report = write_table([str(folder / name / "*.csv")], mapping, store, Progress(disable=True))
-        for file in report.files:
-            assert file.read == file.written + file.dropped.total()
-        days = [store.manifest("shop", day).digest for day in store.days("shop")]
-        digests.append((days, report.read, report.dropped))
-    assert digests[0] == digests[1]
