@@ -32,6 +32,7 @@ from ctnet_ray.errors import CtnetError
 MANIFEST = "_manifest.json"
 DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
+_TOKEN = re.compile(r"[0-9a-f]{32}")  #: folder of one write
 SCHEMES = (
     *("file", "memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
     *("hdfs", "viewfs", "webhdfs"),
@@ -127,6 +128,32 @@ def remove(uri: str) -> None:
     filesystem, path = resolve(uri)
     if filesystem.get_file_info(path).type is not fs.FileType.NotFound:
         filesystem.delete_dir(path)
+
+
+def remove_file(uri: str) -> None:
+    """Remove the file at `uri`, if it is there."""
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).is_file:
+        filesystem.delete_file(path)
+
+
+def sweep(uri: str) -> None:
+    """Remove what writes that were cut off left in the folder at `uri` and in those right below it.
+
+    Nobody may be writing there.
+    """
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*"):
+            for left in Path(path).glob(pattern):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return
+    for name in list_folders(uri):
+        found = read_folder(join(uri, name))
+        shown = found[1].rpartition("/")[2] if found else ""
+        for inner in list_folders(join(uri, name)):
+            if _TOKEN.fullmatch(inner) and inner != shown:
+                remove(join(uri, name, inner))
 
 
 def list_folders(uri: str) -> list[str]:

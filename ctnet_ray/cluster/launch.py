@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import AuthenticationError
 from ray.train import TrainingFailedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
 
 from ctnet_ray.cluster.board import Board, Snapshot, Work
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
@@ -19,6 +20,7 @@ from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.lock import locked
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepLeft, rows_to_read, steps_left
 from ctnet_ray.runs.records import RunRecord, read_steps
 from ctnet_ray.samples.stream import READING_CPUS
@@ -103,12 +105,27 @@ def run_plans(
 
     Raises:
         CtnetError: Without `keep_going`: a run failed for a reason that can be mended; runs that were being
-            walked beside it are walked to their ends, and steps that are done stay done.
+            walked beside it are walked to their ends, and steps that are done stay done. Another command is
+            at work on one of them.
     """
+    unfinished = [plan.folder for plan in plans if steps_left(plan, read_steps(plan.folder))]
     console = open_console(stderr=True)
+    with locked(unfinished, console.log):
+        return _walk(plans, compute, tracker, models, keep_going, console)
+
+
+def _walk(
+    plans: Sequence[RunPlan],
+    compute: ComputeConfig,
+    tracker: Tracker,
+    models: str,
+    keep_going: bool,
+    console: Console,
+) -> dict[str, str]:
     for plan in plans:
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
+    # Looked at again: until the locks were held, another command may have made steps.
     left = [steps_left(plan, read_steps(plan.folder)) for plan in plans]
     works = [_work(plan, steps) for plan, steps in zip(plans, left, strict=True)]
     todo = [index for index, steps in enumerate(left) if steps]
