@@ -27,6 +27,7 @@ import yaml
 from pyarrow import fs
 from pydantic import Field
 
+from ctnet_ray.credentials import SECRET
 from ctnet_ray.errors import CtnetError
 
 MANIFEST = "_manifest.json"
@@ -39,7 +40,6 @@ SCHEMES = (
 )
 """Schemes of stores. A registry, a card or a record may name any URI, and no other is ever opened."""
 _USER_IS_NO_SECRET = ("abfs", "abfss", "hdfs", "viewfs", "webhdfs")  #: there it names a container or a user
-_SECRETS = re.compile(r"secret|password|token|key|sig|credential", re.IGNORECASE)
 
 # What a manifest may say, for it may come from anywhere.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -93,7 +93,7 @@ def check_uri(uri: str) -> None:
     except ValueError as error:
         raise CtnetError(f"cannot open a URI of scheme {scheme}, which is malformed: {error}") from error
     named = user is not None and scheme not in _USER_IS_NO_SECRET
-    if named or password is not None or any(map(_SECRETS.search, names)):
+    if named or password is not None or any(map(SECRET.search, names)):
         raise CtnetError(
             f"a {scheme}:// URI holds credentials, which would stand in every record: leave them out, and "
             "give every machine a role, or the store's own environment variables or files"

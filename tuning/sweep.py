@@ -5,9 +5,6 @@ python -m tuning.sweep --config FILE.yaml [--sweep.trials 32] [--sweep.search op
 The same command goes on with a sweep that was killed.
 """
 
-import shlex
-import sys
-
 from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
@@ -19,7 +16,7 @@ from ctnet_ray.config import (
 from ctnet_ray.orchestration.comparison import Comparison
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.sweep import Sweep, run_sweep
-from jobs.command import run
+from jobs.command import run, typed
 
 
 def main(
@@ -46,9 +43,7 @@ def main(
         output: Local folder for trials and answer.
     """
     what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
-    run_sweep(
-        what, storage.absolute(output), command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]])
-    )
+    run_sweep(what, storage.absolute(output), command=typed("tuning.sweep"))
 
 
 if __name__ == "__main__":

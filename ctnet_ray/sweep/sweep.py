@@ -19,6 +19,7 @@ from ctnet_ray import storage
 from ctnet_ray.cluster.groups import count_groups
 from ctnet_ray.cluster.launch import ensure_ray
 from ctnet_ray.config import ComparisonConfig
+from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import variants
 from ctnet_ray.methods.table import METHODS
@@ -226,6 +227,9 @@ def _parallel(sweep: Sweep) -> int:
 
 def _job(sweep: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
     layers = storage.join(warm_up.tracking.models, "_frozen_layers") if sweep.config.cache_gib else ""
+    # Tune writes down what it hands to trials, and they use no MLflow.
+    tracking = replace(warm_up.tracking, mlflow_uri=bare_uri(warm_up.tracking.mlflow_uri))
+    warm_up = replace(warm_up, tracking=tracking)
     return TrialJob(warm_up, sweep.config.method, sweep.config.metric, sweep.name, layers, ended)
 
 
