@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.groups import count_groups
-from ctnet_ray.cluster.launch import ensure_ray
+from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
