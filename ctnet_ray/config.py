@@ -26,6 +26,7 @@ from pydantic import (
     AfterValidator,
     ConfigDict,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     ValidationError,
     model_validator,
 )
@@ -33,6 +34,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from ctnet_ray import storage
+from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
 
@@ -360,8 +362,11 @@ class TrackingConfig(Section, section="tracking"):
 
     models: Location = "runs/models"
     """Root of the model versions: a local path or a URI, reachable from every worker."""
-    mlflow_uri: Annotated[str, AfterValidator(_absolute_database)] = "sqlite:///mlflow.db"
-    """MLflow tracking and registry URI."""
+    mlflow_uri: Annotated[str, AfterValidator(_absolute_database), PlainSerializer(bare_uri)] = field(
+        default="sqlite:///mlflow.db", repr=False
+    )
+    """MLflow tracking and registry URI; records hold it without user and password, which belong into
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or a database's own variables."""
     experiment: str = "ctnet"
     """MLflow experiment: any name that MLflow takes."""
     model_prefix: OptionalName = None

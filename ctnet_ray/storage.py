@@ -27,18 +27,19 @@ import yaml
 from pyarrow import fs
 from pydantic import Field
 
+from ctnet_ray.credentials import SECRET
 from ctnet_ray.errors import CtnetError
 
 MANIFEST = "_manifest.json"
 DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
+_TOKEN = re.compile(r"[0-9a-f]{32}")  #: folder of one write
 SCHEMES = (
     *("file", "memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
     *("hdfs", "viewfs", "webhdfs"),
 )
 """Schemes of stores. A registry, a card or a record may name any URI, and no other is ever opened."""
 _USER_IS_NO_SECRET = ("abfs", "abfss", "hdfs", "viewfs", "webhdfs")  #: there it names a container or a user
-_SECRETS = re.compile(r"secret|password|token|key|sig|credential", re.IGNORECASE)
 
 # What a manifest may say, for it may come from anywhere.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -92,7 +93,7 @@ def check_uri(uri: str) -> None:
     except ValueError as error:
         raise CtnetError(f"cannot open a URI of scheme {scheme}, which is malformed: {error}") from error
     named = user is not None and scheme not in _USER_IS_NO_SECRET
-    if named or password is not None or any(map(_SECRETS.search, names)):
+    if named or password is not None or any(map(SECRET.search, names)):
         raise CtnetError(
             f"a {scheme}:// URI holds credentials, which would stand in every record: leave them out, and "
             "give every machine a role, or the store's own environment variables or files"
@@ -127,6 +128,32 @@ def remove(uri: str) -> None:
     filesystem, path = resolve(uri)
     if filesystem.get_file_info(path).type is not fs.FileType.NotFound:
         filesystem.delete_dir(path)
+
+
+def remove_file(uri: str) -> None:
+    """Remove the file at `uri`, if it is there."""
+    filesystem, path = resolve(uri)
+    if filesystem.get_file_info(path).is_file:
+        filesystem.delete_file(path)
+
+
+def sweep(uri: str) -> None:
+    """Remove what writes that were cut off left in the folder at `uri` and in those right below it.
+
+    Nobody may be writing there.
+    """
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*"):
+            for left in Path(path).glob(pattern):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        return
+    for name in list_folders(uri):
+        found = read_folder(join(uri, name))
+        shown = found[1].rpartition("/")[2] if found else ""
+        for inner in list_folders(join(uri, name)):
+            if _TOKEN.fullmatch(inner) and inner != shown:
+                remove(join(uri, name, inner))
 
 
 def list_folders(uri: str) -> list[str]:

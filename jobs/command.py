@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Collection, Sequence
 from datetime import date
@@ -13,6 +14,7 @@ from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader, set_p
 from jsonargparse.typing import register_type
 
 from ctnet_ray import storage
+from ctnet_ray.credentials import bare_uri, without_credentials
 from ctnet_ray.errors import CtnetError, nearest
 
 _load_yaml = get_loader("yaml")
@@ -37,7 +39,7 @@ class _Parser(ArgumentParser):
         """Say in one line what is wrong with the options."""
         del ex
         text = _choice_fault(message) or " ".join(message.split())
-        print(f"error: {text} (see --help)", file=sys.stderr)
+        print(f"error: {without_credentials(text)} (see --help)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -93,12 +95,23 @@ def run(
     except CtnetError as error:
         if os.environ.get("CTNET_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last whole day", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def typed(module: str) -> str:
+    """Return what was typed to run a module, for reports: without user and password of a URI."""
+    return shlex.join(["python", "-m", module, *(_shown(option) for option in sys.argv[1:])])
+
+
+def _shown(option: str) -> str:
+    """Return an option without credentials; what has spaces in it is one URI."""
+    name, mark, value = option.partition("=")
+    return f"{name}{mark}{bare_uri(value)}" if mark and "://" not in name else bare_uri(option)
 
 
 def _module() -> str:

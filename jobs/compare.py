@@ -3,8 +3,6 @@
 python -m jobs.compare --config FILE.yaml [--methods all] [--comparison.seeds [0,1,2]]
 """
 
-import shlex
-import sys
 from dataclasses import replace
 
 from ctnet_ray import storage
@@ -15,7 +13,7 @@ from ctnet_ray.config import (
     TrackingConfig,
     TrainingConfig,
 )
-from jobs.command import run
+from jobs.command import run, typed
 
 
 def main(
@@ -48,8 +46,7 @@ def main(
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
     what = Comparison(comparison, model, training, source_training, compute, tracking)
-    command = shlex.join(["python", "-m", "jobs.compare", *sys.argv[1:]])
-    compare(what, storage.absolute(output), command, outside_checks=outside_checks)
+    compare(what, storage.absolute(output), typed("jobs.compare"), outside_checks=outside_checks)
 
 
 if __name__ == "__main__":

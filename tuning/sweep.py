@@ -5,9 +5,6 @@ python -m tuning.sweep --config FILE.yaml [--sweep.trials 32] [--sweep.search op
 The same command goes on with a sweep that was killed.
 """
 
-import shlex
-import sys
-
 from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
@@ -17,7 +14,7 @@ from ctnet_ray.config import (
     TrainingConfig,
 )
 from ctnet_ray.sweep.config import SweepConfig
-from jobs.command import run
+from jobs.command import run, typed
 
 
 def main(
@@ -47,9 +44,7 @@ def main(
     from ctnet_ray.sweep.sweep import Sweep, run_sweep
 
     what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
-    run_sweep(
-        what, storage.absolute(output), command=shlex.join(["python", "-m", "tuning.sweep", *sys.argv[1:]])
-    )
+    run_sweep(what, storage.absolute(output), command=typed("tuning.sweep"))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ _GIB = 1 << 30
 def alone(models: str, console: Console) -> Iterator[None]:
     """Wait until no other sweep makes what it shares with this one below a models folder.
 
-    Object stores have no locks: there, two sweeps that begin at once may both train the source series.
+    Object stores have no locks to wait for: there, a sweep ends where another is at work on what it shares.
 
     Args:
         models: Root of the model versions.

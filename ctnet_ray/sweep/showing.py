@@ -20,7 +20,7 @@ from ctnet_ray.metrics import COMPARED
 from ctnet_ray.sweep.config import SweepConfig
 from ctnet_ray.sweep.trials import Trial
 from ctnet_ray.tracking import projection
-from ctnet_ray.tracking.connection import connect, talking, without_credentials
+from ctnet_ray.tracking.connection import connect, talking
 
 SWEEP = "ctnet.sweep"  #: tag of a sweep's parent run and of its trials: name of the sweep
 TRIAL = "ctnet.trial"  #: tag of a trial's run: trial_007
@@ -44,7 +44,7 @@ class Shown:
     def __init__(
         self, tracking: TrackingConfig, name: str, sweep: SweepConfig, unset: Mapping[str, Any]
     ) -> None:
-        self._uri = without_credentials(tracking.mlflow_uri)
+        self._uri = tracking.mlflow_uri
         self._name = name
         self._unset = unset
         self._metrics = tuple(dict.fromkeys((*COMPARED, sweep.metric)))

@@ -17,8 +17,9 @@ from ray.tune.search import Searcher
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.groups import count_groups
-from ctnet_ray.cluster.launch import ensure_ray
+from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComparisonConfig
+from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods import variants
 from ctnet_ray.methods.table import METHODS
@@ -27,6 +28,7 @@ from ctnet_ray.metrics import METRICS
 from ctnet_ray.orchestration.comparison import Comparison, Entry, compare, entries, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.runs.identity import changed, read_digest
+from ctnet_ray.runs.lock import locked
 from ctnet_ray.sweep import search, sharing, space
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up
@@ -93,7 +95,9 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
     started = time.monotonic()
     _check(sweep)
     warm_up = warm_up_of(sweep.comparison)
-    with _claimed(sweep, Path(output)):
+    # Trials are walked by many actors, so that the sweep is locked, not each of them.
+    own = storage.join(warm_up.tracking.models, "_sweeps", sweep.name)
+    with _claimed(sweep, Path(output)), locked([own], open_console(stderr=True).log):
         # Said before anything is trained: names that can't be, a space that does not fit.
         runs = _default_entries(sweep, warm_up, sweep.name)
         tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)
@@ -223,6 +227,9 @@ def _parallel(sweep: Sweep) -> int:
 
 def _job(sweep: Sweep, warm_up: Comparison, ended: dict[int, Trial]) -> TrialJob:
     layers = storage.join(warm_up.tracking.models, "_frozen_layers") if sweep.config.cache_gib else ""
+    # Tune writes down what it hands to trials, and they use no MLflow.
+    tracking = replace(warm_up.tracking, mlflow_uri=bare_uri(warm_up.tracking.mlflow_uri))
+    warm_up = replace(warm_up, tracking=tracking)
     return TrialJob(warm_up, sweep.config.method, sweep.config.metric, sweep.name, layers, ended)
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import Version
-from ctnet_ray.tracking.connection import talking
 from ctnet_ray.tracking.tracker import NEWEST, Tracker
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,40}")
@@ -74,7 +73,7 @@ class Aliases:
         Raises:
             CtnetError: There is no such model, or MLflow fails.
         """
-        with talking(self._tracker.shown_uri):
+        with self._tracker.talking():
             held = alias in self._client.get_registered_model(self._model).aliases
         return self._tracker.resolve(f"{self._model}@{alias}") if held else None
 
@@ -92,7 +91,7 @@ class Aliases:
         """
         former = self._former(alias)
         number = str(version.number)
-        with talking(self._tracker.shown_uri):
+        with self._tracker.talking():
             entry = json.dumps({**asdict(by), "evidence": evidence}, sort_keys=True)
             self._client.set_model_version_tag(self._model, number, f"{alias}.promoted", entry)
             if former[-1:] != [number]:
@@ -122,7 +121,7 @@ class Aliases:
         former = [number for number in former if number in there]
         if not former:
             raise CtnetError(f"{now.id} is the first {alias} of {self._model}: there is none to go back to")
-        with talking(self._tracker.shown_uri):
+        with self._tracker.talking():
             entry = json.dumps(asdict(by), sort_keys=True)
             self._client.set_model_version_tag(self._model, str(now.number), f"{alias}.rolled_back", entry)
             self._client.set_registered_model_alias(self._model, alias, former[-1])
@@ -131,7 +130,7 @@ class Aliases:
 
     def _former(self, alias: str) -> list[str]:
         """Return the numbers of the versions that an alias meant, the newest last."""
-        with talking(self._tracker.shown_uri):
+        with self._tracker.talking():
             return self._client.get_registered_model(self._model).tags.get(_tag(alias), "").split()
 
 

@@ -1,6 +1,7 @@
 """Connecting to MLflow: soon, safely from several processes, and with failures that are one line."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from sqlalchemy.exc import SQLAlchemyError
 
+from ctnet_ray.credentials import bare_uri, hidden, user_and_password
 from ctnet_ray.errors import CtnetError
 
 # It tells of every table that it makes.
@@ -43,7 +45,7 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
         CtnetError: Nothing answers, or the experiment was deleted.
     """
     with talking(uri):
-        if re.match(r"https?://", uri):
+        if _is_server(uri):
             _probe_server(uri)
         file = _sqlite_file(uri) if _is_database(uri) else None
         if file and not file.exists() and not create:
@@ -57,7 +59,8 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
         with lock:
             if _is_database(uri):
                 _probe_database(uri)
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            told = _tell_environment(uri)
+            client = MlflowClient(tracking_uri=told, registry_uri=told)
             # Artifacts go beside an SQLite file, and elsewhere to where the server has them.
             artifacts = (file.parent / "mlruns").as_uri() if file else None
             found = client.get_experiment_by_name(experiment)
@@ -65,7 +68,7 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
                 found = _create_experiment(client, experiment, artifacts, tags)
     if found and found.lifecycle_stage != "active":
         raise CtnetError(
-            f"experiment {experiment!r} in {without_credentials(uri)} was deleted: "
+            f"experiment {experiment!r} in {bare_uri(uri)} was deleted: "
             "restore it or set another tracking.experiment"
         )
     return client, found.experiment_id if found else ""
@@ -81,9 +84,9 @@ def talking(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
-        reason = without_credentials(" ".join(str(error).split()))[:_SHOWN_CHARACTERS]
+        reason = hidden(" ".join(str(error).split()), uri)[:_SHOWN_CHARACTERS]
         raise CtnetError(
-            f"MLflow at {without_credentials(uri)} fails ({reason}): see that it runs and that "
+            f"MLflow at {bare_uri(uri)} fails ({reason}): see that it runs and that "
             "tracking.mlflow_uri is right, then run the same command again"
         ) from error
 
@@ -98,17 +101,25 @@ def unless_exists() -> Iterator[None]:
             raise
 
 
-def without_credentials(text: str) -> str:
-    """Return text with user and password taken out of every URI in it."""
-    return re.sub(r"//[^/\s]*@", "//", text)
-
-
 def _create_experiment(
     client: MlflowClient, name: str, artifacts: str | None, tags: Mapping[str, str]
 ) -> Experiment | None:
     with unless_exists():
         client.create_experiment(name, artifacts, dict(tags))
     return client.get_experiment_by_name(name)
+
+
+def _tell_environment(uri: str) -> str:
+    """Return the URI that MLflow gets: it prints a server's, and takes user and password elsewhere too."""
+    named = user_and_password(uri) if _is_server(uri) else None
+    if not named:
+        return uri
+    os.environ["MLFLOW_TRACKING_USERNAME"], os.environ["MLFLOW_TRACKING_PASSWORD"] = named
+    return bare_uri(uri)
+
+
+def _is_server(uri: str) -> bool:
+    return bool(re.match(r"https?://", uri, re.IGNORECASE))
 
 
 def _is_database(uri: str) -> bool:
@@ -123,7 +134,7 @@ def _probe_server(uri: str) -> None:
         return  # MLflow has its own settings for certificates.
     except requests.RequestException as error:
         raise CtnetError(
-            f"no MLflow server answers at {without_credentials(uri)} ({type(error).__name__}): "
+            f"no MLflow server answers at {bare_uri(uri)} ({type(error).__name__}): "
             "start it, or set tracking.mlflow_uri to where it is"
         ) from error
 
@@ -133,7 +144,7 @@ def _probe_database(uri: str) -> None:
     try:
         engine = sqlalchemy.create_engine(uri)
     except ImportError as error:
-        raise CtnetError(f"the database {without_credentials(uri)} needs a driver: {error}") from error
+        raise CtnetError(f"the database {bare_uri(uri)} needs a driver: {error}") from error
     try:
         sqlalchemy.inspect(engine).get_table_names()
     finally:

@@ -15,6 +15,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from ctnet_ray import storage
+from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.records import (
     WEIGHTS_REMOVED,
@@ -36,7 +38,7 @@ from ctnet_ray.runs.records import (
     version_folder,
 )
 from ctnet_ray.tracking import projection
-from ctnet_ray.tracking.connection import connect, talking, unless_exists, without_credentials
+from ctnet_ray.tracking.connection import connect, talking, unless_exists
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
 #: with the version registered last, which is the same one as long as days are registered in order.
@@ -92,15 +94,20 @@ class Tracker:
 
     def __init__(self, uri: str, experiment: str, create: bool = True) -> None:
         self.experiment = experiment
-        self.shown_uri = without_credentials(uri)
+        self.shown_uri = bare_uri(uri)
+        self._uri = uri
         self._shown: dict[str, _Shown] = {}
         self._found: dict[tuple[str, date], Version] = {}
         self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
 
     @property
     def client(self) -> MlflowClient:
-        """MLflow's own client, for what the tracker has no method for."""
+        """MLflow's own client, for what the tracker has no method for; to be used within `talking`."""
         return self._client
+
+    def talking(self) -> AbstractContextManager[None]:
+        """Say in one line what goes wrong with MLflow within the block."""
+        return talking(self._uri)
 
     def publish(self, folder: str) -> None:
         """Show a run's folder: its steps, their metrics and versions. Does nothing twice.
@@ -123,7 +130,7 @@ class Tracker:
         steps = list(_read_steps(folder, known.settled if known else set()))
         # What was created before a failure is found again by its tags.
         shown = self._shown.pop(record.run, None)
-        with talking(self.shown_uri):
+        with talking(self._uri):
             self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
 
     def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
@@ -138,7 +145,7 @@ class Tracker:
             CtnetError: The run was never published, or MLflow fails.
         """
         self._shown.pop(run, None)
-        with talking(self.shown_uri):
+        with talking(self._uri):
             parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
@@ -157,7 +164,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with talking(self.shown_uri):
+        with talking(self._uri):
             return self._search_versions(f"name = {_quoted(model)}")
 
     def all_versions(self) -> list[Version]:
@@ -166,7 +173,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with talking(self.shown_uri):
+        with talking(self._uri):
             return self._search_versions("")
 
     def aliases(self, model: str) -> dict[int, str]:
@@ -183,7 +190,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with talking(self.shown_uri):
+        with talking(self._uri):
             self._client.set_model_version_tag(version.name or "", str(version.number), key, value)
 
     def series(self, name: str) -> list[Version]:
@@ -244,7 +251,7 @@ class Tracker:
             CtnetError: MLflow fails.
         """
         if (run, day) not in self._found:
-            with talking(self.shown_uri):
+            with talking(self._uri):
                 versions = self._search_versions(
                     f"tags.run = {_quoted(run)} and tags.day = '{day.isoformat()}'"
                 )
@@ -260,7 +267,7 @@ class Tracker:
             CtnetError: There is no such model, or MLflow fails.
         """
         newest = self.resolve(model)
-        with talking(self.shown_uri):
+        with talking(self._uri):
             self._client.set_registered_model_alias(model, alias, str(newest.number))
 
     def log_report(self, name: str, folder: str, metrics: Mapping[str, float] | None = None) -> str:
@@ -277,7 +284,7 @@ class Tracker:
         Raises:
             CtnetError: MLflow fails.
         """
-        with talking(self.shown_uri):
+        with talking(self._uri):
             run = self._client.create_run(
                 self._experiment_id, run_name=name, tags={projection.KIND: "report"}
             )
@@ -454,11 +461,11 @@ class Tracker:
         return sorted(versions, key=_by_day)
 
     def _aliases(self, model: str) -> dict[str, int]:
-        with talking(self.shown_uri):
+        with talking(self._uri):
             return self._client.get_registered_model(model).aliases
 
     def _known_models(self, name: str) -> str:
-        with talking(self.shown_uri):
+        with talking(self._uri):
             names = [model.name for model in self._client.search_registered_models(max_results=20)]
         return f"it has {', '.join(names)}{nearest(name, names)}" if names else "it has none"
 

@@ -1,0 +1,199 @@
+"""Two commands on one run: the second says who is at work; what a dead one left is taken over."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ctnet_ray import storage
+from ctnet_ray.cluster.launch import run_plans
+from ctnet_ray.config import ComputeConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs import lock
+from ctnet_ray.runs.lock import locked
+from tests.unit.loop_world import World
+
+HOLDS = """
+import sys, time
+from ctnet_ray.runs.lock import locked
+with locked([sys.argv[1]], print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@contextmanager
+def other_process(folder: str) -> Iterator[subprocess.Popen[str]]:
+    """Let another process hold a run's lock."""
+    command = [sys.executable, "-c", HOLDS, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def refused(folder: str) -> str:
+    with pytest.raises(CtnetError) as caught, locked([folder], pytest.fail):
+        pass
+    return str(caught.value)
+
+
+def taken_over(folder: str) -> list[str]:
+    """Take a lock over; return what is said of it."""
+    said: list[str] = []
+    with locked([folder], said.append):
+        assert "another command is at work" in refused(folder)
+    assert not storage.exists(storage.join(folder, "lock.json"))
+    return said
+
+
+def change(folder: str, **values: Any) -> None:
+    """Let the holder of a lock be another one."""
+    uri = storage.join(folder, "lock.json")
+    storage.write_json(uri, {**storage.read_json(uri), **values})
+
+
+def steal(folder: str, lost: threading.Event) -> None:
+    """Let another one hold a lock until its holder has noticed: it may be writing just now."""
+    for _ in range(1000):
+        change(folder, id="theirs")
+        if lost.wait(0.05):
+            return
+    pytest.fail("nobody noticed")
+
+
+def holder_left(folder: str, **values: Any) -> None:
+    """Leave a lock as a holder that was killed leaves it."""
+    with locked([folder], pytest.fail):
+        left = storage.read_json(storage.join(folder, "lock.json"))
+    storage.write_json(storage.join(folder, "lock.json"), {**left, **values})
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A folder on a store that knows no locks."""
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
+    return f"memory://locks/{request.node.name}/run-1"
+
+
+def test_a_second_process_says_who_holds_the_run_and_takes_over_when_it_is_killed(tmp_path: Path) -> None:
+    folder = str(tmp_path / "ctnet.feed.source-1")
+    with other_process(folder) as process:
+        assert refused(folder).startswith(
+            f"ctnet.feed.source-1: another command is at work on it (process {process.pid} on "
+        )
+        assert refused(folder).endswith("): wait until it has ended, or end it")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (said,) = taken_over(folder)
+    assert said.startswith(f"ctnet.feed.source-1: process {process.pid} on ")
+    assert said.endswith(" is dead: its lock is taken over")
+    assert taken_over(folder) == []
+
+
+def test_a_launch_is_refused_before_anything_is_started(job_world: World, tmp_path: Path) -> None:
+    plan = job_world.plan(job_world.config(first=0), folder=tmp_path / "run")
+    with other_process(plan.folder), pytest.raises(CtnetError, match=r"^run: another command is at work"):
+        run_plans([plan], ComputeConfig(), None, str(tmp_path))  # type: ignore[arg-type]
+    assert not Path(plan.folder, "run.json").exists()
+
+
+def test_a_holder_on_another_machine_lives_as_long_as_it_gives_signs_of_life(tmp_path: Path) -> None:
+    folder = str(tmp_path / "run")
+    late = time.time() - lock.DEAD_SECONDS
+    holder_left(folder, boot="another", host="node7", pid=3, alive=late + 30)
+    assert "(process 3 on node7 since 20" in refused(folder)
+    change(folder, alive=late - 30)
+    assert len(taken_over(folder)) == 1
+
+
+def test_where_the_kernel_locks_nothing_processes_tell(store: str) -> None:
+    with locked([store], pytest.fail):
+        assert f"(process {os.getpid()} on " in refused(store)
+    # Its number was given to another process, which is this one.
+    holder_left(store, started=1.0)
+    assert len(taken_over(store)) == 1
+    # In another container numbers say nothing.
+    holder_left(store, started=1.0, processes=1)
+    assert "another command is at work" in refused(store)
+    change(store, alive=time.time() - lock.DEAD_SECONDS - 1)
+    assert len(taken_over(store)) == 1
+
+
+def test_two_that_begin_at_once_on_an_object_store(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The other one looked before this one wrote, and writes while this one waits.
+    waits = SimpleNamespace(sleep=lambda _: change(store, id="theirs", host="node7"), time=time.time)
+    monkeypatch.setattr(lock, "time", waits)
+    assert "on node7 since" in refused(store)
+
+
+@pytest.mark.parametrize("what", ["id", "file"])
+def test_a_lock_that_was_taken_over_ends_who_held_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
+    folder, lost, said = str(tmp_path / "run"), threading.Event(), []
+    with locked([folder], said.append, lost.set):
+        first = storage.read_json(storage.join(folder, "lock.json"))
+        while storage.read_json(storage.join(folder, "lock.json"))["alive"] == first["alive"]:
+            time.sleep(0.01)
+        if what == "file":  # who removed it by hand did not mean that another one may begin
+            storage.remove_file(storage.join(folder, "lock.json"))
+            while not storage.exists(storage.join(folder, "lock.json")):
+                time.sleep(0.01)
+            return
+        steal(folder, lost)
+    assert said == ["another command took this run over: it saw no sign of life from here"]
+    assert storage.read_json(storage.join(folder, "lock.json"))["id"] == "theirs"
+
+
+def test_without_a_word_a_lost_lock_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
+    folder = str(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt), locked([folder], lambda _: None):
+        steal(folder, threading.Event())
+
+
+def test_a_lock_that_can_not_be_read_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for text in ("", "[]", json.dumps({"host": "node7"})):
+        (tmp_path / "run" / "lock.json").write_text(text)
+        assert taken_over(str(tmp_path / "run")) == []
+
+
+def test_what_unfinished_writes_left_is_swept(tmp_path: Path) -> None:
+    run, name = tmp_path / "run", ".tmp-" + "0" * 32
+    for folder in (run / name, run / "day=2022-05-01", run / "evaluations"):
+        folder.mkdir(parents=True)
+        (folder / "shard.safetensors").touch()
+        (folder / name).touch()
+    with locked([str(run)], pytest.fail):
+        left = sorted(str(path.relative_to(run)) for path in run.rglob("*.safetensors"))
+        assert left == ["day=2022-05-01/shard.safetensors", "evaluations/shard.safetensors"]
+        assert not list(run.rglob(".tmp-*"))
+
+
+def test_versions_that_were_never_published_are_swept_from_an_object_store(store: str) -> None:
+    days = [storage.join(store, f"day=2022-05-0{day}") for day in (1, 2)]
+    with storage.new_folder(days[0]) as (shown, publish):
+        storage.write_json(storage.join(shown, "shard"), {})
+        publish({})
+    for day in days:
+        with storage.new_folder(day) as (never, _):
+            storage.write_json(storage.join(never, "shard"), {})
+        assert storage.exists(never)
+    with locked([store], pytest.fail):
+        assert storage.exists(storage.join(shown, "shard"))
+        assert [len(storage.list_folders(day)) for day in days] == [1, 0]
