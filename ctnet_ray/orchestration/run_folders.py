@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.records import RunRecord, Version, read_steps, version_folder
+from ctnet_ray.runs.guard import guard_tags, passed
+from ctnet_ray.runs.records import RunRecord, Version, read_evaluations, read_steps, version_folder
 
 
 class RunFolders:
@@ -24,17 +25,18 @@ class RunFolders:
         return [replace(version, name=model, number=number) for number, version in enumerate(found, start=1)]
 
     def series(self, model: str) -> list[Version]:
-        """Return a model's version of each day, ascending."""
-        return list({version.day: version for version in self.versions(model)}.values())
+        """Return a model's version of each day, ascending, but for those held back."""
+        return list({version.day: version for version in passed(self.versions(model))}.values())
 
     def resolve(self, name: str) -> Version:
-        """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
+        """Return the version that people mean by NAME (the newest that is not held back) or NAME/VERSION.
 
         Raises:
             CtnetError: There is none.
         """
         model, _, number = name.partition("/")
-        found = [version for version in self.versions(model) if number in ("", str(version.number))]
+        found = [version for version in self.versions(model) if number == str(version.number)]
+        found = found if number else self.series(model)
         if not found:
             raise CtnetError(f"no version {name} below {self._root}: run what makes it first")
         return found[-1]
@@ -46,5 +48,8 @@ class RunFolders:
             folder = storage.join(self._root, name)
             record = RunRecord.read(folder)
             if record and record.model == model:
-                for step in read_steps(folder):
-                    yield Version(record.run, step.day, version_folder(folder, step.day))
+                days = [step.day for step in read_steps(folder)]
+                scored = read_evaluations(folder, days)
+                for day in days:
+                    tags = guard_tags(scored.get(day))
+                    yield Version(record.run, day, version_folder(folder, day), tags=tags)

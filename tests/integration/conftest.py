@@ -230,7 +230,13 @@ def trained(world: World, cluster: None) -> Trained:
     ):
         pretrained = beside.submit(run_plans, [source], ONE, tracker, world.tracking.models)
         train_target.main(
-            base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
+            base.data,
+            base.model,
+            base.training,
+            TransferConfig(),
+            base.compute,
+            base.tracking,
+            method="base",
         )
         pretrained.result()
     # The base run goes on for three days in the same launch.
@@ -248,3 +254,28 @@ def trained(world: World, cluster: None) -> Trained:
     return Trained(
         {plan.record.method: plan for plan in [*plans, source]}, printed.getvalue(), said.getvalue()
     )
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(database)
+    return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An empty database: making one takes seconds, copying one none."""
+    folder = tmp_path_factory.mktemp("empty_database")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Tracker(f"sqlite:///{folder}/mlflow.db", "other")
+    connection = sqlite3.connect(folder / "mlflow.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return (folder / "mlflow.db").read_bytes()
+
+
+@pytest.fixture
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "ctnet")

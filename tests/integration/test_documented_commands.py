@@ -35,6 +35,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/cluster.md", ". .venv/bin/activate"): "parse",
     ("docs/cluster.md", "ray get-auth-token --generate"): "parse",
     ("docs/daily.md", "python -m jobs.daily --config configs/source.yaml"): "parse",  # test_daily.py
+    ("docs/daily.md", "python -m jobs.daily --config configs/target.yaml"): "parse",
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
     ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import sqlite3
 import threading
 import time
 from dataclasses import replace
@@ -75,31 +74,6 @@ def _write_run(folder: Path, run: str, days: int = 3, source: str = "") -> RunRe
         _write_step(folder, record, day, Version(source, day, f"/src/day={day}") if source else None)
         _evaluate(folder, record, day)
     return record
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes) -> str:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlflow.db").write_bytes(database)
-    return f"sqlite:///{tmp_path}/mlflow.db"
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """An empty database: making one takes seconds, copying one none."""
-    folder = tmp_path_factory.mktemp("database")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        Tracker(f"sqlite:///{folder}/mlflow.db", "other")
-    connection = sqlite3.connect(folder / "mlflow.db")
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return (folder / "mlflow.db").read_bytes()
-
-
-@pytest.fixture
-def tracker(uri: str) -> Tracker:
-    return Tracker(uri, "ctnet")
 
 
 def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri: str, tmp_path: Path) -> None:
