@@ -388,6 +388,23 @@ class RetentionConfig(Section, section="daily.retention"):
 
 
 @dataclass(frozen=True)
+class GuardConfig(Section, section="guard"):
+    """What a version has to be like to be published and gone on from (`ctnet_ray.runs.guard`)."""
+
+    versions: Literal["hold_back", "off"] = "hold_back"
+    """hold_back: a version whose scores are out of bounds is not newest in the registry, no target takes it,
+    and its run stops until it is accepted or rewound; off: scores hold nothing back."""
+    auc_drop: Annotated[float, Ge(0)] = 0.05
+    """AUC that a version may lose against its parent's, each on its next day; three standard errors of the
+    difference come on top, which is much on a day with few clicks."""
+    calibration_off: Annotated[float, Ge(1)] = 2.0
+    """Factor by which calibration may be further from 1 than the parent's; three standard errors on top."""
+    logloss_excess: Annotated[float, Ge(0)] = 0.5
+    """Share by which logloss may be above that of a constant, the click rate of the day before; what the
+    parent's was above its own day's click rate comes on top."""
+
+
+@dataclass(frozen=True)
 class DailyConfig(Section, section="daily"):
     """What the daily job waits for."""
 
@@ -417,6 +434,8 @@ class JobConfig(Section, section=""):
     """What the run may use of the cluster."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where results go."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What holds a version back."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data: strings, numbers, lists, mappings."""

@@ -17,6 +17,10 @@ class DivergedError(CtnetError):
     """Training diverged. All workers of a run raise it at the same place, so their group can go on."""
 
 
+class HeldBackError(CtnetError):
+    """A run does not go on, for a version of it is held back. Raised as `DivergedError` is."""
+
+
 def first_problem(error: ValidationError) -> str:
     """Say the first thing that is wrong of plain data: that it lacks a field, or can't have a value."""
     problem = error.errors()[0]

@@ -156,6 +156,46 @@ def sweep(uri: str) -> None:
                 remove(join(uri, name, inner))
 
 
+def move(uri: str, to: str) -> None:
+    """Move a file or a folder of `new_folder`; nothing is there: it is there already.
+
+    It is whole in one of both places at all times. Killed anywhere, the same call ends it.
+
+    Raises:
+        CtnetError: It can't be moved.
+    """
+    filesystem, path = resolve(uri)
+    target = resolve(to)[1]
+    if filesystem.get_file_info(path).type is fs.FileType.NotFound:
+        return
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        _copy_and_delete(filesystem, path, target)
+        return
+    try:
+        _make_folder(Path(target).parent)
+        Path(path).rename(target)
+        _sync(Path(path).parent)
+        _sync(Path(target).parent)
+    except OSError as error:
+        raise CtnetError(f"can't move {uri} to {to} ({error.strerror}): try again") from error
+
+
+def _copy_and_delete(filesystem: fs.FileSystem, path: str, target: str) -> None:
+    """Move where there is no rename: manifests are the last to come, and the first to go."""
+    if filesystem.get_file_info(path).type is fs.FileType.File:
+        filesystem.copy_file(path, target)
+        filesystem.delete_file(path)
+        return
+    manifest = f"{path}/{MANIFEST}"
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    files = [info.path for info in found if info.type is fs.FileType.File and info.path != manifest]
+    if filesystem.get_file_info(manifest).type is fs.FileType.File:
+        for file in [*files, manifest]:
+            filesystem.copy_file(file, target + file.removeprefix(path))
+        filesystem.delete_file(manifest)
+    filesystem.delete_dir(path)
+
+
 def list_folders(uri: str) -> list[str]:
     """Return the names of the folders right below `uri`, sorted; none where `uri` is absent."""
     filesystem, path = resolve(uri)

@@ -2,18 +2,20 @@
 
 python -m jobs.daily --config FILE.yaml [--role source] [--daily.wait_minutes 120] [--json]
 
-Ends with status 0 where a step was made, 3 where there is nothing new, 1 with one line where something is
-wrong, 2 for a wrong option.
+Ends with status 0 where a step was made, 3 where there is nothing new, 4 where a version is held back, 1 with
+one line where something is wrong, 2 for a wrong option.
 """
 
 import json as json_format
 import sys
 from dataclasses import replace
+from datetime import date
 
 from ctnet_ray.config import (
     ComputeConfig,
     DailyConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     MethodName,
     ModelConfig,
@@ -26,6 +28,7 @@ from ctnet_ray.schema import Role
 from jobs.command import run
 
 NOTHING_NEW = 3  #: exit status
+HELD_BACK = 4  #: exit status
 
 
 def main(
@@ -36,9 +39,12 @@ def main(
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     daily: DailyConfig = DailyConfig(),  # noqa: B008
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
     role: Role = "target",
     method: MethodName | None = None,
     dry_run: bool = False,
+    accept: str = "",
+    rewind_to: date | None = None,
     json: bool = False,
 ) -> None:
     """Make the steps of a source series, or of a target model, that can be made by now.
@@ -51,22 +57,26 @@ def main(
         compute: What the run may use of the cluster.
         tracking: Where results go.
         daily: What is waited for, and how long.
+        guard: Which versions are held back.
         role: Whether it is a source series or a target model.
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; wait for nothing.
-        json: Print one line of JSON: status, model, run, trained, scored, waits_for; reason where it failed.
+        accept: Why the version that is held back is taken all the same; noted with your name.
+        rewind_to: Day (YYYY-MM-DD) to go on from: what was made from it on is set aside, and made again.
+        json: Print one line of JSON: status, model, run, trained, scored, waits_for, held_back; reason.
     """
     from ctnet_ray.orchestration.daily import preview, run_daily
+    from ctnet_ray.orchestration.decisions import decide
 
     if method:
         transfer = replace(transfer, method=method)
-    config = JobConfig(
-        data=data, model=model, training=training, transfer=transfer, compute=compute, tracking=tracking
-    )
+    config = JobConfig(data, model, training, transfer, compute, tracking, guard)
     if dry_run:
-        preview(config, daily, role)
+        if decide(config, role, accept, rewind_to, dry_run):
+            preview(config, daily, role)
         return
     try:
+        decide(config, role, accept, rewind_to)
         outcome = run_daily(config, daily, role)
     except CtnetError as error:
         if json:
@@ -75,6 +85,8 @@ def main(
     print(json_format.dumps(outcome.to_dict()) if json else outcome)
     if outcome.status == "nothing new":
         sys.exit(NOTHING_NEW)
+    if outcome.status == "held back":
+        sys.exit(HELD_BACK)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.config import ComputeConfig, Sharding
-from ctnet_ray.errors import CtnetError, DivergedError
+from ctnet_ray.errors import CtnetError, DivergedError, HeldBackError
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading
@@ -154,7 +154,7 @@ def _work_off(index: int, launch: Launch, context: RayContext) -> bool:
         if reason is None:
             raise
         context.fail(index, reason.removeprefix(f"{plan.name}: "))
-        if not alone and not isinstance(error, DivergedError):
+        if not alone and not isinstance(error, DivergedError | HeldBackError):
             # The others may wait for this worker: only the end of the group frees them.
             raise
     else:

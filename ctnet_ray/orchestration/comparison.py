@@ -14,6 +14,7 @@ from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     ModelConfig,
     TrackingConfig,
@@ -165,6 +166,8 @@ def _config(
         training=replace(training, seed=seed),
         compute=comparison.compute,
         tracking=replace(comparison.tracking, name=None, label=label),
+        # What a comparison measures is what methods do, bad days included.
+        guard=GuardConfig(versions="off"),
     )
 
 

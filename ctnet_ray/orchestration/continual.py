@@ -8,11 +8,13 @@ from ctnet_ray import report
 from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.metrics import METRICS
+from ctnet_ray.orchestration.decisions import decide, run_folder
 from ctnet_ray.orchestration.outlook import plan_table
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.guard import HELD_BACK, held_back
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
 from ctnet_ray.runs.records import Version, read_steps
 from ctnet_ray.runs.taking_over import resized_tables
@@ -25,24 +27,34 @@ from ctnet_ray.training import checkpoints
 from ctnet_ray.training.versions import read_record
 
 
-def train_series(config: JobConfig, role: Role, dry_run: bool = False) -> None:
+def train_series(
+    config: JobConfig, role: Role, dry_run: bool = False, accept: str = "", rewind_to: date | None = None
+) -> None:
     """Make one continual run, or go on with it, and print its days.
 
     Args:
         config: The run.
         role: "source" for a source series, "target" for a target model.
         dry_run: Whether to print what is to be done, and do nothing.
+        accept: Why a version that is held back is taken all the same; empty: it is not.
+        rewind_to: Day from which on steps are set aside and made again; None: none is.
 
     Raises:
-        CtnetError: As `plan_job` and `run_plans`.
+        CtnetError: As `decide`, `plan_job` and `run_plans`.
     """
     model_name(config, role)  # a name that can't be leaves no experiment behind
     if dry_run:
-        show_plan(plan_job(config, registry_to_read(config.tracking), role))
+        if decide(config, role, accept, rewind_to, dry_run):
+            registered = registry_to_read(config.tracking)
+            plan = plan_job(config, registered, role)
+            log_start(plan, config, registered)
+            show_plan(plan)
         return
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
-    plan = plan_job(config, tracker, role)
-    log_start(plan)
+    if not decide(config, role, accept, rewind_to):
+        return
+    plan = plan_published(config, tracker, role)
+    log_start(plan, config, tracker)
     run_plans([plan], config.compute, tracker, config.tracking.models)
     console = open_console()
     console.print(_days_table(plan))
@@ -65,16 +77,43 @@ def registry_to_read(tracking: TrackingConfig) -> Registry:
         return RunFolders(tracking.models)
 
 
+def plan_published(config: JobConfig, tracker: Tracker, role: Role) -> RunPlan:
+    """Plan a run; where it stops at a version that is held back, MLflow shows it before that is said.
+
+    Raises:
+        CtnetError: As `plan_job`.
+    """
+    try:
+        return plan_job(config, tracker, role)
+    except HeldBackError:
+        # MLflow may have been away when it was held back.
+        tracker.publish(run_folder(config, role))
+        raise
+
+
+def source_notes(plan: RunPlan, config: JobConfig, registered: Registry) -> list[str]:
+    """Say which steps take an older source version because newer ones are held back, one line a step."""
+    left = [entry.step for entry in steps_left(plan, read_steps(plan.folder)) if entry.record is None]
+    if not any(step.source for step in left):
+        return []
+    held = held_back(registered.versions(config.transfer.source_series or ""))
+    return [
+        f"step {step.day} takes {step.source.id} of {step.source.day}: that of {held.day} is held back "
+        f"({held.tags[HELD_BACK]})"
+        for step in left
+        if held and step.source and step.source.day < held.day <= step.day
+    ]
+
+
 def show_plan(plan: RunPlan) -> None:
     """Print what a plan is going to do."""
-    log_start(plan)
     done = read_steps(plan.folder)
     open_console().print(plan_table(plan, steps_left(plan, done), done))
 
 
-def log_start(plan: RunPlan) -> None:
-    """Say on standard error what of a hot start is not taken over."""
-    for note in start_notes(plan):
+def log_start(plan: RunPlan, config: JobConfig, registered: Registry) -> None:
+    """Say on standard error what of a hot start is not taken over, and which source versions are older."""
+    for note in [*start_notes(plan), *source_notes(plan, config, registered)]:
         open_console(stderr=True).log(note)
 
 

@@ -1,6 +1,7 @@
 """The daily job: which steps can be made by now, waiting for the next one, and what came of it."""
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
@@ -9,19 +10,22 @@ from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import DailyConfig, JobConfig, RetentionConfig, TrackingConfig, override
+from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.orchestration.continual import log_start, registry_to_read, show_plan
+from ctnet_ray.orchestration.continual import log_start, plan_published, registry_to_read, show_plan
+from ctnet_ray.orchestration.decisions import run_folder
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_record
 from ctnet_ray.orchestration.retention import retain
 from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
+from ctnet_ray.runs.guard import held_back, passed, says_held_back
 from ctnet_ray.runs.plan import RunPlan, steps_left
-from ctnet_ray.runs.records import EvaluationRecord, read_steps
+from ctnet_ray.runs.records import read_evaluations, read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 
-Status = Literal["done", "nothing new"]
+Status = Literal["done", "nothing new", "held back"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Outcome:
     scored: tuple[dict[str, Any], ...]
     """Of each new evaluation: day of the version, scored day, metrics."""
     waits_for: str
+    held_back: str = ""
+    """Which version of the run is held back, why, and the ways out; empty: none is."""
     removed: tuple[str, ...] = ()
     """Versions whose weights were removed."""
 
@@ -66,7 +72,8 @@ class Outcome:
             *([f"trained {', '.join(versions)}"] if versions else []),
             *([f"scored {'; '.join(scores)}"] if scores else []),
             *([f"removed the weights of {', '.join(self.removed)}"] if self.removed else []),
-            *([f"next: waits for {self.waits_for}"] if self.waits_for else []),
+            *([f"next: waits for {self.waits_for}"] if self.waits_for and not self.held_back else []),
+            *([self.held_back] if self.held_back else []),
         ]
         return "; ".join(parts)
 
@@ -90,10 +97,10 @@ def look(config: JobConfig, registered: Registry, role: Role, source_lag_days: i
             return Ready(None, 0, f"samples of {domain.domain} on {data.first_day}")
     record = run_record(config, schemas.load(data.schema), role, samples)
     done = {step.day for step in read_steps(storage.join(config.tracking.models, record.run))}
-    newest_source = _newest_source(config, registered, role)
+    source = _newest_source(config, registered, role)
     day, new = data.first_day, 0
     while not isinstance(data.last_day, date) or day <= data.last_day:
-        waits_for = "" if day in done else _lacks(config, samples, day, newest_source, source_lag_days)
+        waits_for = "" if day in done else _lacks(config, samples, day, source, source_lag_days)
         if waits_for:
             break
         day, new = day + ONE_DAY, new + (day not in done)
@@ -102,29 +109,41 @@ def look(config: JobConfig, registered: Registry, role: Role, source_lag_days: i
     return Ready(day - ONE_DAY if day > data.first_day else None, new, waits_for)
 
 
-def _newest_source(config: JobConfig, registered: Registry, role: Role) -> date | None:
-    """Return the day of the newest source version; None where no step waits for one."""
+@dataclass(frozen=True)
+class _Source:
+    """What there is of a source series."""
+
+    newest: date
+    """Day of the newest version that may be taken."""
+    held_back: date | None
+    """Day of the version that is held back; None: none is."""
+
+
+def _newest_source(config: JobConfig, registered: Registry, role: Role) -> _Source | None:
+    """Return what there is of the source series; None where no step waits for a version."""
     transfer = config.transfer
     if role == "source" or METHODS[transfer.method].source != "continual" or transfer.refresh_days is None:
         return None
-    series = registered.series(transfer.source_series or "")
-    return series[-1].day if series else date.min
+    versions = registered.versions(transfer.source_series or "")
+    good, held = passed(versions), held_back(versions)
+    return _Source(good[-1].day if good else date.min, held.day if held else None)
 
 
-def _lacks(
-    config: JobConfig, samples: list[SampleDays], day: date, newest_source: date | None, lag: int
-) -> str:
+def _lacks(config: JobConfig, samples: list[SampleDays], day: date, source: _Source | None, lag: int) -> str:
     """Say what a step still waits for; empty: nothing."""
     for domain in samples:
         if day not in domain and not may_be_passed_over(config, domain, day):
             return f"samples of {domain.domain} on {day}"
-    if newest_source is not None and newest_source < day and (day - newest_source).days > lag:
-        return f"a version of {config.transfer.source_series} of {day}"
+    if source and source.newest < day and (day - source.newest).days > lag:
+        held = f" (that of {source.held_back} is held back)" if source.held_back else ""
+        return f"a version of {config.transfer.source_series} of {day}{held}"
     return ""
 
 
 def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
     """Make the steps that can be made, score the versions that can be scored, publish both.
+
+    It stops at a version that is held back.
 
     Args:
         config: The run; its last day may be "newest".
@@ -139,16 +158,22 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
     ready = _wait(config, tracker, role, daily)
     if ready.last_day is None:
         return Outcome("nothing new", model, "", (), (), ready.waits_for)
-    plan = plan_job(override(config, {"data.last_day": ready.last_day}), tracker, role)
-    log_start(plan)
+    config = override(config, {"data.last_day": ready.last_day})
+    try:
+        plan = plan_published(config, tracker, role)
+    except HeldBackError as error:
+        run = run_folder(config, role).rpartition("/")[2]
+        return Outcome("held back", model, run, (), (), ready.waits_for, str(error))
+    log_start(plan, config, tracker)
     left = steps_left(plan, read_steps(plan.folder))
-    run_plans([plan], config.compute, tracker, config.tracking.models)
-    new = [entry.step.day for entry in left if entry.record is None]
+    stopped = _walk(plan, config, tracker)
+    made = {step.day for step in read_steps(plan.folder)}
+    new = [entry.step.day for entry in left if entry.record is None and entry.step.day in made]
     trained = tuple(_trained(plan, day, tracker) for day in new)
-    scored = tuple(_scored(plan, entry.step.day) for entry in left if entry.step.evaluate)
-    status: Status = "done" if new else "nothing new"
+    scored = tuple(_scored(plan, [entry.step.day for entry in left if entry.step.evaluate]))
+    status: Status = "held back" if stopped else "done" if new else "nothing new"
     removed = _retain(model, daily.retention, config.tracking) if status == "done" else ()
-    return Outcome(status, model, plan.record.run, trained, scored, ready.waits_for, removed)
+    return Outcome(status, model, plan.record.run, trained, scored, ready.waits_for, stopped, removed)
 
 
 def _retain(model: str, config: RetentionConfig, tracking: TrackingConfig) -> tuple[str, ...]:
@@ -157,6 +182,20 @@ def _retain(model: str, config: RetentionConfig, tracking: TrackingConfig) -> tu
     return tuple(
         decision.version.id for decision in retain(model, config, tracking) if not decision.stays_for
     )
+
+
+def _walk(plan: RunPlan, config: JobConfig, tracker: Tracker) -> str:
+    """Walk a plan; return what is held back where it stopped for that."""
+    try:
+        run_plans([plan], config.compute, tracker, config.tracking.models)
+    except CtnetError:
+        # What workers raise comes as words alone; what it was stands in the folder.
+        scored = read_evaluations(plan.folder, [step.day for step in plan.steps])
+        held = next((entry for entry in scored.values() if entry.stops), None)
+        if held is None:
+            raise
+        return says_held_back(plan.name, held)
+    return ""
 
 
 def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:
@@ -169,7 +208,9 @@ def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:
     registered = registry_to_read(config.tracking)
     ready = look(config, registered, role, daily.source_lag_days)
     if ready.last_day:
-        show_plan(plan_job(override(config, {"data.last_day": ready.last_day}), registered, role))
+        plan = plan_job(override(config, {"data.last_day": ready.last_day}), registered, role)
+        log_start(plan, config, registered)
+        show_plan(plan)
     if ready.waits_for:
         open_console().print(f"waits for {ready.waits_for}", soft_wrap=True)
 
@@ -201,7 +242,6 @@ def _trained(plan: RunPlan, day: date, tracker: Tracker) -> dict[str, Any]:
     }
 
 
-def _scored(plan: RunPlan, day: date) -> dict[str, Any]:
-    record = EvaluationRecord.read(plan.folder, day)
-    assert record  # noqa: S101  (for the type checker)
-    return {"day": day.isoformat(), "scored": record.samples.day.isoformat(), **record.metrics}
+def _scored(plan: RunPlan, days: Iterable[date]) -> Iterator[dict[str, Any]]:
+    for day, record in read_evaluations(plan.folder, days).items():
+        yield {"day": day.isoformat(), "scored": record.samples.day.isoformat(), **record.metrics}

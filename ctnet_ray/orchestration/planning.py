@@ -10,11 +10,12 @@ from typing import Protocol
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import JobConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.methods.method import Method, source_versions
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.orchestration.revision import code_revision
+from ctnet_ray.orchestration.rewinding import finish_rewinds
 from ctnet_ray.orchestration.sample_days import (
     ONE_DAY,
     SampleDays,
@@ -24,10 +25,18 @@ from ctnet_ray.orchestration.sample_days import (
     last_day,
 )
 from ctnet_ray.orchestration.staleness import check_fresh
+from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, StepRecord, Version, read_steps
+from ctnet_ray.runs.records import (
+    EvaluationRecord,
+    RunRecord,
+    StepRecord,
+    Version,
+    read_evaluations,
+    read_steps,
+)
 from ctnet_ray.runs.specs import CTNetSpec, JointSpec, ModelSpec, ResidualSpec, SharedAttention, TowerSpec
 from ctnet_ray.runs.taking_over import obstacles
 from ctnet_ray.samples.store import Manifest, SampleStore
@@ -44,7 +53,10 @@ class Registry(Protocol):
         ...
 
     def series(self, name: str) -> list[Version]:
-        """Return the version of each day, ascending, of a model NAME; of NAME@ALIAS up to the alias's."""
+        """Return the version of each day, ascending, of a model NAME; of NAME@ALIAS up to the alias's.
+
+        Those that are held back or set aside are left out.
+        """
         ...
 
     def resolve(self, name: str) -> Version:
@@ -68,6 +80,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
             is missing or does not fit; the model's name belongs to another configuration; what versions that
             are there were made of is something else now (`check_fresh`).
+        HeldBackError: A version of it is held back, and nobody accepted it.
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
     _check_series(config, method)
@@ -75,6 +88,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
     record = run_record(config, schema, role, samples)
     folder = storage.join(config.tracking.models, record.run)
+    finish_rewinds(folder)
     done = {step.day: step for step in read_steps(folder)}
     first, last = config.data.first_day, last_day(config, samples)
     days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
@@ -98,10 +112,27 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         trains=role == "source" or method.trains,
         reuse=method.reuse,
+        guard=config.guard,
     )
+    scored = read_evaluations(folder, done)
+    held = next((entry for entry in scored.values() if entry.stops), None)
+    if held and config.guard.versions == "hold_back":
+        raise HeldBackError(says_held_back(record.run, held))
     if config.data.stale_versions == "refuse":
-        check_fresh(plan, samples)
+        check_fresh(plan, samples, [*done.values()], scored)
     return plan
+
+
+def run_folder(config: JobConfig, role: Role = "target") -> str:
+    """Return where a run lies, or will lie.
+
+    Raises:
+        CtnetError: As `run_record`.
+    """
+    store = SampleStore(config.data.store)
+    samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
+    record = run_record(config, schemas.load(config.data.schema), role, samples)
+    return storage.join(config.tracking.models, record.run)
 
 
 def model_name(config: JobConfig, role: Role = "target") -> str:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.records import RunRecord, Version, read_steps, version_folder
+from ctnet_ray.runs.guard import guard_tags, passed
+from ctnet_ray.runs.records import RunRecord, Version, read_evaluations, read_steps, version_folder
 
 
 class RunFolders:
@@ -24,11 +25,11 @@ class RunFolders:
         return [replace(version, name=model, number=number) for number, version in enumerate(found, start=1)]
 
     def series(self, name: str) -> list[Version]:
-        """Return a model's version of each day, ascending."""
-        return list({version.day: version for version in self.versions(name)}.values())
+        """Return a model's version of each day, ascending, but for those held back."""
+        return list({version.day: version for version in passed(self.versions(name))}.values())
 
     def resolve(self, name: str) -> Version:
-        """Return the version that people mean by NAME (its newest day) or NAME/VERSION.
+        """Return the version that people mean by NAME (the newest that is not held back) or NAME/VERSION.
 
         Raises:
             CtnetError: There is none.
@@ -36,7 +37,8 @@ class RunFolders:
         if "@" in name:
             raise CtnetError(f"{name}: an alias stands in MLflow, and here are the folders of runs alone")
         model, _, number = name.partition("/")
-        found = [version for version in self.versions(model) if number in ("", str(version.number))]
+        found = [version for version in self.versions(model) if number == str(version.number)]
+        found = found if number else self.series(model)
         if not found:
             raise CtnetError(f"no version {name} below {self._root}: run what makes it first")
         return found[-1]
@@ -48,5 +50,8 @@ class RunFolders:
             folder = storage.join(self._root, name)
             record = RunRecord.read(folder)
             if record and record.model == model:
-                for step in read_steps(folder):
-                    yield Version(record.run, step.day, version_folder(folder, step.day))
+                days = [step.day for step in read_steps(folder)]
+                scored = read_evaluations(folder, days)
+                for day in days:
+                    tags = guard_tags(scored.get(day))
+                    yield Version(record.run, day, version_folder(folder, day), tags=tags)

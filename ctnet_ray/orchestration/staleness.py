@@ -4,18 +4,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
-from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.sample_days import SampleDays
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, read_steps, with_digest
+from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, with_digest
 
 _READERS = 8  #: manifests that are read at a time
 
 Digests = Mapping[tuple[str, date], str]
 
 
-def check_fresh(plan: RunPlan, domains: Sequence[SampleDays]) -> None:
+def check_fresh(
+    plan: RunPlan,
+    domains: Sequence[SampleDays],
+    steps: Sequence[StepRecord],
+    scored: Mapping[date, EvaluationRecord],
+) -> None:
     """Refuse to go on from versions that were made of something else than what is there now.
 
     Samples and versions that are gone say nothing, nor do records without digests (release 0.2.0).
@@ -23,35 +27,29 @@ def check_fresh(plan: RunPlan, domains: Sequence[SampleDays]) -> None:
     Args:
         plan: The run.
         domains: Sample days of the domains that it reads.
+        steps: Its steps that are done.
+        scored: Their evaluations, by day.
 
     Raises:
         CtnetError: Samples that a version was trained or scored on, its parent, or its source version were
             written again since.
     """
-    steps = read_steps(plan.folder)
-    scored = {step.day: EvaluationRecord.read(plan.folder, step.day) for step in steps}
-    samples = _samples(domains, steps, [entry for entry in scored.values() if entry])
+    samples = _samples(domains, steps, scored.values())
     made = _versions_now(steps)
     for step in steps:
         for fault in _faults(step, samples, made):
-            day, before = step.day, step.day - timedelta(days=1)
-            raise _stale(
-                plan,
-                f"its versions are stale from {day} on, for {fault} since: remove the folders day={day} and "
-                f"later and the evaluations of {before} and later from {plan.folder}",
-            )
+            raise _stale(plan, step.day, f"its versions are stale from {step.day} on, for {fault} since")
     for day, entry in scored.items():
-        if entry and _written_again(entry.samples, samples):
-            evaluation = storage.join(plan.folder, "evaluations", f"{day}.json")
-            raise _stale(
-                plan,
-                f"{_named(entry.samples)} were written again since {day} was scored on them: remove "
-                f"{evaluation}",
-            )
+        if _written_again(entry.samples, samples):
+            fault = f"{_named(entry.samples)} were written again since {day} was scored on them"
+            raise _stale(plan, day + timedelta(days=1), fault)
 
 
-def _stale(plan: RunPlan, fault: str) -> CtnetError:
-    return CtnetError(f"{plan.name}: {fault} and run the same command again; or --data.stale_versions keep")
+def _stale(plan: RunPlan, day: date, fault: str) -> CtnetError:
+    return CtnetError(
+        f"{plan.name}: {fault}: the same command with --rewind_to {day} goes on from there, and sets aside "
+        "what was made since; or --data.stale_versions keep"
+    )
 
 
 def _faults(step: StepRecord, samples: Digests, made: Mapping[Version, str]) -> Iterator[str]:
@@ -84,7 +82,7 @@ def _samples(
         return {key: day.digest for key, day in zip(keys, manifests, strict=True) if day}
 
 
-def _versions_now(steps: list[StepRecord]) -> dict[Version, str]:
+def _versions_now(steps: Iterable[StepRecord]) -> dict[Version, str]:
     """Return the digests of all versions that steps were made of, as they are now; empty: it is gone."""
     named = {
         version for step in steps for version in (step.parent, step.source) if version and version.digest

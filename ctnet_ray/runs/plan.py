@@ -4,10 +4,10 @@ A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
-from ctnet_ray.config import TrainingConfig
+from ctnet_ray.config import GuardConfig, TrainingConfig
 from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.runs.specs import ModelSpec
@@ -50,6 +50,8 @@ class RunPlan:
     reuse: Reuse = "frozen"
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What holds a version back."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
 

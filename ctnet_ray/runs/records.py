@@ -6,11 +6,13 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
     <models>/<run>/day=2022-05-01/              the version that step 2022-05-01 made: weights, optimiser
                                                 state, and StepRecord in its manifest; whole or absent
     <models>/<run>/evaluations/2022-05-01.json  EvaluationRecord of that version on the next day
+    <models>/<run>/set_aside/<time>/            what a rewind set aside (`Rewind`), under the same names
 """
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -22,6 +24,8 @@ from ctnet_ray.errors import CtnetError, first_problem
 
 #: The day on which a version's weights were removed: a key of its manifest, and a tag in MLflow.
 WEIGHTS_REMOVED = "weights_removed"
+_READERS = 8  #: files that are read at a time
+SET_ASIDE = "set_aside"  #: folder below a run's
 _WHOLE = ConfigDict(extra="forbid")
 _Record = TypeVar("_Record")
 
@@ -148,6 +152,17 @@ class StepRecord:
 
 
 @dataclass(frozen=True, config=_WHOLE)
+class Acceptance:
+    """Who took a version that was held back, and why."""
+
+    by: str
+    """USER@HOST."""
+    at: datetime
+    """When, UTC."""
+    why: str
+
+
+@dataclass(frozen=True, config=_WHOLE)
 class EvaluationRecord:
     """How a version scored a day."""
 
@@ -160,6 +175,16 @@ class EvaluationRecord:
     """`ctnet_ray.metrics.METRICS`, ctr, groups and rows; a metric that does not exist is absent."""
     seconds: float
     """Time that reading, scoring and measuring took."""
+    held_back: Annotated[str, Field(exclude_if=lambda reason: not reason)] = ""
+    """Why the version is held back (`ctnet_ray.runs.guard`); empty: it is not. One that can't score the day
+    has no metrics."""
+    accepted: Annotated[Acceptance | None, Field(exclude_if=lambda entry: entry is None)] = None
+    """Who took it all the same."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing goes on from the version: it is held back, and nobody accepted it."""
+        return bool(self.held_back) and self.accepted is None
 
     def write(self, folder: str) -> None:
         """Write it into the run's folder."""
@@ -175,6 +200,45 @@ class EvaluationRecord:
         """
         uri = storage.join(folder, "evaluations", f"{day.isoformat()}.json")
         return _read(cls, uri, "evaluation record", "remove it to score the day again")
+
+
+@dataclass(frozen=True, config=_WHOLE)
+class Rewind:
+    """What of a run was set aside: steps from a day on, with what they scored."""
+
+    day: date
+    """First day that was to be made again."""
+    at: datetime
+    """When, UTC."""
+    by: str
+    """USER@HOST."""
+    days: tuple[date, ...]
+    """Days of the versions that are set aside."""
+    scored: tuple[date, ...]
+    """Days of the versions whose evaluations are."""
+    done: bool = False
+    """Whether all of it is in its place."""
+
+    def finished(self) -> Self:
+        """Return it as one that is done."""
+        return replace(self, done=True)
+
+    def write(self, folder: str) -> None:
+        """Write it below the run's folder."""
+        place = storage.join(folder, SET_ASIDE, self.at.strftime("%Y-%m-%dT%H%M%S.%fZ"))
+        storage.write_json(storage.join(place, "rewind.json"), to_jsonable_python(self))
+
+
+def read_rewinds(folder: str) -> list[tuple[str, Rewind]]:
+    """Return what of a run was set aside, each with the folder that it is in, the oldest first.
+
+    Raises:
+        CtnetError: A file holds something else.
+    """
+    root = storage.join(folder, SET_ASIDE)
+    places = [storage.join(root, name) for name in storage.list_folders(root)]
+    found = ((place, _read(Rewind, f"{place}/rewind.json", "rewind", "restore it")) for place in places)
+    return [(place, entry) for place, entry in found if entry]
 
 
 def version_folder(folder: str, day: date) -> str:
@@ -206,6 +270,22 @@ def with_digest(version: Version) -> Version:
     manifest, _ = found
     step = StepRecord.from_dict(manifest["step"])
     return replace(version, digest=version_digest(step, manifest.get("files", ())))
+
+
+def read_evaluations(folder: str, days: Iterable[date]) -> dict[date, EvaluationRecord]:
+    """Return the evaluations of those of a run's versions that were scored.
+
+    Args:
+        folder: The run's folder.
+        days: Days of the versions.
+
+    Raises:
+        CtnetError: A file holds something else.
+    """
+    asked = [*days]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda day: EvaluationRecord.read(folder, day), asked)
+        return {day: entry for day, entry in zip(asked, found, strict=True) if entry}
 
 
 def read_steps(folder: str) -> list[StepRecord]:

@@ -13,11 +13,13 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
+from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE
 from ctnet_ray.runs.records import Version
 from ctnet_ray.tracking.tracker import Tracker
 
 _SHORT = 8  # digits of a digest that people are shown
 _CODE = {"code_revision": "code", "config_digest": "config"}
+_STANDING = {HELD_BACK: "held back", ACCEPTED: "accepted by", SET_ASIDE: "set aside"}
 _KEPT = ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision", "workers")
 
 
@@ -32,8 +34,9 @@ def ancestry(tracker: Tracker, name: str) -> dict[str, Any]:
         `{"version": ID, "versions": {ID: ENTRY}}`, plain data. IDs are NAME/VERSION, or RUN@DAY for what is
         not registered here. An entry names its `parent` and `source` by ID (None where there is none), its
         `day`, `samples` (domain, day, rows, digest, uri), `run`, `method`, `domain`, `seed`, `uri`,
-        `config_digest`, `code_revision` and `workers` (how many trained it; None where nothing says so); one
-        that is not registered has `registered` false and its `uri`.
+        `config_digest`, `code_revision` and `workers` (how many trained it; None where nothing says so),
+        `held_back` (why), `accepted` (by whom) and `set_aside` (when), None where it is not; one that is not
+        registered has `registered` false and its `uri`.
 
     Raises:
         CtnetError: There is no such model or version, or MLflow fails.
@@ -136,6 +139,7 @@ def _line(this: str, entries: dict[str, Any], common: set[str]) -> Text:
         *([f"source {entry['source']}"] if entry["source"] else []),
         *(f"{name} {entry[key][:_SHORT]}" for key, name in _CODE.items() if key not in common),
         *([f"workers {entry['workers']}"] if entry["workers"] and "workers" not in common else []),
+        *(f"{said} {entry[key]}" for key, said in _STANDING.items() if entry[key]),
     ]
     return Text(" · ".join(parts))
 
@@ -154,6 +158,6 @@ def _link(tracker: Tracker, tags: Any, what: str) -> str | None:
 
 
 def _entry(version: Version, links: dict[str, str | None]) -> dict[str, Any]:
-    kept = {key: version.tags.get(key) for key in _KEPT}
+    kept = {key: version.tags.get(key) for key in (*_KEPT, *_STANDING)}
     samples = json.loads(version.tags.get("samples", "[]"))
     return {"registered": True, "day": version.day.isoformat(), **links, "samples": samples, **kept}

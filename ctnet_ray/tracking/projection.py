@@ -20,6 +20,7 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.metrics import METRICS
+from ctnet_ray.runs.guard import guard_tags
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
@@ -132,6 +133,7 @@ def version_tags(
     if evaluation:
         tags["evaluated_day"] = evaluation.samples.day.isoformat()
         tags |= {key: repr(value) for key, value in evaluation.metrics.items()}
+        tags |= guard_tags(evaluation)
     return tags
 
 

@@ -6,7 +6,8 @@ creates with the tags that it is found again by, and a step's run gets its last 
 
     run "tab4 ctnet s0"                    parameters, metrics by day, run.json
       run "tab4 ctnet s0 2022-05-01"       metrics, sample days, model/card.json
-    registered model, a version a step     tags: parent, source, day, samples, digests, metrics; alias newest
+    registered model, a version a step     tags: parent, source, day, samples, digests, metrics; alias newest:
+                                           the newest day that is neither held back nor set aside
 
 No weights are copied: a version's artifact is a card that says where they are and what their checksums are.
 """
@@ -29,6 +30,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError, nearest
+from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE, guard_tags, passed
 from ctnet_ray.runs.records import (
     WEIGHTS_REMOVED,
     EvaluationRecord,
@@ -39,12 +41,14 @@ from ctnet_ray.runs.records import (
 )
 from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists
+from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
 #: with the version registered last, which is the same one as long as days are registered in order.
 NEWEST = "newest"
 CARD = "model/card.json"
 _PAGE = 1000
+_UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,10 @@ class _Shown:
     """Steps that are shown whole, with the digest of the evaluation that is shown."""
     versions: dict[date, Version]
     """The run's newest version of each day."""
-    newest: Version | None
-    """The model's version of the newest day, whichever run made it."""
-    aliased: int | None = None
-    """Number of the version where this process set the alias."""
+    others: list[Version]
+    """The model's other versions: those of other runs, and those that were set aside."""
+    aliased: int | None = _UNKNOWN
+    """Number of the version where this process set the alias; None: it removed it."""
     settled: set[date] = field(default_factory=set)
     """Steps that this process need not read again."""
 
@@ -131,7 +135,7 @@ class Tracker:
         # What was created before a failure is found again by its tags.
         shown = self._shown.pop(record.run, None)
         with talking(self._uri):
-            self._shown[record.run] = self._publish(record, steps, shown or self._load(record))
+            self._shown[record.run] = self._publish(record, folder, steps, shown)
 
     def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
         """Close a published run and show its last week; one that ended so already stays as it is.
@@ -196,6 +200,8 @@ class Tracker:
     def series(self, name: str) -> list[Version]:
         """Return a registered model's version of each day, ascending; the newest where a day has several.
 
+        Those that are held back or set aside are left out (`ctnet_ray.runs.guard.passed`).
+
         Args:
             name: NAME, or NAME@ALIAS for the series up to the version that the alias means.
 
@@ -203,7 +209,7 @@ class Tracker:
             CtnetError: There is no such alias, or MLflow fails.
         """
         model, _, alias = name.partition("@")
-        of_days = {version.day: version for version in self.versions(model)}
+        of_days = {version.day: version for version in passed(self.versions(model))}
         if alias:
             last = self.resolve(name)
             of_days = {day: version for day, version in of_days.items() if day < last.day} | {last.day: last}
@@ -211,6 +217,8 @@ class Tracker:
 
     def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME (its newest day), NAME/VERSION or NAME@ALIAS.
+
+        A bare NAME means its newest day that is neither held back nor set aside.
 
         Raises:
             CtnetError: There is none; the message says which there are.
@@ -228,7 +236,9 @@ class Tracker:
                 raise CtnetError(f"{model} has no alias {number!r}: it has {known}; jobs.promote sets one")
             number = str(aliases[number])
         if not number:
-            return versions[-1]
+            if not (good := passed(versions)):
+                raise CtnetError(f"all versions of {model} are held back or set aside: name one as {model}/N")
+            return good[-1]
         found = [version for version in versions if str(version.number) == number]
         if not found:
             known = sorted(version.number for version in versions if version.number)
@@ -255,9 +265,10 @@ class Tracker:
                 versions = self._search_versions(
                     f"tags.run = {_quoted(run)} and tags.day = '{day.isoformat()}'"
                 )
-            if not versions:
+            there = [version for version in versions if SET_ASIDE not in version.tags]
+            if not there:
                 return None
-            self._found[run, day] = versions[-1]
+            self._found[run, day] = there[-1]
         return self._found[run, day]
 
     def set_alias(self, model: str, alias: str) -> None:
@@ -293,28 +304,44 @@ class Tracker:
             self._client.set_terminated(run.info.run_id)
             return run.info.run_id
 
-    def _publish(self, record: RunRecord, steps: list[_Step], shown: _Shown) -> _Shown:
+    def _publish(self, record: RunRecord, folder: str, steps: list[_Step], shown: _Shown | None) -> _Shown:
+        shown = shown or self._load(record, folder)
         if any(_contradicts(shown, step) for step in steps):
             for run in (shown.parent, *shown.children.values()):
                 self._client.delete_run(run.info.run_id)
-            shown = self._load(record)
+            shown = self._load(record, folder)
         self._show_record(record, shown)
         for step in steps:
             if shown.evaluations.get(step.record.day) != projection.evaluation_digest(step.evaluation):
                 self._show_step(record, step, shown)
-            elif step.record.day not in shown.versions and not step.removed:
-                # Deleted in MLflow, with its model or alone: the folder has it.
+            elif not step.removed and _lacks_version(shown, step):
                 self._show_version(record, step, shown)
             if step.evaluation:
                 shown.settled.add(step.record.day)
-        if shown.newest and shown.newest.number != shown.aliased:
-            self._client.set_registered_model_alias(record.model, NEWEST, str(shown.newest.number))
-            shown.aliased = shown.newest.number
+        self._show_newest(record.model, shown)
         return shown
 
-    def _load(self, record: RunRecord) -> _Shown:
+    def _show_newest(self, model: str, shown: _Shown) -> None:
+        """Let the alias mean the newest day that is neither held back nor set aside."""
+        versions = [*shown.others, *shown.versions.values()]
+        newest = max(passed(versions), key=_by_day, default=None)
+        number = newest.number if newest else None
+        if not versions or number == shown.aliased:
+            return
+        if number is None:
+            self._client.delete_registered_model_alias(model, NEWEST)
+        else:
+            self._client.set_registered_model_alias(model, NEWEST, str(number))
+        shown.aliased = number
+
+    def _load(self, record: RunRecord, folder: str) -> _Shown:
         """Find what MLflow shows of a run, and create the parent run if it has none."""
         runs = self._search_runs(record.run)
+        versions = self._search_versions(f"name = {_quoted(record.model)}")
+        aside = read_set_aside(folder)
+        if aside and show_set_aside(self._client, runs, versions, aside):
+            runs = self._search_runs(record.run)
+            versions = self._search_versions(f"name = {_quoted(record.model)}")
         children = {
             date.fromisoformat(run.data.tags[projection.DAY]): run
             for run in runs
@@ -324,14 +351,15 @@ class Tracker:
         name = projection.run_name(record)
         parent = parents[0] if parents else self._create_run(name, projection.parent_tags(record))
         shown = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in children.items()}
-        versions = self._search_versions(f"name = {_quoted(record.model)}")
+        there = (version for version in versions if SET_ASIDE not in version.tags)
+        own = {version.day: version for version in there if version.run == record.run}
         return _Shown(
             parent,
             parent.data.tags.get(projection.RECORD_DIGEST, ""),
             children,
             {day: digest for day, digest in shown.items() if digest},
-            {version.day: version for version in versions if version.run == record.run},
-            versions[-1] if versions else None,
+            own,
+            [version for version in versions if version is not own.get(version.day)],
         )
 
     def _create_run(self, name: str, tags: dict[str, str]) -> Run:
@@ -413,20 +441,28 @@ class Tracker:
         day = step.record.day
         version = shown.versions.get(day)
         if version and version.tags.get("step_digest") == tags["step_digest"]:
-            for key, value in tags.items():
-                if version.tags.get(key) != value:
-                    self._client.set_model_version_tag(record.model, str(version.number), key, value)
+            shown.versions[day] = self._retag(version, tags)
             return
         child = shown.children[day].info
-        if not shown.newest:
+        if not shown.versions and not shown.others:
             self._create_model(record.model)
         source = f"{child.artifact_uri}/{Path(CARD).parent}"
         created = self._client.create_model_version(
             record.model, source, child.run_id, tags=tags, await_creation_for=0
         )
-        version = replace(step.version, name=record.model, number=int(created.version), tags=tags)
-        shown.versions[day] = version
-        shown.newest = max(shown.newest or version, version, key=_by_day)
+        shown.versions[day] = replace(step.version, name=record.model, number=int(created.version), tags=tags)
+
+    def _retag(self, version: Version, tags: Mapping[str, str]) -> Version:
+        """Bring the tags of a registered version up to date."""
+        name, number = str(version.name), str(version.number)
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                self._client.set_model_version_tag(name, number, key, value)
+        gone = {HELD_BACK, ACCEPTED} & version.tags.keys() - tags.keys()
+        for key in gone:
+            self._client.delete_model_version_tag(name, number, key)
+        kept = {key: value for key, value in version.tags.items() if key not in gone}
+        return replace(version, tags={**kept, **tags})
 
     def _create_model(self, name: str) -> None:
         with unless_exists():
@@ -483,6 +519,13 @@ def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
             version = Version(step.run, day, storage.absolute(uri))
             files, removed = found[0].get("files", []), WEIGHTS_REMOVED in found[0]
             yield _Step(step, EvaluationRecord.read(folder, day), version, files, removed)
+
+
+def _lacks_version(shown: _Shown, step: _Step) -> bool:
+    """Whether a step's version was deleted in MLflow, alone or with its model, or was accepted since."""
+    version = shown.versions.get(step.record.day)
+    said = {key: version.tags[key] for key in (HELD_BACK, ACCEPTED) if key in version.tags} if version else {}
+    return version is None or said != guard_tags(step.evaluation)
 
 
 def _contradicts(shown: _Shown, step: _Step) -> bool:

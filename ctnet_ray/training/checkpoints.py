@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -26,6 +25,7 @@ from ctnet_ray.runs.records import WEIGHTS_REMOVED
 from ctnet_ray.storage import Count, FileName, Sha256
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
+from ctnet_ray.training.tensors import Tensors, count_not_finite, say_not_finite
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,6 @@ class _File:
 
 
 _FILES = TypeAdapter(list[_File])
-Tensors = Mapping[str, Any]  #: torch.Tensor or ShardedTensor by name
 
 
 def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,7 +117,7 @@ def load(
 
     Raises:
         CtnetError: There is no whole version, or a file of it was changed; a tensor is missing that was not
-            expected to be, or has another shape.
+            expected to be, has another shape, or values that are not finite.
     """
     check_weights(uri)
     manifest, folder = _open(uri)
@@ -139,6 +138,11 @@ def load(
             # What it warns of is what `alone` asks for.
             warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
             dcp.load(tensors, storage_reader=reader, no_dist=alone)
+    if broken := count_not_finite(tensors, alone=alone):
+        raise CtnetError(
+            f"version {uri} can't be used: {say_not_finite(broken)}: its step diverged: set it aside with "
+            "--rewind_to DAY of the command that made it, or take another version"
+        )
     report = {
         "loaded": sorted(tensors),
         "new": new,
@@ -152,7 +156,10 @@ def load(
 def _open(uri: str) -> tuple[dict[str, Any], str]:
     found = storage.read_folder(uri)
     if found is None:
-        raise CtnetError(f"no model version at {uri}: it was removed, or its run was interrupted there")
+        raise CtnetError(
+            f"no model version at {uri}: it was removed, set aside, or its run was interrupted there: run "
+            "what makes it"
+        )
     try:
         _FILES.validate_python(found[0].get("files", []))
     except ValidationError as error:
@@ -242,10 +249,3 @@ def _damaged(uri: str, fault: str) -> CtnetError:
         f"version {uri} is damaged: {fault}: remove the version's folder and run the command that made it "
         "again"
     )
-
-
-def local_shards(tensor: Any) -> list[torch.Tensor]:
-    """Return the parts of a tensor that this worker holds."""
-    if hasattr(tensor, "local_shards"):
-        return [shard.tensor for shard in tensor.local_shards()]
-    return [tensor]

@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
-from ctnet_ray.errors import CtnetError, DivergedError
+from ctnet_ray.errors import CtnetError, DivergedError, HeldBackError
 from ctnet_ray.runs import specs
+from ctnet_ray.runs.guard import out_of_bounds, says_held_back
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
 from ctnet_ray.runs.records import (
     EvaluationRecord,
@@ -40,6 +41,7 @@ from ctnet_ray.training.context import Context
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.metrics import Collector, Scores
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.tensors import count_not_finite, say_not_finite
 
 
 @dataclass
@@ -56,7 +58,8 @@ def run(plan: RunPlan, context: Context) -> None:
     """Walk a plan to its end. Collective: every worker calls it.
 
     Raises:
-        CtnetError: Samples, a version or the disk are not what they should be, or training diverged.
+        CtnetError: Samples, a version or the disk are not what they should be, training diverged, or a
+            version is held back.
     """
     for _ in walk(plan, context):
         pass
@@ -72,6 +75,9 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
     left = steps_left(plan, done.values())
     if not left:
         return
+    for step in plan.steps:
+        # Scored by workers that died before they said so.
+        _stop_at(plan, EvaluationRecord.read(plan.folder, step.day) if step.evaluate else None)
     state = _new_state(plan, context)
     readings = run_readings(plan, left, context)
     loader = BatchLoader(plan.record.run, plan.model, readings, context)
@@ -91,16 +97,50 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
             context.reached("trained", plan, step)
             done[step.day] = _save(plan, state, step, progress, metrics)
             context.reached("saved", plan, step)
-        if step.evaluate:
-            started = time.monotonic()
-            _verify((step.evaluate,), context)
-            metrics = score_day(state, loader, step.evaluate.day, plan.record.run)
-            context.reached("scored", plan, step)
-            if context.rank == 0:
-                samples, seconds = sample_ref(step.evaluate), time.monotonic() - started
-                EvaluationRecord(plan.record.run, step.day, samples, metrics, seconds).write(plan.folder)
+        scored = _score(plan, step, state, loader, context) if step.evaluate else None
         context.reached("done", plan, step)
         yield step
+        _stop_at(plan, scored)
+
+
+def _score(
+    plan: RunPlan, step: StepPlan, state: TrainingState, loader: BatchLoader, context: Context
+) -> EvaluationRecord:
+    """Score the day after a step, and say in the record whether its version is held back."""
+    assert step.evaluate  # noqa: S101  (for the type checker)
+    started, run = time.monotonic(), plan.record.run
+    _verify((step.evaluate,), context)
+    try:
+        metrics, fault = score_day(state, loader, step.evaluate.day, run), ""
+    except DivergedError as error:
+        if plan.guard.versions == "off":
+            raise
+        metrics, fault = {}, str(error).removeprefix(f"{run}: ")
+    context.reached("scored", plan, step)
+    samples, seconds = sample_ref(step.evaluate), time.monotonic() - started
+    scored = EvaluationRecord(run, step.day, samples, metrics, seconds, fault)
+    if metrics:
+        fault = out_of_bounds(scored, _scored_before(plan, step), plan.guard)
+        scored = replace(scored, held_back=fault)
+    if context.rank == 0:
+        scored.write(plan.folder)
+    return scored
+
+
+def _scored_before(plan: RunPlan, step: StepPlan) -> EvaluationRecord | None:
+    """Return how the newest version before a step scored; before the first, the hot start of its domain."""
+    earlier = [before.day for before in reversed(plan.steps) if before.day < step.day]
+    found = next(filter(None, (EvaluationRecord.read(plan.folder, day) for day in earlier)), None)
+    if found or plan.start is None:
+        return found
+    start = EvaluationRecord.read(plan.start.uri.rpartition("/")[0], plan.start.day)
+    return start if start and start.samples.domain == plan.record.domain else None
+
+
+def _stop_at(plan: RunPlan, scored: EvaluationRecord | None) -> None:
+    """Let a run end where a version is held back."""
+    if scored and scored.stops and plan.guard.versions != "off":
+        raise HeldBackError(says_held_back(plan.record.run, scored))
 
 
 def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
@@ -198,7 +238,7 @@ def _train(
     beside_rows = beside_epochs(plan.training) * sum(day.rows for day in step.beside)
     mean = loss.item() / rows
     if not math.isfinite(mean):
-        raise _diverged(plan.record.run, f"the loss of {step.day} is not finite")
+        _check_finite(plan, state, step, "the loss is not finite")
     progress.rows_seen += rows + beside_rows
     seconds = time.monotonic() - started
     return {
@@ -212,6 +252,14 @@ def _train(
         **counts,
         **of_ids,
     }
+
+
+def _check_finite(plan: RunPlan, state: TrainingState, step: StepPlan, symptom: str = "") -> None:
+    """Refuse a step that diverged: no version is made of it. Collective."""
+    broken = count_not_finite(state.tensors())
+    if broken or symptom:
+        fault = say_not_finite(broken) if broken else symptom
+        raise _diverged(plan.record.run, f"the step of {step.day} diverged, no version is left: {fault}")
 
 
 def _save(
@@ -229,6 +277,8 @@ def _save(
     )
     version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}
+    if step.train:
+        _check_finite(plan, state, step)
     # A version says all that opening it needs to know.
     manifest = {"run": asdict(plan.record), "step": record.to_dict(), "model": specs.to_dict(plan.model)}
     files = checkpoints.save(version.uri, tensors, manifest)

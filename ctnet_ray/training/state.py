@@ -31,9 +31,9 @@ from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training import cpu_backward
-from ctnet_ray.training.checkpoints import local_shards
 from ctnet_ray.training.managed import IdLearning, reset_mappings
 from ctnet_ray.training.sending import Sending
+from ctnet_ray.training.tensors import local_shards
 
 # TorchRec's planner warns at every start of what its own defaults are.
 logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)

@@ -230,7 +230,13 @@ def trained(world: World, cluster: None) -> Trained:
     ):
         pretrained = beside.submit(run_plans, [source], ONE, tracker, world.tracking.models)
         train_target.main(
-            base.data, base.model, base.training, TransferConfig(), base.compute, base.tracking, "base"
+            base.data,
+            base.model,
+            base.training,
+            TransferConfig(),
+            base.compute,
+            base.tracking,
+            method="base",
         )
         pretrained.result()
     # The base run goes on for three days in the same launch.
@@ -260,7 +266,7 @@ def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: bytes) -> str
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """An empty database: making one takes seconds, copying one none."""
-    folder = tmp_path_factory.mktemp("database")
+    folder = tmp_path_factory.mktemp("empty_database")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         Tracker(f"sqlite:///{folder}/mlflow.db", "other")
@@ -268,3 +274,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     return (folder / "mlflow.db").read_bytes()
+
+
+@pytest.fixture
+def tracker(uri: str) -> Tracker:
+    return Tracker(uri, "ctnet")

@@ -26,7 +26,13 @@ def test_a_source_and_ctnet_train_on_a_gpu_with_nccl(world: World, cluster: None
     pretrain_source.main(source.data, source.model, source.training, source.compute, source.tracking)
     target = own.config(first=DAYS[2], last=DAYS[4], compute=GPU, transfer=own.ctnet())
     train_target.main(
-        target.data, target.model, target.training, target.transfer, target.compute, target.tracking, "ctnet"
+        target.data,
+        target.model,
+        target.training,
+        target.transfer,
+        target.compute,
+        target.tracking,
+        method="ctnet",
     )
     (version,) = {version.run for version in own.tracker().versions("ctnet.channel.ctnet")}
     run = f"{own.tracking.models}/{version}"

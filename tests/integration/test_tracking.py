@@ -32,11 +32,6 @@ from tests.integration.tracked_runs import (
 )
 
 
-@pytest.fixture
-def tracker(uri: str) -> Tracker:
-    return Tracker(uri, "ctnet")
-
-
 def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri: str, tmp_path: Path) -> None:
     write_run(tmp_path / "source", "src", days=2)
     write_run(tmp_path / "target", "tgt", days=2, source="src")

@@ -7,8 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from ctnet_ray.training import loop
 from ctnet_ray.training.context import start_alone
+from ctnet_ray.training.state import TrainingState
 from tests.unit.case_world import Case, copy_case
+from tests.unit.guard_world import Spoiling
 from tests.unit.loop_world import World, make_world
 
 
@@ -30,3 +33,18 @@ def process_group() -> Iterator[None]:
 def job_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
     """A store of three domains, a source series and a base model, made once."""
     return make_world(tmp_path_factory.mktemp("job_world"))
+
+
+@pytest.fixture
+def spoiling(monkeypatch: pytest.MonkeyPatch) -> type[Spoiling]:
+    """Let `Spoiling` see the states that the loop makes."""
+    states: list[TrainingState] = []
+
+    class Seen(TrainingState):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)  # type: ignore[arg-type]
+            states.append(self)
+
+    monkeypatch.setattr(loop, "TrainingState", Seen)
+    monkeypatch.setattr(Spoiling, "states", states, raising=False)
+    return Spoiling

@@ -23,6 +23,7 @@ from ctnet_ray.training import checkpoints, shard_reader
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState, source_tensors
+from ctnet_ray.training.tensors import local_shards
 from tests.unit.workers import run_workers
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -76,7 +77,7 @@ HALVES = ((0, ROWS // 2), (ROWS // 2, ROWS))
 def locals_of(tensors: checkpoints.Tensors) -> dict[str, torch.Tensor]:
     """Return copies of this worker's parts."""
     return {
-        name: torch.cat([shard.reshape(-1) for shard in checkpoints.local_shards(tensor)]).clone()
+        name: torch.cat([shard.reshape(-1) for shard in local_shards(tensor)]).clone()
         for name, tensor in tensors.items()
     }
 
@@ -158,7 +159,7 @@ def test_a_record_without_tensors(tmp_path: Path) -> None:
 
 
 def test_a_version_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CtnetError, match=r"no model version at .*: it was removed, or"):
+    with pytest.raises(CtnetError, match=r"no model version at .*: it was removed, set aside, or"):
         checkpoints.load(str(tmp_path / "gone"), {})
 
 

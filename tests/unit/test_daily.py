@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from ctnet_ray.config import DailyConfig, JobConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.orchestration import daily
 from ctnet_ray.orchestration.daily import Outcome, Ready, look, run_daily
+from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table, seconds_expected
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import rows_to_read, steps_left
@@ -23,6 +24,7 @@ from ctnet_ray.runs.records import EvaluationRecord, Version, read_steps
 from ctnet_ray.samples.store import SampleStore
 from jobs import command
 from jobs import daily as job
+from tests.unit.guard_world import Spoiling, biased
 from tests.unit.loop_world import DAYS, ROWS, SERIES, World, _samples, walk
 
 NEXT = date(2022, 5, 7)  #: the day after the world's last one
@@ -133,6 +135,52 @@ def test_a_version_is_scored_while_the_next_step_waits_for_its_source(world: Wor
     assert [(entry["day"], entry["scored"]) for entry in outcome.scored] == [("2022-05-05", "2022-05-06")]
 
 
+def test_it_stops_at_a_version_that_is_held_back(
+    world: World, spoiling: type[Spoiling], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt = spoiling(DAYS[2], biased)
+    published: list[str] = []
+    monkeypatch.setattr(Registered, "publish", lambda self, folder: published.append(folder), raising=False)
+    monkeypatch.setattr(daily, "run_plans", lambda plans, *_: [walk(plan, spoilt) for plan in plans])
+    # Under a name that no other test of this world has trained.
+    config = base(world, tracking__name="guarded")
+    outcome = run_daily(config, DailyConfig(), "target")
+    assert (outcome.status, outcome.model) == ("held back", "guarded")
+    assert [entry["day"] for entry in outcome.trained] == ["2022-05-01", "2022-05-02", "2022-05-03"]
+    assert [entry["day"] for entry in outcome.scored] == ["2022-05-01", "2022-05-02", "2022-05-03"]
+    assert outcome.held_back.startswith(f"{outcome.run}: its version of 2022-05-03 is held back: logloss")
+    assert str(outcome).endswith(outcome.held_back)
+    assert published == []
+
+    again = run_daily(config, DailyConfig(), "target")
+    assert (again.status, again.run, again.trained) == ("held back", outcome.run, ())
+    assert again.held_back == outcome.held_back
+    assert [Path(folder).name for folder in published] == [outcome.run]
+
+    monkeypatch.setattr(daily, "run_plans", lambda plans, *_: [walk(plan) for plan in plans])
+    assert decide(config, "target", "", DAYS[2])
+    outcome = run_daily(config, DailyConfig(), "target")
+    assert outcome.status == "done"
+    assert [entry["day"] for entry in outcome.trained] == [str(day) for day in DAYS[2:]]
+
+
+def test_a_target_waits_for_a_source_version_that_is_held_back_or_takes_the_last_good_one(
+    world: World, spoiling: type[Spoiling], capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = world.config("feed", 0, 5, model__hidden=(6, 5), tracking__name="guarded.source")
+    with pytest.raises(HeldBackError):
+        walk(world.plan(source, "source"), spoiling(DAYS[3], biased))
+    config = ctnet(world, transfer__source_series="guarded.source")
+    registered = Registered(world)
+    waits = f"a version of guarded.source of {DAYS[3]} (that of {DAYS[3]} is held back)"
+    assert look(config, registered, "target") == Ready(DAYS[2], 1, waits)
+    assert look(config, registered, "target", 1).last_day == DAYS[3]
+    outcome = run_daily(config, DailyConfig(source_lag_days=1), "target")
+    assert [entry["source"] for entry in outcome.trained] == ["guarded.source/3", "guarded.source/3"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"step {DAYS[3]} takes guarded.source/3 of {DAYS[2]}: that of {DAYS[3]} is held back (log" in said
+
+
 def test_samples_that_come_while_it_waits_are_trained_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +263,11 @@ def test_the_command_ends_as_a_scheduler_needs_it(typed: Main, monkeypatch: pyte
     monkeypatch.setattr(daily, "run_daily", lambda *_: Outcome("nothing new", "m", "m-1", (), (), "samples"))
     assert typed([])[:2] == (3, "nothing new: m; next: waits for samples")
     assert json.loads(typed(["--json"])[1])["status"] == "nothing new"
+
+    held = Outcome("held back", "m", "m-1", trained, (), "samples", "m-1: its version is held back: AUC")
+    monkeypatch.setattr(daily, "run_daily", lambda *_: held)
+    assert typed([])[:2] == (4, "held back: m; trained m/1 (2022-05-01); m-1: its version is held back: AUC")
+    assert json.loads(typed(["--json"])[1])["held_back"] == held.held_back
 
     def fails(*_: Any) -> Outcome:
         raise CtnetError("the disk is full: make room")

@@ -40,6 +40,7 @@ from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.tensors import local_shards
 from ctnet_ray.training.versions import load_source, open_version, start_from
 from tests.unit.loop_world import Kill, Killed, Killing
 from tests.unit.workers import run_workers
@@ -346,9 +347,7 @@ def test_a_hot_start_may_leave_the_optimizers_behind(
     assert planned.start
     start_from(state, planned.start, optimizer=False)
     assert all(torch.equal(fresh[name], state.optimizer_tensors()[name]) for name in fresh)
-    (shard,) = checkpoints.local_shards(
-        next(t for n, t in state.optimizer_tensors().items() if n.endswith("momentum1"))
-    )
+    (shard,) = local_shards(next(t for n, t in state.optimizer_tensors().items() if n.endswith("momentum1")))
     assert (shard == TRAINING.embedding_initial_accumulator).all()
     loop.run(planned, LocalContext())
     steps, _ = results(planned)

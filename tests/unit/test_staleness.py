@@ -8,6 +8,7 @@ import pytest
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.rewinding import rewind
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import read_steps, version_folder, with_digest
 from ctnet_ray.samples.store import SampleStore
@@ -43,24 +44,16 @@ def refused(world: World, last: int = 5) -> str:
     return str(caught.value)
 
 
-def remove_as_told(plan: RunPlan, day: int) -> None:
-    """Do what the message says."""
-    for number in range(day, len(DAYS)):
-        shutil.rmtree(version_folder(plan.folder, DAYS[number]), ignore_errors=True)
-    for number in range(day - 1, len(DAYS)):
-        Path(plan.folder, "evaluations", f"{DAYS[number]}.json").unlink(missing_ok=True)
-
-
 def test_a_day_that_was_trained_on_and_written_again(world: World) -> None:
     plan = walk(base(world))
     rewrite(world, "channel", 3)
     assert refused(world) == (
         f"{plan.name}: its versions are stale from 2022-05-04 on, for samples of channel on 2022-05-04 were "
-        "written again since: remove the folders day=2022-05-04 and later and the evaluations of 2022-05-03 "
-        f"and later from {plan.folder} and run the same command again; or --data.stale_versions keep"
+        "written again since: the same command with --rewind_to 2022-05-04 goes on from there, and sets "
+        "aside what was made since; or --data.stale_versions keep"
     )
     assert base(world, data__stale_versions="keep").name == plan.name
-    remove_as_told(plan, 3)
+    rewind(plan.folder, DAYS[3])
     again = walk(base(world, 5))
     fresh = walk(world.plan(world.config(first=2, last=5), folder=world.root / "fresh"))
     assert results(again) == results(fresh)
@@ -70,7 +63,8 @@ def test_a_day_that_was_only_scored_and_written_again(world: World) -> None:
     plan = walk(base(world, 3))
     rewrite(world, "channel", 4)
     assert "samples of channel on 2022-05-05 were written again since 2022-05-04 was scored" in refused(world)
-    Path(plan.folder, "evaluations", "2022-05-04.json").unlink()
+    rewind(plan.folder, DAYS[4])
+    assert len(read_steps(plan.folder)) == 2
     assert (
         results(walk(base(world, 3)))[1][1].samples.digest
         == SampleStore(str(world.root / "samples")).manifest("channel", DAYS[4]).digest
@@ -92,11 +86,11 @@ def test_a_source_version_or_a_parent_that_was_made_again(world: World) -> None:
     assert len({version.digest for version in recorded}) == len(recorded) == 2
 
     # Made again with the same bytes, nothing is stale; with others, it is.
-    remove_as_told(series, 3)
+    rewind(series.folder, DAYS[3])
     walk(source())
     target()
     rewrite(world, "feed", 3)
-    remove_as_told(series, 3)
+    rewind(series.folder, DAYS[3])
     walk(source())
     with pytest.raises(
         CtnetError, match=r"stale from 2022-05-04 on, for its source version .* was made again"

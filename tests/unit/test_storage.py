@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -328,3 +329,50 @@ def test_home_and_relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(("uri", "joined"), [("a", "a/b/c"), ("a/", "a/b/c"), ("s3://x/", "s3://x/b/c")])
 def test_join(uri: str, joined: str) -> None:
     assert storage.join(uri, "b", "c") == joined
+
+
+def test_a_folder_and_a_file_are_moved(root: str) -> None:
+    uri, to = storage.join(root, "run", "day=1"), storage.join(root, "run", "set_aside", "t", "day=1")
+    write_folder(uri, data="1", more="2")
+    write_folder(uri, data="3", more="4")  # in an inner folder by now
+    storage.move(uri, to)
+    assert (read_files(uri), read_files(to)) == (None, {"data": "3", "more": "4"})
+    assert not storage.exists(uri)
+    storage.move(uri, to)
+    assert read_files(to) == {"data": "3", "more": "4"}
+
+    storage.write_json(storage.join(root, "a.json"), {"a": 1})
+    storage.move(storage.join(root, "a.json"), storage.join(root, "b", "a.json"))
+    assert storage.read_json(storage.join(root, "b", "a.json")) == {"a": 1}
+    assert not storage.exists(storage.join(root, "a.json"))
+
+
+def test_a_folder_is_whole_in_one_place_while_it_is_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"memory://{uuid.uuid4().hex}"
+    uri, to = f"{root}/day=1", f"{root}/aside/day=1"
+    write_folder(uri, data="1", more="2")
+    real, left = storage.resolve, [0]
+
+    class Failing:
+        """A store that is gone after some requests that change it."""
+
+        def __init__(self, filesystem: Any) -> None:
+            self._filesystem = filesystem
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith(("copy", "delete")):
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            return getattr(self._filesystem, name)
+
+    monkeypatch.setattr(storage, "resolve", lambda uri: (Failing(real(uri)[0]), real(uri)[1]))
+    # Three copies, the manifest's deletion, the folder's.
+    for requests in range(5):
+        left[0] = requests
+        with pytest.raises(KeyboardInterrupt):
+            storage.move(uri, to)
+        left[0] = 99
+        assert {"data": "1", "more": "2"} in (read_files(uri), read_files(to))
+    storage.move(uri, to)
+    assert (storage.exists(uri), read_files(to)) == (False, {"data": "1", "more": "2"})
