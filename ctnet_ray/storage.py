@@ -32,6 +32,7 @@ from ctnet_ray.errors import CtnetError
 MANIFEST = "_manifest.json"
 DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
+_TOKEN = re.compile(r"[0-9a-f]{32}")  #: folder of one write
 SCHEMES = (
     *("file", "memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
     *("hdfs", "viewfs", "webhdfs"),
@@ -127,6 +128,25 @@ def remove(uri: str) -> None:
     filesystem, path = resolve(uri)
     if filesystem.get_file_info(path).type is not fs.FileType.NotFound:
         filesystem.delete_dir(path)
+
+
+def sweep(uri: str) -> None:
+    """Remove what writes that were cut off left in the folder at `uri` and in those right below it.
+
+    Nobody may be writing there.
+    """
+    filesystem, path = resolve(uri)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*") if local else ():
+        for left in Path(path).glob(pattern):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for folder in (join(uri, name) for name in list_folders(uri)):
+        tokens = {name for name in list_folders(folder) if _TOKEN.fullmatch(name)}
+        found = read_folder(folder) if tokens else None
+        if found is None and local:
+            continue  # its manifest was lost, for a local folder is never without
+        for token in tokens - {found[1].rpartition("/")[2] if found else ""}:
+            remove(join(folder, token))
 
 
 def list_folders(uri: str) -> list[str]:
@@ -228,7 +248,7 @@ def write_json(uri: str, content: dict[str, Any]) -> None:
             stream.write(data)
         return
     target = Path(path)
-    _make_folder(target.parent)
+    make_folder(target.parent)
     temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(data)
@@ -274,7 +294,7 @@ def new_folder(uri: str) -> Iterator[tuple[str, Callable[[dict[str, Any]], None]
     token = uuid.uuid4().hex
     working = str(Path(path).parent / f"{_TEMPORARY}{token}") if local else f"{path}/{token}"
     if local:
-        _make_folder(Path(working))
+        make_folder(Path(working))
     else:
         filesystem.create_dir(working)
 
@@ -316,9 +336,10 @@ def read_folder(uri: str) -> tuple[dict[str, Any], str] | None:
     return manifest, join(uri, token) if token else uri
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a local folder and those that it lies in; they are on the disk when this returns."""
     if not path.is_dir():
-        _make_folder(path.parent)
+        make_folder(path.parent)
         path.mkdir(exist_ok=True)
         _sync(path.parent)
 
