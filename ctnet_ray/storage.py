@@ -143,17 +143,17 @@ def sweep(uri: str) -> None:
     Nobody may be writing there.
     """
     filesystem, path = resolve(uri)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*"):
-            for left in Path(path).glob(pattern):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-        return
-    for name in list_folders(uri):
-        found = read_folder(join(uri, name))
-        shown = found[1].rpartition("/")[2] if found else ""
-        for inner in list_folders(join(uri, name)):
-            if _TOKEN.fullmatch(inner) and inner != shown:
-                remove(join(uri, name, inner))
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*") if local else ():
+        for left in Path(path).glob(pattern):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for folder in (join(uri, name) for name in list_folders(uri)):
+        tokens = {name for name in list_folders(folder) if _TOKEN.fullmatch(name)}
+        found = read_folder(folder) if tokens else None
+        if found is None and local:
+            continue  # its manifest was lost, for a local folder is never without
+        for token in tokens - {found[1].rpartition("/")[2] if found else ""}:
+            remove(join(folder, token))
 
 
 def move(uri: str, to: str) -> None:
@@ -172,7 +172,7 @@ def move(uri: str, to: str) -> None:
         _copy_and_delete(filesystem, path, target)
         return
     try:
-        _make_folder(Path(target).parent)
+        make_folder(Path(target).parent)
         Path(path).rename(target)
         _sync(Path(path).parent)
         _sync(Path(target).parent)
@@ -295,7 +295,7 @@ def write_json(uri: str, content: dict[str, Any]) -> None:
             stream.write(data)
         return
     target = Path(path)
-    _make_folder(target.parent)
+    make_folder(target.parent)
     temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(data)
@@ -341,7 +341,7 @@ def new_folder(uri: str) -> Iterator[tuple[str, Callable[[dict[str, Any]], None]
     token = uuid.uuid4().hex
     working = str(Path(path).parent / f"{_TEMPORARY}{token}") if local else f"{path}/{token}"
     if local:
-        _make_folder(Path(working))
+        make_folder(Path(working))
     else:
         filesystem.create_dir(working)
 
@@ -407,9 +407,10 @@ def remove_data(uri: str, note: dict[str, Any]) -> None:
             filesystem.delete_file(info.path)
 
 
-def _make_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a local folder and those that it lies in; they are on the disk when this returns."""
     if not path.is_dir():
-        _make_folder(path.parent)
+        make_folder(path.parent)
         path.mkdir(exist_ok=True)
         _sync(path.parent)
 

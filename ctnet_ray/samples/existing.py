@@ -7,7 +7,7 @@ written. A stored row answers for one new row: of rows that are equal among them
 stored ones come on top.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date
 from typing import Literal
 
@@ -39,12 +39,34 @@ class DayDiffersError(CtnetError):
         super().__init__(refusal([self]))
 
 
-def refusal(errors: "list[DayDiffersError]") -> str:
-    """Return what is said of days that differ, in one line with the way out."""
+def refusal(
+    errors: "list[DayDiffersError]",
+    written: Sequence[tuple[str, date]] = (),
+    left_out: Sequence[tuple[str, date]] = (),
+) -> str:
+    """Return what is said of days that differ, in one line with the way out.
+
+    Args:
+        errors: The days that differ.
+        written: Domain and day of what the command has written before it came to them.
+        left_out: Those that are not there and that it did not begin.
+    """
     days = "; ".join(error.difference for error in errors)
+    others = f"; written before them: {_names(written)}" * bool(written)
+    others += f"; not written: {_names(left_out)}" * bool(left_out)
     return (
-        f"{days}: nothing of that was changed: --existing merge takes the rows of both, replace the new alone"
+        f"{days}: nothing of that was changed: --existing merge takes the rows of both, replace the new "
+        f"alone{others}"
     )
+
+
+def _names(days: Sequence[tuple[str, date]]) -> str:
+    """Return the days of each domain in words, shortened to the first and the last."""
+    words = []
+    for domain in sorted({domain for domain, _ in days}):
+        of = sorted(day for name, day in days if name == domain)
+        words.append(f"{domain} {of[0]}" + (f" to {of[-1]} ({len(of)} days)" if len(of) > 1 else ""))
+    return ", ".join(words)
 
 
 class StoredRows:

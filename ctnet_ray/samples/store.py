@@ -22,6 +22,7 @@ from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.samples.day_writer import NO_LINKS, DayLinks, DayWriter
 from ctnet_ray.samples.existing import DayDiffersError, StoredRows
 from ctnet_ray.samples.manifest import Manifest, SampleFile
+from ctnet_ray.samples.sharing import shared
 from ctnet_ray.samples.state_tables import read_table
 
 ROWS_PER_FILE = 1_048_576
@@ -129,7 +130,8 @@ class SampleStore:
     ) -> Iterator[DayWriter]:
         """Write one day; it is published when the block ends without an error.
 
-        A day that is there, undamaged, and holds the same is left untouched.
+        A day that is there, undamaged, and holds the same is left untouched. What killed writers left of any
+        day of the domain is removed, on a local disk.
 
         Args:
             domain: Domain of the samples.
@@ -149,6 +151,7 @@ class SampleStore:
         """
         stored = self._stored(domain, day, existing)
         with (
+            shared(storage.join(self.root, domain)),
             storage.new_folder(self.uri(domain, day)) as (folder, publish),
             tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
         ):

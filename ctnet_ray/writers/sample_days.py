@@ -148,6 +148,7 @@ class SampleDays:
         self._changed: list[date] = []
         self._seen: dict[tuple[str, str], pa.Array] = {}
         self._refused: list[DayDiffersError] = []
+        self._left_out: list[tuple[str, date]] = []
 
     def write(self, day: date, impressions: Impressions) -> np.ndarray:
         """Write one day of all domains.
@@ -165,6 +166,7 @@ class SampleDays:
         added_N = np.ones(len(key_N), bool)
         for domain in sorted(pc.unique(impressions.domain).to_pylist()):
             if self._refused and not self._store.has_day(domain, day):
+                self._left_out.append((domain, day))
                 continue
             rows = np.flatnonzero(pc.equal(impressions.domain, domain).to_numpy(zero_copy_only=False))
             try:
@@ -181,7 +183,8 @@ class SampleDays:
             CtnetError: Some were refused.
         """
         if self._refused:
-            raise CtnetError(refusal(self._refused))
+            written = [(one.domain, one.day) for one in self._report.days if one.outcome != "same"]
+            raise CtnetError(refusal(self._refused, written, self._left_out))
         if self._state and self._changed:
             first = min(self._changed)
             stale = [day for day in self._state.later_days(first) if day not in self._days]

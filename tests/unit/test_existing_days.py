@@ -87,6 +87,17 @@ def test_every_day_that_differs_is_named(tmp_path):
         write(tmp_path, [*LINES[:2], "90000,a,i6,1,feed", "100,a,i1,1,search"])
 
 
+def test_a_refusal_says_what_was_written_and_what_was_not(tmp_path):
+    write(tmp_path, ["90000,a,i5,1,feed"])
+
+    lines = [*LINES, "90000,a,i5,0,feed", "90000,a,i5,0,search", "180000,a,i6,1,feed", "300000,a,i7,1,feed"]
+    message = "; written before them: feed 1970-01-01; not written: feed 1970-01-03 to 1970-01-04 .2 days., "
+    with pytest.raises(CtnetError, match=f"^feed 1970-01-02 has 1 .*{message}search 1970-01-02$"):
+        write(tmp_path, lines)
+    store, _ = write(tmp_path, lines, "replace")
+    assert [day.day for day in store.days("feed")] == [1, 2, 3, 4]
+
+
 def test_a_merge_has_the_rows_of_both_each_once_and_a_second_one_changes_nothing(tmp_path):
     write(tmp_path, LINES)
     store, report = write(tmp_path, [LINES[0], "400,a,i4,1,feed", "90000,a,i5,1,feed"], "merge")
@@ -201,6 +212,29 @@ def test_rows_have_one_hash_where_all_their_values_are_equal(rows):
     assert len(np.unique(row_hashes(table))) == len(distinct)
 
 
+def test_what_a_killed_writer_left_is_swept_unless_somebody_writes(tmp_path):
+    store, _ = write(tmp_path, LINES)
+    write(tmp_path, LINES[:1], "replace")
+    (left, unpublished) = tmp_path / "out/feed/.tmp-0a", tmp_path / f"out/feed/day={FIRST}" / ("0a" * 16)
+    for folder in (left, unpublished):
+        folder.mkdir()
+    rows = pa.table({"label": [1], "group": [1], "user": [1]})
+    with (
+        store.write_day("feed", date(1970, 1, 9)) as first,
+        store.write_day("feed", date(1970, 1, 8)) as second,
+    ):
+        first.write(rows)
+        second.write(rows)
+        assert not left.exists()
+        assert not unpublished.exists()
+        unpublished.mkdir()
+        with store.write_day("feed", date(1970, 1, 7)) as third:
+            third.write(rows)
+        assert unpublished.exists()
+    assert [day.day for day in store.days("feed")] == [1, 7, 8, 9]
+    assert items(store) == ids("i1")
+
+
 WRITER = """
 import sys
 from pathlib import Path
@@ -232,7 +266,13 @@ def kill_at_random(folder: Path, seed: int) -> None:
     writer.communicate()
     store = SampleStore(str(folder / "out"))
     assert store.days("feed") == [FIRST, SECOND]
-    for day in store.days("feed"):
+    # Any other day of the domain sweeps what the killed writer left.
+    write(folder, ["200000,a,i1,1,feed"])
+    assert not [*(folder / "out/feed").glob("**/.tmp-*")]
+    assert all(
+        len([*(folder / "out/feed").glob(f"day={day}/*/_clicks.parquet")]) <= 1 for day in (FIRST, SECOND)
+    )
+    for day in (FIRST, SECOND):
         store.check_files(store.manifest("feed", day), checksums=True)
         expected = [
             Counter(line.split(",")[2] for line in lines if _day(line) == day) for lines in versions()
