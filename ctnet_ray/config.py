@@ -386,6 +386,39 @@ class DailyConfig(Section, section="daily"):
 
 
 @dataclass(frozen=True)
+class GuardConfig(Section, section="guard"):
+    """What a day is refused for before it is trained on, compared with those that the run trained on before.
+
+    null switches a measure off. No result depends on them.
+    """
+
+    days: Annotated[int, Gt(0)] = 7
+    """Trained days that a day is compared with, the newest before it; with fewer than 3 it is not."""
+    rows: Annotated[float | None, Gt(1)] = 5.0
+    """Factor by which there may be more rows, or fewer, than on their mean."""
+    ctr: Annotated[float | None, Gt(1)] = 3.0
+    """Factor by which clicks per miss may be more, or fewer, than on all of them."""
+    empty: Annotated[float | None, Ge(0), Le(1)] = 0.3
+    """How much larger the share of rows may be in which a column is empty, than on any of them."""
+    new_ids: Annotated[float | None, Ge(0), Le(1)] = 0.3
+    """How much larger the share of rows with ids may be that none of these days had, than on any of them."""
+    psi: Annotated[float | None, Ge(0)] = 0.5
+    """Largest population stability index of a column, to that of these days which it is most like."""
+    infinite: Annotated[float | None, Ge(0), Le(1)] = 0.0
+    """Largest share of rows with an infinite number in a column, on any day."""
+    accept: tuple[date, ...] = ()
+    """Days that are trained on whatever they are like; what they were like is recorded."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a day is measured."""
+        return any(
+            limit is not None
+            for limit in (self.rows, self.ctr, self.empty, self.new_ids, self.psi, self.infinite)
+        )
+
+
+@dataclass(frozen=True)
 class JobConfig(Section, section=""):
     """One continual run."""
 
@@ -401,6 +434,8 @@ class JobConfig(Section, section=""):
     """What the run may use of the cluster."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where results go."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What a day is refused for before it is trained on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data: strings, numbers, lists, mappings."""

@@ -14,6 +14,7 @@ from ctnet_ray.config import (
     ComputeConfig,
     DailyConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     MethodName,
     ModelConfig,
@@ -41,6 +42,7 @@ def main(
     method: MethodName | None = None,
     dry_run: bool = False,
     json: bool = False,
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
 ) -> None:
     """Make the steps of a source series, or of a target model, that can be made by now.
 
@@ -56,11 +58,18 @@ def main(
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; wait for nothing.
         json: Print one line of JSON: status, model, run, trained, scored, waits_for; reason where it failed.
+        guard: What a day is refused for before it is trained on.
     """
     if method:
         transfer = replace(transfer, method=method)
     config = JobConfig(
-        data=data, model=model, training=training, transfer=transfer, compute=compute, tracking=tracking
+        data=data,
+        model=model,
+        training=training,
+        transfer=transfer,
+        compute=compute,
+        tracking=tracking,
+        guard=guard,
     )
     if dry_run:
         preview(config, daily, role)

@@ -6,6 +6,7 @@ python -m jobs.pretrain_source --config FILE.yaml [--training.epochs 3 ...]
 from ctnet_ray.config import (
     ComputeConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     ModelConfig,
     TrackingConfig,
@@ -22,6 +23,7 @@ def main(
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     dry_run: bool = False,
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
 ) -> None:
     """Make a source series, or go on with it: a version a day, scored on the next day.
 
@@ -32,8 +34,11 @@ def main(
         compute: What the run may use of the cluster.
         tracking: Where results go.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
+        guard: What a day is refused for before it is trained on.
     """
-    config = JobConfig(data=data, model=model, training=training, compute=compute, tracking=tracking)
+    config = JobConfig(
+        data=data, model=model, training=training, compute=compute, tracking=tracking, guard=guard
+    )
     train_series(config, "source", dry_run)
 
 

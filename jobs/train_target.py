@@ -8,6 +8,7 @@ from dataclasses import replace
 from ctnet_ray.config import (
     ComputeConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     MethodName,
     ModelConfig,
@@ -28,6 +29,7 @@ def main(
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     method: MethodName | None = None,
     dry_run: bool = False,
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
 ) -> None:
     """Train a target model with one method, or go on with it: a version a day, scored on the next day.
 
@@ -40,11 +42,18 @@ def main(
         tracking: Where results go.
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
+        guard: What a day is refused for before it is trained on.
     """
     if method:
         transfer = replace(transfer, method=method)
     config = JobConfig(
-        data=data, model=model, training=training, transfer=transfer, compute=compute, tracking=tracking
+        data=data,
+        model=model,
+        training=training,
+        transfer=transfer,
+        compute=compute,
+        tracking=tracking,
+        guard=guard,
     )
     train_series(config, "target", dry_run)
 

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
     DataConfig,
+    GuardConfig,
     JobConfig,
     ModelConfig,
     TrackingConfig,
@@ -59,6 +60,8 @@ class Comparison:
     """How the source is trained."""
     compute: ComputeConfig
     tracking: TrackingConfig
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What a day is refused for before it is trained on."""
 
 
 def entries(comparison: Comparison) -> Iterator[Entry]:
@@ -165,6 +168,7 @@ def _config(
         training=replace(training, seed=seed),
         compute=comparison.compute,
         tracking=replace(comparison.tracking, name=None, label=label),
+        guard=comparison.guard,
     )
 
 

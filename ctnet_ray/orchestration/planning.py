@@ -65,8 +65,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing or does not fit; the model's name belongs to another configuration; what versions that
-            are there were made of is something else now (`check_fresh`).
+            is missing or does not fit; the model's name belongs to another configuration; what
+            versions that are there were made of is something else now (`check_fresh`).
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
     _check_series(config, method)
@@ -96,6 +96,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         trains=role == "source" or method.trains,
         reuse=method.reuse,
+        guard=config.guard,
     )
     if config.data.stale_versions == "refuse":
         check_fresh(plan, samples)

@@ -4,10 +4,10 @@ A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
-from ctnet_ray.config import TrainingConfig
+from ctnet_ray.config import GuardConfig, TrainingConfig
 from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.runs.specs import ModelSpec
@@ -52,6 +52,8 @@ class RunPlan:
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What a day is refused for before it is trained on."""
 
     @property
     def name(self) -> str:
