@@ -389,8 +389,28 @@ class RetentionConfig(Section, section="daily.retention"):
 
 @dataclass(frozen=True)
 class GuardConfig(Section, section="guard"):
-    """What a version has to be like to be published and gone on from (`ctnet_ray.runs.guard`)."""
+    """What a day is refused for before it is trained on, and what holds a version back once it is scored.
 
+    A day is compared with those that the run trained on before it (`ctnet_ray.runs.day_guard`; null switches
+    a measure off), a version with the one before it (`ctnet_ray.runs.guard`). No result depends on them.
+    """
+
+    days: Annotated[int, Gt(0)] = 7
+    """Trained days that a day is compared with, the newest before it; with fewer than 3 it is not."""
+    rows: Annotated[float | None, Gt(1)] = 5.0
+    """Factor by which there may be more rows, or fewer, than on their mean."""
+    ctr: Annotated[float | None, Gt(1)] = 3.0
+    """Factor by which clicks per miss may be more, or fewer, than on all of them."""
+    empty: Annotated[float | None, Ge(0), Le(1)] = 0.3
+    """How much larger the share of rows may be in which a column is empty, than on any of them."""
+    new_ids: Annotated[float | None, Ge(0), Le(1)] = 0.3
+    """How much larger the share of rows with ids may be that none of these days had, than on any of them."""
+    psi: Annotated[float | None, Ge(0)] = 0.5
+    """Largest population stability index of a column, to that of these days which it is most like."""
+    infinite: Annotated[float | None, Ge(0), Le(1)] = 0.0
+    """Largest share of rows with an infinite number in a column, on any day."""
+    accept_days: tuple[date, ...] = ()
+    """Days that are trained on whatever they are like; what they were like is recorded."""
     versions: Literal["hold_back", "off"] = "hold_back"
     """hold_back: a version whose scores are out of bounds is not newest in the registry, no target takes it,
     and its run stops until it is accepted or rewound; off: scores hold nothing back."""
@@ -402,6 +422,14 @@ class GuardConfig(Section, section="guard"):
     logloss_excess: Annotated[float, Ge(0)] = 0.5
     """Share by which logloss may be above that of a constant, the click rate of the day before; what the
     parent's was above its own day's click rate comes on top."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether a day is measured."""
+        return any(
+            limit is not None
+            for limit in (self.rows, self.ctr, self.empty, self.new_ids, self.psi, self.infinite)
+        )
 
 
 @dataclass(frozen=True)
@@ -435,7 +463,7 @@ class JobConfig(Section, section=""):
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """Where results go."""
     guard: GuardConfig = field(default_factory=GuardConfig)
-    """What holds a version back."""
+    """What a day is refused for before it is trained on, and what holds a version back."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as plain data: strings, numbers, lists, mappings."""

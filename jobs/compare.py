@@ -9,6 +9,7 @@ from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
+    GuardConfig,
     ModelConfig,
     TrackingConfig,
     TrainingConfig,
@@ -26,6 +27,7 @@ def main(
     output: str = "runs/report",
     methods: tuple[str, ...] | str | None = None,
     outside_checks: str | None = None,
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
 ) -> None:
     """Run every method on every target with every seed; runs that are done are not repeated.
 
@@ -40,12 +42,13 @@ def main(
         methods: Short for --comparison.methods: names, or one name as `all`.
         outside_checks: CSV file that benchmarks.outside_checks wrote: other libraries' models, which base
             should not lie below; not set: none.
+        guard: What a day is refused for before it is trained on.
     """
     from ctnet_ray.orchestration.comparison import Comparison, compare
 
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
-    what = Comparison(comparison, model, training, source_training, compute, tracking)
+    what = Comparison(comparison, model, training, source_training, compute, tracking, guard)
     compare(what, storage.absolute(output), typed("jobs.compare"), outside_checks=outside_checks)
 
 

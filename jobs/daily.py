@@ -57,7 +57,7 @@ def main(
         compute: What the run may use of the cluster.
         tracking: Where results go.
         daily: What is waited for, and how long.
-        guard: Which versions are held back.
+        guard: What a day is refused for, and what holds a version back.
         role: Whether it is a source series or a target model.
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; wait for nothing.

@@ -36,7 +36,7 @@ def main(
         training: How one day is trained.
         compute: What the run may use of the cluster.
         tracking: Where results go.
-        guard: Which versions are held back.
+        guard: What a day is refused for, and what holds a version back.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
         accept: Why the version that is held back is taken all the same; noted with your name.
         rewind_to: Day (YYYY-MM-DD) to go on from: what was made from it on is set aside, and made again.

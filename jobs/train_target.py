@@ -42,7 +42,7 @@ def main(
         transfer: What the target takes over, and from where.
         compute: What the run may use of the cluster.
         tracking: Where results go.
-        guard: Which versions are held back.
+        guard: What a day is refused for, and what holds a version back.
         method: Short for --transfer.method.
         dry_run: Print which steps there are to do, on which samples, roughly how long; do nothing.
         accept: Why the version that is held back is taken all the same; noted with your name.

@@ -9,6 +9,7 @@ from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
     ComputeConfig,
+    GuardConfig,
     ModelConfig,
     TrackingConfig,
     TrainingConfig,
@@ -26,6 +27,7 @@ def main(
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
     output: str = "runs/sweep",
+    guard: GuardConfig = GuardConfig(),  # noqa: B008
 ) -> None:
     """Try the settings of a space; trials that are done are not repeated.
 
@@ -39,11 +41,12 @@ def main(
         compute: What a trial may use of the cluster: one worker.
         tracking: Where results go; its name is not used.
         output: Local folder for trials and answer.
+        guard: What a day is refused for before it is trained on.
     """
     from ctnet_ray.orchestration.comparison import Comparison
     from ctnet_ray.sweep.sweep import Sweep, run_sweep
 
-    what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking), sweep)
+    what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking, guard), sweep)
     run_sweep(what, storage.absolute(output), command=typed("tuning.sweep"))
 
 

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Comparison:
     """How the source is trained."""
     compute: ComputeConfig
     tracking: TrackingConfig
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What a day is refused for before it is trained on."""
 
 
 def entries(comparison: Comparison) -> Iterator[Entry]:
@@ -166,8 +168,8 @@ def _config(
         training=replace(training, seed=seed),
         compute=comparison.compute,
         tracking=replace(comparison.tracking, name=None, label=label),
-        # What a comparison measures is what methods do, bad days included.
-        guard=GuardConfig(versions="off"),
+        # What a comparison measures is what methods do, bad versions included.
+        guard=replace(comparison.guard, versions="off"),
     )
 
 

@@ -50,10 +50,10 @@ class RunPlan:
     reuse: Reuse = "frozen"
     """What a step's source version becomes: the frozen source tower, or (fine-tuning) the start of what is
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    """What holds a version back."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """What a day is refused for before it is trained on, and what holds a version back."""
 
     @property
     def name(self) -> str:

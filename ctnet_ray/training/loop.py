@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.batches.batch import Batch
+from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.errors import CtnetError, DivergedError, HeldBackError
-from ctnet_ray.runs import specs
+from ctnet_ray.runs import day_guard, specs
 from ctnet_ray.runs.guard import out_of_bounds, says_held_back
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
 from ctnet_ray.runs.records import (
@@ -93,6 +94,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         context.reached("source loaded", plan, step)
         if record is None:
             _verify((*step.train, *step.beside), context)
+            _guard(plan, step, done.values(), context)
             metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
             context.reached("trained", plan, step)
             done[step.day] = _save(plan, state, step, progress, metrics)
@@ -163,6 +165,17 @@ def _verify(days: Iterable[Manifest], context: Context) -> None:
     changed = changed_files(days, context.rank, context.world_size)
     for problem in checkpoints.of_all_workers(changed, context.world_size):
         raise CtnetError(problem)
+
+
+def _guard(plan: RunPlan, step: StepPlan, done: Iterable[StepRecord], context: Context) -> None:
+    """Refuse sample days that are unlike those trained on before. Collective: the first worker looks."""
+    refused: list[str] = []
+    if context.rank == 0:
+        days = (*step.train, *step.beside)
+        read = [(day, Encoder(plan.model.inputs, day.domain).folding) for day in days]
+        refused = day_guard.refused(plan.folder, plan.name, read, done, plan.guard)
+    for reason in checkpoints.of_all_workers(refused, context.world_size):
+        raise CtnetError(reason)
 
 
 def _goes_on_from(plan: RunPlan, step: StepPlan, done: Mapping[date, StepRecord]) -> StepRecord | None:
