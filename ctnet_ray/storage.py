@@ -206,6 +206,20 @@ def list_folders(uri: str) -> list[str]:
     return sorted(name for name in found if not name.startswith(_TEMPORARY))
 
 
+def list_files(uri: str) -> dict[str, tuple[int, int | None]]:
+    """Return the files below `uri`, at any depth: bytes and time of the last change (ns), by name below it.
+
+    The time is None where the store does not say it.
+    """
+    filesystem, path = resolve(uri)
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+    return {
+        info.path.removeprefix(path).lstrip("/"): (info.size, info.mtime_ns)
+        for info in filesystem.get_file_info(selector)
+        if info.type is fs.FileType.File
+    }
+
+
 def read_bytes(uri: str) -> bytes:
     """Return the content of a small file.
 

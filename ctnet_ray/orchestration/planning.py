@@ -1,7 +1,7 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -30,7 +30,6 @@ from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.runs.layers import shared_sequences
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import (
-    EvaluationRecord,
     RunRecord,
     StepRecord,
     Version,
@@ -98,7 +97,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
     _check_weights(versions[days.index(day)] for day in days if day not in done)
     model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
-    planned = partial(_step, config, method, samples, folder)
+    scored = read_evaluations(folder, done)
+    planned = partial(_step, config, method, samples, scored)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
     check_samples(samples, steps, model)
     _check_name(registered, record)
@@ -114,7 +114,6 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         reuse=method.reuse,
         guard=config.guard,
     )
-    scored = read_evaluations(folder, done)
     held = next((entry for entry in scored.values() if entry.stops), None)
     if held and config.guard.versions == "hold_back":
         raise HeldBackError(says_held_back(record.run, held))
@@ -179,7 +178,7 @@ def _step(
     config: JobConfig,
     method: Method,
     samples: Sequence[SampleDays],
-    folder: str,
+    scored: Container[date],
     day: date,
     source: Version | None,
     done: bool,
@@ -188,12 +187,12 @@ def _step(
     own, *beside = samples
     train = () if done else _trained_on(own, method, day, config.transfer.window)
     following = day + ONE_DAY
-    scored = following not in own or (done and EvaluationRecord.read(folder, day) is not None)
+    evaluate = None if done and day in scored else own.of(following)
     others = (domain.of(day) for domain in beside if train)
     return StepPlan(
         train=train,
         day=day,
-        evaluate=None if scored else own.of(following),
+        evaluate=evaluate,
         source=source,
         beside=tuple(other for other in others if other),
     )

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.sample_days import SampleDays
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, with_digest
+from ctnet_ray.runs.records import EvaluationRecord, SampleRef, StepRecord, Version, digests_now
 
 _READERS = 8  #: manifests that are read at a time
 
@@ -87,10 +87,4 @@ def _versions_now(steps: Iterable[StepRecord]) -> dict[Version, str]:
     named = {
         version for step in steps for version in (step.parent, step.source) if version and version.digest
     }
-    with ThreadPoolExecutor(_READERS) as pool:
-        digests = pool.map(lambda version: with_digest(_undigested(version)).digest, named)
-        return dict(zip(named, digests, strict=True))
-
-
-def _undigested(version: Version) -> Version:
-    return Version(version.run, version.day, version.uri)
+    return digests_now(named)

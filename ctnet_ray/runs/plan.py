@@ -9,7 +9,7 @@ from datetime import date
 
 from ctnet_ray.config import GuardConfig, TrainingConfig
 from ctnet_ray.methods.method import Reuse
-from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version, version_folder
+from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, read_evaluations, version_folder
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
 
@@ -94,11 +94,11 @@ def steps_left(plan: RunPlan, done: Iterable[StepRecord]) -> list[StepLeft]:
         plan: The run.
         done: The records of its whole versions (`read_steps`).
     """
-    records = {record.day: record for record in done}
+    records, scored = {record.day: record for record in done}, read_evaluations(plan.folder)
     return [
         StepLeft(step, records.get(step.day))
         for step in plan.steps
-        if step.day not in records or (step.evaluate and EvaluationRecord.read(plan.folder, step.day) is None)
+        if step.day not in records or (step.evaluate and step.day not in scored)
     ]
 
 

@@ -10,7 +10,6 @@ A run's folder is the truth; MLflow is a picture of it that can be drawn again a
 """
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field, replace
 from datetime import date, datetime
 from typing import Annotated, Any, Self, TypeVar
@@ -21,10 +20,11 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.runs.index import read_records
 
 #: The day on which a version's weights were removed: a key of its manifest, and a tag in MLflow.
 WEIGHTS_REMOVED = "weights_removed"
-_READERS = 8  #: files that are read at a time
+_EVALUATION = "evaluation record", "remove it to score the day again"  #: what it is, and the way out
 SET_ASIDE = "set_aside"  #: folder below a run's
 _WHOLE = ConfigDict(extra="forbid")
 _Record = TypeVar("_Record")
@@ -199,7 +199,7 @@ class EvaluationRecord:
             CtnetError: The file holds something else.
         """
         uri = storage.join(folder, "evaluations", f"{day.isoformat()}.json")
-        return _read(cls, uri, "evaluation record", "remove it to score the day again")
+        return _read(cls, uri, *_EVALUATION)
 
 
 @dataclass(frozen=True, config=_WHOLE)
@@ -272,34 +272,93 @@ def with_digest(version: Version) -> Version:
     return replace(version, digest=version_digest(step, manifest.get("files", ())))
 
 
-def read_evaluations(folder: str, days: Iterable[date]) -> dict[date, EvaluationRecord]:
+def digests_now(versions: Iterable[Version]) -> dict[Version, str]:
+    """Return the digest of what each version's folder holds now; empty where there is none.
+
+    Raises:
+        CtnetError: A folder's manifest was changed.
+    """
+    records: dict[str, dict[str, dict[str, Any]]] = {}
+    digests = {}
+    for version in versions:
+        name = f"day={version.day.isoformat()}"
+        folder = version.uri.removesuffix(f"/{name}")
+        if folder not in records:
+            records[folder] = _records(folder)
+        digests[version] = records[folder].get(f"{name}/{storage.MANIFEST}", {}).get("digest", "")
+    return digests
+
+
+def read_evaluations(folder: str, days: Iterable[date] | None = None) -> dict[date, EvaluationRecord]:
     """Return the evaluations of those of a run's versions that were scored.
 
     Args:
         folder: The run's folder.
-        days: Days of the versions.
+        days: Days of the versions; None: all.
 
     Raises:
         CtnetError: A file holds something else.
     """
-    asked = [*days]
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda day: EvaluationRecord.read(folder, day), asked)
-        return {day: entry for day, entry in zip(asked, found, strict=True) if entry}
+    asked = None if days is None else {*days}
+    found = (
+        _checked(EvaluationRecord, content, storage.join(folder, name), _EVALUATION)
+        for name, content in _records(folder).items()
+        if name.startswith("evaluations/")
+    )
+    return {entry.day: entry for entry in found if asked is None or entry.day in asked}
 
 
 def read_steps(folder: str) -> list[StepRecord]:
     """Return the records of all whole versions of a run, by day."""
-    names = [name for name in storage.list_folders(folder) if name.startswith("day=")]
-    found = (storage.read_folder(storage.join(folder, name)) for name in names)
-    return [StepRecord.from_dict(content["step"]) for content, _ in filter(None, found)]
+    return [StepRecord.from_dict(content["step"]) for content in _manifests(folder)]
+
+
+def without_weights(folder: str) -> set[date]:
+    """Return the days of those of a run's versions whose weights were removed."""
+    manifests = (content for content in _manifests(folder) if WEIGHTS_REMOVED in content)
+    return {StepRecord.from_dict(content["step"]).day for content in manifests}
+
+
+def _manifests(folder: str) -> list[dict[str, Any]]:
+    return [content for name, content in _records(folder).items() if name.startswith("day=")]
+
+
+def _records(folder: str) -> dict[str, dict[str, Any]]:
+    """Return what is to be known of a run's versions and evaluations."""
+
+    def read(name: str) -> dict[str, Any] | None:
+        if name.startswith("day="):
+            return _read_manifest(storage.join(folder, name.partition("/")[0]))
+        try:
+            return storage.read_json(storage.join(folder, name))
+        except FileNotFoundError:
+            return None
+
+    return read_records(folder, read)
+
+
+def _read_manifest(uri: str) -> dict[str, Any] | None:
+    """Return what is to be known of a version without opening it: its step, its digest, its weights."""
+    found = storage.read_folder(uri)
+    if found is None:
+        return None
+    manifest, _ = found
+    digest = version_digest(StepRecord.from_dict(manifest["step"]), manifest.get("files", ()))
+    removed = {key: manifest[key] for key in (WEIGHTS_REMOVED,) if key in manifest}
+    return {"step": manifest["step"], "digest": digest, **removed}
 
 
 def _read(kind: type[_Record], uri: str, name: str, remedy: str) -> _Record | None:
     """Return the record of a JSON file; None where there is none."""
     try:
-        return kind(**storage.read_json(uri))
+        return _checked(kind, storage.read_json(uri), uri, (name, remedy))
     except FileNotFoundError:
         return None
+
+
+def _checked(kind: type[_Record], content: Mapping[str, Any], uri: str, said: tuple[str, str]) -> _Record:
+    name, remedy = said
+    try:
+        return kind(**content)
     except ValidationError as error:
         raise CtnetError(f"{uri} is no {name} ({first_problem(error)}): {remedy}") from error

@@ -32,12 +32,14 @@ from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE, guard_tags, passed
 from ctnet_ray.runs.records import (
-    WEIGHTS_REMOVED,
     EvaluationRecord,
     RunRecord,
     StepRecord,
     Version,
+    read_evaluations,
+    read_steps,
     version_folder,
+    without_weights,
 )
 from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists
@@ -58,8 +60,6 @@ class _Step:
     record: StepRecord
     evaluation: EvaluationRecord | None
     version: Version
-    files: list[dict[str, Any]]
-    """Name, bytes and sha256 of each of the version's files."""
     removed: bool
     """Whether its weights were removed: what was deleted in MLflow then stays so."""
 
@@ -396,7 +396,7 @@ class Tracker:
         child = shown.children[day].info
         new = day not in shown.evaluations
         if new:
-            card = projection.card(record, step.record, step.version.uri, step.files)
+            card = projection.card(record, step.record, step.version.uri, _files(step.version.uri))
             self._client.log_dict(child.run_id, card, CARD)
         self._show_samples(child.run_id, step)
         self._show_version(record, step, shown)
@@ -507,18 +507,18 @@ class Tracker:
 
 
 def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
-    for name in storage.list_folders(folder):
-        day = date.fromisoformat(name.removeprefix("day=")) if name.startswith("day=") else None
-        if day is None or day in settled:
-            continue
-        uri = version_folder(folder, day)
-        found = storage.read_folder(uri)
-        if found:
-            step = StepRecord.from_dict(found[0]["step"])
+    evaluations, removed = read_evaluations(folder), without_weights(folder)
+    for step in read_steps(folder):
+        if step.day not in settled:
             # A registered location has to hold in any working directory.
-            version = Version(step.run, day, storage.absolute(uri))
-            files, removed = found[0].get("files", []), WEIGHTS_REMOVED in found[0]
-            yield _Step(step, EvaluationRecord.read(folder, day), version, files, removed)
+            version = Version(step.run, step.day, storage.absolute(version_folder(folder, step.day)))
+            yield _Step(step, evaluations.get(step.day), version, step.day in removed)
+
+
+def _files(uri: str) -> list[dict[str, Any]]:
+    """Return name, bytes and sha256 of each of a version's files."""
+    found = storage.read_folder(uri)
+    return found[0].get("files", []) if found else []
 
 
 def _lacks_version(shown: _Shown, step: _Step) -> bool:
