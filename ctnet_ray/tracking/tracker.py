@@ -37,6 +37,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     StepRecord,
     Version,
+    parse_day,
     version_folder,
 )
 from ctnet_ray.tracking import projection
@@ -343,7 +344,9 @@ class Tracker:
             runs = self._search_runs(record.run)
             versions = self._search_versions(f"name = {_quoted(record.model)}")
         children = {
-            date.fromisoformat(run.data.tags[projection.DAY]): run
+            parse_day(
+                run.data.tags[projection.DAY], f"tag {projection.DAY} of MLflow run {run.info.run_id}"
+            ): run
             for run in runs
             if projection.DAY in run.data.tags
         }
@@ -485,7 +488,7 @@ class Tracker:
         versions = [
             Version(
                 entry.tags["run"],
-                date.fromisoformat(entry.tags["day"]),
+                parse_day(entry.tags["day"], f"tag day of {entry.name} version {entry.version}"),
                 entry.tags["uri"],
                 entry.name,
                 int(entry.version),
@@ -508,8 +511,10 @@ class Tracker:
 
 def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
     for name in storage.list_folders(folder):
-        day = date.fromisoformat(name.removeprefix("day=")) if name.startswith("day=") else None
-        if day is None or day in settled:
+        if not name.startswith("day="):
+            continue
+        day = parse_day(name.removeprefix("day="), f"the name of folder {storage.join(folder, name)}")
+        if day in settled:
             continue
         uri = version_folder(folder, day)
         found = storage.read_folder(uri)
