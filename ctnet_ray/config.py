@@ -296,6 +296,9 @@ class TransferConfig(Section, section="transfer"):
     refresh_days: Annotated[int | None, Gt(0)] = 1
     """Steps after which a frozen source takes the newest version of its series: 1: at each; null: never
     after the first."""
+    max_source_age_days: Annotated[int | None, Ge(0)] = 1
+    """Days that a source version may be older than the step that takes it, else the run is refused, as it is
+    where the series has later versions and none of the step's day; null: any. It changes no result."""
     share_attention: tuple[str, ...] = ()
     """CTNet: sequences whose attention is computed once and used by both towers; all: every sequence with
     attention that both towers have."""

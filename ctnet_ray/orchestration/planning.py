@@ -24,6 +24,7 @@ from ctnet_ray.orchestration.sample_days import (
     first_digests,
     last_day,
 )
+from ctnet_ray.orchestration.source_age import check_ages
 from ctnet_ray.orchestration.staleness import check_fresh
 from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.identity import run_digest
@@ -77,8 +78,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing or does not fit; the model's name belongs to another configuration; what versions that
-            are there were made of is something else now (`check_fresh`).
+            is missing, too old, or does not fit; the model's name belongs to another configuration; what
+            versions that are there were made of is something else now (`check_fresh`).
         HeldBackError: A version of it is held back, and nobody accepted it.
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
@@ -96,6 +97,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
     _check_weights(versions[days.index(day)] for day in days if day not in done)
+    taking = zip(days, versions, strict=True)
+    check_ages(config, method, {day: version for day, version in taking if day not in done}, series)
     model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
     scored = read_evaluations(folder, done)
     planned = partial(_step, config, method, samples, scored)

@@ -9,9 +9,8 @@ whether a day is trained on, not what comes of it, so they are no part of a run'
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import Annotated
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
@@ -34,7 +33,7 @@ class Passed:
     """A day that a run trains on."""
 
     measures: DayMeasures
-    accepted: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    accepted: tuple[str, ...] = ()
     """What was unlike the days before, and was let pass by guard.accept_days."""
 
 

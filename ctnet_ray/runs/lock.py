@@ -84,17 +84,32 @@ def locked(
                 (lost or _interrupt)()
                 return
 
+    thread = threading.Thread(target=keep_beating, daemon=True)
     with ExitStack() as held:
+        beats.extend(held.enter_context(_locked(folder, say)) for folder in folders)
+        _settle(folders, beats)
         for folder in folders:
-            beats.append(held.enter_context(_locked(folder, say)))
             storage.sweep(folder)
-        thread = threading.Thread(target=keep_beating, daemon=True)
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join(BEAT_SECONDS)  # a store that does not answer keeps nobody
+
+
+def _settle(folders: Sequence[str], beats: Sequence[Callable[[], bool]]) -> None:
+    """Where nothing but files tells who came first, wait until one that began at once was seen.
+
+    Raises:
+        CtnetError: Another command wrote its lock meanwhile.
+    """
+    if all(isinstance(storage.resolve(folder)[0], fs.LocalFileSystem) for folder in folders):
+        return
+    time.sleep(_SETTLE_SECONDS)
+    for folder, beat in zip(folders, beats, strict=True):
+        if not beat():
+            raise _held_by(_run(folder), _holder(folder))
 
 
 def _interrupt() -> None:
@@ -107,7 +122,7 @@ def _interrupt() -> None:
 def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Hold one lock; yield what gives a sign of life, and says whether the lock is still held."""
     own = _this_process()
-    run = folder.rstrip("/").rpartition("/")[2]
+    run = _run(folder)
     with _kernel_lock(folder, run) as is_free:
         before = _holder(folder)
         if before and not _is_dead(before, own, is_free):
@@ -115,10 +130,6 @@ def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bo
         if before:
             say(f"{run}: {before} is dead: its lock is taken over")
         _write(folder, own)
-        if not isinstance(storage.resolve(folder)[0], fs.LocalFileSystem):
-            time.sleep(_SETTLE_SECONDS)
-            if (other := _holder(folder)) and other.id != own.id:
-                raise _held_by(run, other)
 
         def beat() -> bool:
             # What can't be read or written now may be the next time.
@@ -173,6 +184,10 @@ def _is_dead(holder: Holder, own: Holder, kernel_says_free: bool) -> bool:
         return time.time() - holder.alive > DEAD_SECONDS
     started = _started(holder.pid)
     return started is None or abs(started - holder.started) > _CLOCK_SECONDS
+
+
+def _run(folder: str) -> str:
+    return folder.rstrip("/").rpartition("/")[2]
 
 
 def _held_by(run: str, holder: Holder | None) -> CtnetError:

@@ -241,6 +241,22 @@ def read_rewinds(folder: str) -> list[tuple[str, Rewind]]:
     return [(place, entry) for place, entry in found if entry]
 
 
+def parse_day(text: str, where: str) -> date:
+    """Return the day that a tag or a folder's name says.
+
+    Args:
+        text: YYYY-MM-DD.
+        where: What says it, for the message.
+
+    Raises:
+        CtnetError: It says no day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise CtnetError(f"{where} says {text!r}, which is no day (YYYY-MM-DD): mend or remove it") from None
+
+
 def version_folder(folder: str, day: date) -> str:
     """Return where the version of one step is, below the run's folder."""
     return storage.join(folder, f"day={day.isoformat()}")

@@ -210,7 +210,13 @@ class RunningState:
 
     def _snapshot_days(self) -> Iterator[date]:
         for name in storage.list_folders(self._uri):
-            yield date.fromisoformat(name.removeprefix("before="))
+            try:
+                yield date.fromisoformat(name.removeprefix("before="))
+            except ValueError:
+                uri = storage.join(self._uri, name)
+                raise CtnetError(
+                    f"{uri} is no snapshot, for its name says no day: remove this folder"
+                ) from None
 
     def _snapshot(self, day: date) -> _Snapshot | None:
         """Return the newest snapshot of days before a day only."""

@@ -7,14 +7,13 @@ source series are thousands of entries, not paths.
 import json
 from collections import deque
 from collections.abc import Iterator
-from datetime import date
 from typing import Any
 
 from rich.text import Text
 from rich.tree import Tree
 
 from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE
-from ctnet_ray.runs.records import Version
+from ctnet_ray.runs.records import Version, parse_day
 from ctnet_ray.tracking.tracker import Tracker
 
 _SHORT = 8  # digits of a digest that people are shown
@@ -153,7 +152,7 @@ def _link(tracker: Tracker, tags: Any, what: str) -> str | None:
         return None
     run, _, day = reference.rpartition("@")
     # It may have been published after this version was.
-    version = tracker.find(run, date.fromisoformat(day))
+    version = tracker.find(run, parse_day(day, f"tag {what}_ref of {tags.get('run')}"))
     return version.id if version else reference
 
 

@@ -36,6 +36,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     StepRecord,
     Version,
+    parse_day,
     read_evaluations,
     read_steps,
     version_folder,
@@ -343,7 +344,9 @@ class Tracker:
             runs = self._search_runs(record.run)
             versions = self._search_versions(f"name = {_quoted(record.model)}")
         children = {
-            date.fromisoformat(run.data.tags[projection.DAY]): run
+            parse_day(
+                run.data.tags[projection.DAY], f"tag {projection.DAY} of MLflow run {run.info.run_id}"
+            ): run
             for run in runs
             if projection.DAY in run.data.tags
         }
@@ -485,7 +488,7 @@ class Tracker:
         versions = [
             Version(
                 entry.tags["run"],
-                date.fromisoformat(entry.tags["day"]),
+                parse_day(entry.tags["day"], f"tag day of {entry.name} version {entry.version}"),
                 entry.tags["uri"],
                 entry.name,
                 int(entry.version),
