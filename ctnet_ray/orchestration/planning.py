@@ -78,8 +78,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing or does not fit; the model's name belongs to another configuration; what versions that
-            are there were made of is something else now (`check_fresh`).
+            is missing or does not fit; the model's name belongs to another configuration; `check_fresh`.
         HeldBackError: A version of it is held back, and nobody accepted it.
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
@@ -97,7 +96,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
     _check_weights(versions[days.index(day)] for day in days if day not in done)
-    model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
+    model = model_spec(config, schema, method, role, _built_on(days, versions, series, done))
     planned = partial(_step, config, method, samples, folder)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
     check_samples(samples, steps, model)
@@ -230,9 +229,10 @@ def _check_weights(versions: Iterable[Version | None]) -> None:
         checkpoints.check_weights(uri)
 
 
-def _model_spec(
+def model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
 ) -> ModelSpec:
+    """Say which model a run trains, beside towers of these source versions."""
     if role == "source":
         domains = (config.data.domain, *config.data.beside)
         tower = schema.for_tower("source", several_domains=len(domains) > 1, counts_in=domains)
