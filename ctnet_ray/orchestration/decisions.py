@@ -10,6 +10,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.planning import run_record
 from ctnet_ray.orchestration.rewinding import plan_rewind, rewind, who
 from ctnet_ray.orchestration.sample_days import SampleDays
+from ctnet_ray.runs.lock import locked
 from ctnet_ray.runs.records import Acceptance, read_evaluations, read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
@@ -30,17 +31,24 @@ def decide(config: JobConfig, role: Role, why: str, rewind_to: date | None, dry_
         Whether the run can be planned now; False where something would be set aside first.
 
     Raises:
-        CtnetError: There is nothing to accept or to set aside.
+        CtnetError: There is nothing to accept or to set aside, or another command is at work on the run.
     """
     if not why and rewind_to is None:
         return True
     if why and (rewind_to or dry_run):
         raise CtnetError("--accept goes with neither --rewind_to nor --dry_run: give one of them")
     folder, console = run_folder(config, role), open_console(stderr=True)
+    if not storage.exists(folder):
+        raise CtnetError(f"no run at {folder}: there is nothing to accept or to set aside")
     if rewind_to is None:
-        console.log(f"accepted the version of {accept(folder, why)} in {folder}")
+        with locked([folder], console.log):
+            console.log(f"accepted the version of {accept(folder, why)} in {folder}")
         return True
-    aside = plan_rewind(folder, rewind_to) if dry_run else rewind(folder, rewind_to)
+    if dry_run:
+        aside = plan_rewind(folder, rewind_to)
+    else:
+        with locked([folder], console.log):
+            aside = rewind(folder, rewind_to)
     what = f"{len(aside.days)} versions and {len(aside.scored)} evaluations of {folder}"
     console.log(f"{'would set' if dry_run else 'set'} aside {what}")
     return not dry_run

@@ -99,7 +99,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     _check_weights(versions[days.index(day)] for day in days if day not in done)
     taking = zip(days, versions, strict=True)
     check_ages(config, method, {day: version for day, version in taking if day not in done}, series)
-    model = _model_spec(config, schema, method, role, _built_on(days, versions, series, done))
+    model = model_spec(config, schema, method, role, _built_on(days, versions, series, done))
     scored = read_evaluations(folder, done)
     planned = partial(_step, config, method, samples, scored)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
@@ -232,9 +232,10 @@ def _check_weights(versions: Iterable[Version | None]) -> None:
         checkpoints.check_weights(uri)
 
 
-def _model_spec(
+def model_spec(
     config: JobConfig, schema: Schema, method: Method, role: Role, versions: Sequence[Version]
 ) -> ModelSpec:
+    """Say which model a run trains, beside towers of these source versions."""
     if role == "source":
         domains = (config.data.domain, *config.data.beside)
         tower = schema.for_tower("source", several_domains=len(domains) > 1, counts_in=domains)

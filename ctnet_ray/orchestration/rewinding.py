@@ -33,7 +33,7 @@ def plan_rewind(folder: str, day: date) -> Rewind:
 def rewind(folder: str, day: date) -> Rewind:
     """Set a run's steps from a day on aside, and the evaluations on that day and later. Nothing is deleted.
 
-    Killed anywhere, the next plan of the run ends it.
+    Killed anywhere, the same call ends it, and so does the next plan of the run.
 
     Args:
         folder: The run's folder.
@@ -42,7 +42,10 @@ def rewind(folder: str, day: date) -> Rewind:
     Raises:
         CtnetError: As `plan_rewind`; a folder can't be moved.
     """
+    begun = [entry for _, entry in read_rewinds(folder) if not entry.done and entry.day == day]
     finish_rewinds(folder)
+    if begun:
+        return begun[-1]
     planned = plan_rewind(folder, day)
     planned.write(folder)
     finish_rewinds(folder)

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
@@ -271,6 +272,16 @@ class Tracker:
                 return None
             self._found[run, day] = there[-1]
         return self._found[run, day]
+
+    def card(self, version: Version) -> dict[str, Any]:
+        """Return what was registered of a version (`projection.card`): its records and its files' checksums.
+
+        Raises:
+            CtnetError: It is not there, or MLflow fails.
+        """
+        with talking(self.shown_uri), TemporaryDirectory() as folder:
+            run = self._client.get_model_version(str(version.name), str(version.number)).run_id
+            return storage.read_json(self._client.download_artifacts(str(run), CARD, folder))
 
     def set_alias(self, model: str, alias: str) -> None:
         """Let an alias mean a registered model's version of its newest day.

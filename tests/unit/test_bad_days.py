@@ -1,18 +1,19 @@
 """Tags and folders that should say a day and say none: one line that names them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import parse_day
+from ctnet_ray.runs.records import parse_day, read_steps
 from ctnet_ray.samples.running_state import RunningState
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.tracking.lineage import ancestry
 from ctnet_ray.tracking.projection import DAY
 from ctnet_ray.tracking.tracker import Tracker
-from tests.unit.loop_world import World, walk
+from tests.unit.loop_world import DAYS, World, walk
 
 Shown = tuple[Tracker, RunPlan]
 
@@ -52,11 +53,11 @@ def test_a_tag_of_a_run(shown: Shown) -> None:
         again.publish(plan.folder)
 
 
-def test_a_folder_of_a_run(shown: Shown) -> None:
+def test_a_folder_that_is_no_day_of_a_run_is_passed_over(shown: Shown) -> None:
     tracker, plan = shown
-    Path(plan.folder, "day=soon").mkdir()
-    with pytest.raises(CtnetError, match=r"^the name of folder .*/run/day=soon says 'soon', which is no day"):
-        tracker.publish(plan.folder)
+    shutil.copytree(plan.version(DAYS[0]).uri, Path(plan.folder, "day=soon"))
+    tracker.publish(plan.folder)
+    assert len(read_steps(plan.folder)) == len(plan.steps)
 
 
 def test_a_folder_of_running_state(tmp_path: Path) -> None:

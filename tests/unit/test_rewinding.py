@@ -91,6 +91,13 @@ def test_a_rewind_that_was_killed_is_ended_by_the_next_plan(
         assert [*read_evaluations(plan.folder, DAYS)] == ([] if begun else DAYS[:3])
         assert results(walk(base(world, 2))) == expected
     assert sum(len(entry.days) for _, entry in read_rewinds(plan.folder)) == 12
+    # The same call ends it too.
+    left[0] = 3
+    with pytest.raises(Killed):
+        rewind(plan.folder, DAYS[1])
+    assert rewind(plan.folder, DAYS[1]).days == (DAYS[1], DAYS[2])
+    assert (len(read_steps(plan.folder)), len(read_rewinds(plan.folder))) == (1, 7)
+    assert results(walk(base(world, 2))) == expected
     left[0] = 8
     rewind(plan.folder, DAYS[1])
     assert left[0] == 1
@@ -108,8 +115,10 @@ def test_a_rewind_of_nothing_is_refused(world: World) -> None:
 def test_what_would_be_set_aside_is_said_and_nothing_is_done(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plan = walk(base(world))
-    config = world.config(first=0)
+    plan, config = base(world), world.config(first=0)
+    with pytest.raises(CtnetError, match=r"no run at .*: there is nothing to accept or to set aside"):
+        decisions.decide(config, "target", "", DAYS[3])
+    walk(plan)
     assert not decisions.decide(config, "target", "", DAYS[3], dry_run=True)
     said = " ".join(capsys.readouterr().err.split())
     assert "would set aside 2 versions and 3 evaluations of" in said

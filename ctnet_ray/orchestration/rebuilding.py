@@ -1,0 +1,209 @@
+"""A version is made again from its lineage, elsewhere, and compared with what it was, byte for byte.
+
+Its step is walked from its parent; where that is gone, the run from its newest version before that is there,
+or from its start. What steps were made of is in their records: those of the versions' folders, or, where a
+folder is gone, the cards in MLflow.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyarrow import fs
+
+from ctnet_ray import schema as schemas
+from ctnet_ray import storage
+from ctnet_ray.config import GuardConfig, JobConfig
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.methods.table import METHODS
+from ctnet_ray.orchestration.planning import Registry, model_spec
+from ctnet_ray.runs.guard import SET_ASIDE
+from ctnet_ray.runs.plan import RunPlan, StepPlan
+from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, version_folder, with_digest
+from ctnet_ray.samples.store import Manifest, SampleStore
+from ctnet_ray.schema import Role
+from ctnet_ray.training import checkpoints, loop
+from ctnet_ray.training.context import LocalContext, start_alone
+
+Card = Callable[[Version], Mapping[str, Any]]  #: what is registered of a version (`Tracker.card`)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What came of it."""
+
+    uri: str
+    """Folder of the version that was made."""
+    steps: int
+    """Steps that were walked."""
+    files: int
+    differing: tuple[str, ...]
+    """Files with other bytes than they had; none: the version is the same."""
+    code_revision: str
+    """Code that made the version at first."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What is known of one version."""
+
+    run: RunRecord
+    step: StepRecord
+    files: Sequence[Mapping[str, Any]]
+
+
+def rebuild(name: str, into: str, registered: Registry, card: Card, store: str | None = None) -> Rebuilt:
+    """Make a version again, in this process.
+
+    Args:
+        name: NAME or NAME/VERSION.
+        into: Folder for the run that makes it; steps that are there already are not made again.
+        registered: Where the version is registered.
+        card: Returns what is registered of a version.
+        store: Sample store; None: the one that it was made from.
+
+    Raises:
+        CtnetError: Samples or versions that went into it are missing or were made again, it was made by
+            several workers or a GPU, or `into` holds another run.
+    """
+    version = registered.resolve(name)
+    made = _read(version, card)
+    config = JobConfig(**made.run.config)
+    _check_place(version, made, config, into)
+    chain, before = _chain(version, made, registered, card)
+    samples = SampleStore(store or config.data.store)
+    if missing := [*_missing(chain, samples)]:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CtnetError(
+            f"{version.id} can't be rebuilt without {', '.join(missing[:5])}{more}: restore what is missing"
+        )
+    if before:
+        _copy(before, version_folder(into, before.day))
+    plan = _plan(chain, before, config, samples, into)
+    plan.record.write(into)
+    start_alone(math.ceil(config.compute.cpus_per_worker))
+    loop.run(plan, LocalContext())
+    return _compared(plan.version(version.day), made, len(chain))
+
+
+def _read(version: Version, card: Card) -> _Made:
+    """Return the records of a version, from its folder or from its card."""
+    found = storage.read_folder(version.uri)
+    content = found[0] if found else card(version)
+    return _Made(RunRecord(**content["run"]), StepRecord.from_dict(content["step"]), content.get("files", ()))
+
+
+def _is_there(version: Version) -> bool:
+    """Whether a version is there, as it was when a record named it."""
+    now = with_digest(replace(version, digest=""))
+    return version.digest in ("", now.digest) and checkpoints.exists(version.uri)
+
+
+def _check_place(version: Version, made: _Made, config: JobConfig, into: str) -> None:
+    if made.step.metrics.get("workers", 1) != 1 or config.compute.workers != 1 or config.compute.gpu:
+        raise CtnetError(
+            f"{version.id} was trained by several workers or on a GPU: only what one CPU worker made can be "
+            "made again byte for byte"
+        )
+    there = RunRecord.read(into)
+    if there and (there.run != made.run.run or version.uri.rpartition("/")[0] == storage.absolute(into)):
+        raise CtnetError(f"{into} holds run {there.run}: name an empty folder")
+
+
+def _chain(
+    version: Version, made: _Made, registered: Registry, card: Card
+) -> tuple[list[_Made], Version | None]:
+    """Return the steps to walk, ascending, and the version of the run before them; None: its start."""
+    chain, known = (
+        [made],
+        {
+            entry.day: entry
+            for entry in registered.versions(version.name or "")
+            if entry.run == version.run and SET_ASIDE not in entry.tags
+        },
+    )
+    while (parent := chain[0].step.parent) and parent.run == version.run:
+        if _is_there(parent):
+            return chain, parent
+        if parent.day not in known:
+            raise CtnetError(f"{version.id} can't be rebuilt: nothing is known of its ancestor {parent.id}")
+        chain.insert(0, _read(known[parent.day], card))
+    return chain, None
+
+
+def _missing(chain: Sequence[_Made], samples: SampleStore) -> Iterator[str]:
+    """Say what steps were made of that is not there any more, or is something else now."""
+    for reference in dict.fromkeys(sample for made in chain for sample in made.step.samples):
+        if not samples.has_day(reference.domain, reference.day):
+            yield f"samples of {reference.domain} on {reference.day}"
+        elif samples.manifest(reference.domain, reference.day).digest != reference.digest:
+            yield f"samples of {reference.domain} on {reference.day} as they were (they were written again)"
+    start = [chain[0].step.parent] if chain[0].step.parent else []
+    others = [version for version in start if version.run != chain[0].run.run]
+    for source in dict.fromkeys([*others, *(made.step.source for made in chain)]):
+        if source and not _is_there(source):
+            yield f"version {source.id} at {source.uri}"
+
+
+def _copy(version: Version, uri: str) -> None:
+    """Copy a version to where the run goes on from it."""
+    found = storage.read_folder(version.uri)
+    if storage.read_folder(uri) is not None or found is None:
+        return
+    manifest, folder = found
+    source, path = storage.resolve(folder)
+    with storage.new_folder(uri) as (working, publish):
+        target, to = storage.resolve(working)
+        for file in manifest.get("files", ()):
+            fs.copy_files(
+                f"{path}/{file['name']}",
+                f"{to}/{file['name']}",
+                source_filesystem=source,
+                destination_filesystem=target,
+            )
+        publish(manifest)
+
+
+def _plan(
+    chain: Sequence[_Made], before: Version | None, config: JobConfig, samples: SampleStore, into: str
+) -> RunPlan:
+    """Plan the steps as they were made, behind the parent that is there."""
+    run, first = chain[0].run, chain[0].step
+    method, role = METHODS[config.transfer.method], _role(run)
+    sources = [made.step.source for made in chain if made.step.source]
+    there = [StepPlan((), before.day, None)] if before else []
+    return RunPlan(
+        record=run,
+        folder=into,
+        model=model_spec(config, schemas.from_dict(run.schema), method, role, sources),
+        training=config.training,
+        steps=(*there, *(_step(made, samples) for made in chain)),
+        start=first.parent if first.parent and first.parent.run != run.run else None,
+        start_optimizer=config.transfer.hot_start_optimizer == "keep",
+        trains=role == "source" or method.trains,
+        reuse=method.reuse,
+        guard=GuardConfig(versions="off"),
+    )
+
+
+def _role(run: RunRecord) -> Role:
+    return "source" if run.method == "source" else "target"
+
+
+def _step(made: _Made, samples: SampleStore) -> StepPlan:
+    def manifests(own: bool) -> tuple[Manifest, ...]:
+        named: list[SampleRef] = [
+            entry for entry in made.step.samples if (entry.domain == made.run.domain) is own
+        ]
+        return tuple(samples.manifest(entry.domain, entry.day) for entry in named)
+
+    return StepPlan(manifests(True), made.step.day, None, made.step.source, manifests(False))
+
+
+def _compared(version: Version, made: _Made, steps: int) -> Rebuilt:
+    found = storage.read_folder(version.uri)
+    assert found  # noqa: S101  (it was just written)
+    now, was = ({file["name"]: file["sha256"] for file in files} for files in (found[0]["files"], made.files))
+    differing = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
+    return Rebuilt(version.uri, steps, len(was), tuple(differing), made.run.code_revision)
