@@ -7,9 +7,6 @@ Ends with status 0 where the bytes are the same, 1 with one line where they are 
 
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.rebuilding import rebuild
-from ctnet_ray.orchestration.revision import code_revision
-from ctnet_ray.tracking.tracker import Tracker
 from jobs.command import run
 
 
@@ -27,6 +24,10 @@ def main(
         store: Sample store; null: the one that the version was made from.
         tracking: Where versions are registered.
     """
+    from ctnet_ray.orchestration.rebuilding import rebuild
+    from ctnet_ray.orchestration.revision import code_revision
+    from ctnet_ray.tracking.tracker import Tracker
+
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
     made = rebuild(name, into, tracker, tracker.card, store)
     if made.differing:
