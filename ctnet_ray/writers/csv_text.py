@@ -95,7 +95,10 @@ def csv_blocks(
                 pa.PythonFile(text, "r"),
                 # Only one thread knows the numbers of the rows that it skips, and it is no slower.
                 pacsv.ReadOptions(
-                    block_size=block_bytes, column_names=list(dialect.header) or None, use_threads=False
+                    block_size=block_bytes,
+                    column_names=names,
+                    skip_rows_after_names=0 if dialect.header else 1,
+                    use_threads=False,
                 ),
                 _parse_options(dialect, lines.skip),
                 pacsv.ConvertOptions(
@@ -121,26 +124,42 @@ def csv_blocks(
 def csv_header(path: Path, dialect: Dialect) -> list[str]:
     """Return the column names of a CSV file, of `Dialect.header` or in its first line; none: it is empty.
 
+    Space around a name is no part of it.
+
     Raises:
-        CtnetError: The file can't be read, or a name stands twice.
+        CtnetError: The file can't be read, its first line names no columns, or a name stands twice.
     """
     try:
         with path.open("rb") as raw:
-            line = _Text(path, raw, dialect).read(1 << 16)
-        if not line:
-            return []
-        line = line.partition(b"\n")[0] + b"\n"
-        names = (
-            list(dialect.header)
-            or pacsv.read_csv(pa.BufferReader(line), parse_options=_parse_options(dialect)).column_names
-        )
+            text = _Text(path, raw, dialect)
+            line = text.read(1 << 16).partition(b"\n")[0]
     except (pa.ArrowException, OSError, EOFError) as error:
         raise unreadable(path, error) from error
+    if not text.lines:
+        return []
+    encoding = dialect.encoding.removesuffix("-sig")
+    if text.start == codecs.BOM_UTF8 and encoding != "utf-8":
+        raise CtnetError(f"{path} begins as UTF-8 does (a byte order mark): csv.encoding: utf-8")
+    names = list(dialect.header) or _names(path, line, dialect)
     if any(_UNDECODABLE in name for name in names):
-        encoding = dialect.encoding.removesuffix("-sig")
         raise CtnetError(f"{path}: the header is no text in {encoding}: csv.encoding names another")
     check_names(path, names)
     return names
+
+
+def _names(path: Path, line: bytes, dialect: Dialect) -> list[str]:
+    if not line.strip():
+        raise CtnetError(f"{path}: the first line is empty and names no columns: remove it")
+    try:
+        header = pacsv.read_csv(pa.BufferReader(line + b"\n"), parse_options=_parse_options(dialect))
+    except pa.ArrowException as error:
+        if dialect.quote and dialect.quote.encode() in line:
+            raise CtnetError(
+                f"{path}: the header opens a quote that its line does not close: rename the column, or "
+                "csv.quote: none, if quotes are mere characters"
+            ) from error
+        raise unreadable(path, error) from error
+    return [name.strip() for name in header.column_names]
 
 
 def check_names(path: Path, names: list[str]) -> None:
@@ -171,6 +190,8 @@ class _Text:
     closed = False
     ends_empty: bool
     """Whether the last line is empty, which Arrow is not given."""
+    start: bytes
+    """The first three bytes, as soon as something was read."""
 
     def __init__(self, path: Path, raw: BinaryIO, dialect: Dialect) -> None:
         self._stream = pa.input_stream(raw, compression=_compression(path, raw))
@@ -189,6 +210,7 @@ class _Text:
         self._line_ends = 0
         self._last = ""
         self.ends_empty = False
+        self.start = b""
 
     @property
     def lines(self) -> int:
@@ -208,6 +230,7 @@ class _Text:
         while not ended and ("\n" not in text if not self._line_ends else not text):
             data = self._stream.read(size)
             ended = not data
+            self.start = self.start or data[:3]
             text += self._translated(self._decoder.decode(data, ended), ended=ended)
         if ended and text.endswith("\n"):
             # A quote that is never closed would take the end of the last line into its cell.
