@@ -20,10 +20,11 @@ def hash_ids(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
     Args:
         values: Numbers, texts or booleans of any Arrow type, [N]; whole numbers hash as integers do, so that
-            "7", 7, 7.0 and "7.0" (a column that lost its type to missing values) are one id.
+            "7", 7, 7.0, "7.0" (a column that lost its type to missing values) and " 7" are one id.
 
     Returns:
-        int64 [N] without nulls; null, NaN, the text "nan" and the empty text become `MISSING`.
+        int64 [N] without nulls; null, NaN, the text "nan" and texts that are empty or white space
+            become `MISSING`.
 
     Raises:
         CtnetError: The values have no text, as lists and bytes that are not UTF-8.
@@ -65,13 +66,15 @@ def combine_ids(first_N: np.ndarray, second_N: np.ndarray) -> np.ndarray:
 def id_texts(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return the text of each id, [N]: of a whole number that of the integer, whatever its type.
 
+    Space around a text is no part of the id.
+
     Args:
         values: Numbers, texts or booleans.
 
     Raises:
         pyarrow.ArrowException: The values have no text.
     """
-    texts = values.cast(pa.string())
+    texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
     if pa.types.is_floating(values.type):
         texts = _integer_texts(values, texts)
     if pc.any(pc.match_substring(texts, ".0")).as_py():

@@ -15,17 +15,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import EMPTY_LINE, LINE, FileAccount
+from ctnet_ray.writers.csv_cells import UNDECODABLE, empty, line_ends, swallowed, undecodable, with_delimiters
 
 BLOCK_BYTES = 8 << 20  #: text read at a time
 NULLS = ("", "NaN", "nan", "null", "NULL", r"\N")
-_UNDECODABLE = "\ufdd0"  #: stands for bytes that are no character; Unicode assigns none to it
 _MARK_UNDECODABLE = "ctnet_ray.mark_undecodable"
-codecs.register_error(_MARK_UNDECODABLE, lambda error: (_UNDECODABLE, error.end))
+codecs.register_error(_MARK_UNDECODABLE, lambda error: (UNDECODABLE, error.end))
 _NO_TEXT = "undecodable: is csv.encoding right?"
 _SWALLOWED = "a quote opens and swallows lines: csv.quote: none?"
 _UNIT = "\x1f"  #: stands for a delimiter of more than one byte while Arrow reads
@@ -95,7 +94,10 @@ def csv_blocks(
                 pa.PythonFile(text, "r"),
                 # Only one thread knows the numbers of the rows that it skips, and it is no slower.
                 pacsv.ReadOptions(
-                    block_size=block_bytes, column_names=list(dialect.header) or None, use_threads=False
+                    block_size=block_bytes,
+                    column_names=names,
+                    skip_rows_after_names=0 if dialect.header else 1,
+                    use_threads=False,
                 ),
                 _parse_options(dialect, lines.skip),
                 pacsv.ConvertOptions(
@@ -121,26 +123,42 @@ def csv_blocks(
 def csv_header(path: Path, dialect: Dialect) -> list[str]:
     """Return the column names of a CSV file, of `Dialect.header` or in its first line; none: it is empty.
 
+    Space around a name is no part of it.
+
     Raises:
-        CtnetError: The file can't be read, or a name stands twice.
+        CtnetError: The file can't be read, its first line names no columns, or a name stands twice.
     """
     try:
         with path.open("rb") as raw:
-            line = _Text(path, raw, dialect).read(1 << 16)
-        if not line:
-            return []
-        line = line.partition(b"\n")[0] + b"\n"
-        names = (
-            list(dialect.header)
-            or pacsv.read_csv(pa.BufferReader(line), parse_options=_parse_options(dialect)).column_names
-        )
+            text = _Text(path, raw, dialect)
+            line = text.read(1 << 16).partition(b"\n")[0]
     except (pa.ArrowException, OSError, EOFError) as error:
         raise unreadable(path, error) from error
-    if any(_UNDECODABLE in name for name in names):
-        encoding = dialect.encoding.removesuffix("-sig")
+    if not text.lines:
+        return []
+    encoding = dialect.encoding.removesuffix("-sig")
+    if text.start == codecs.BOM_UTF8 and encoding != "utf-8":
+        raise CtnetError(f"{path} begins as UTF-8 does (a byte order mark): csv.encoding: utf-8")
+    names = list(dialect.header) or _names(path, line, dialect)
+    if any(UNDECODABLE in name for name in names):
         raise CtnetError(f"{path}: the header is no text in {encoding}: csv.encoding names another")
     check_names(path, names)
     return names
+
+
+def _names(path: Path, line: bytes, dialect: Dialect) -> list[str]:
+    if not line.strip():
+        raise CtnetError(f"{path}: the first line is empty and names no columns: remove it")
+    try:
+        header = pacsv.read_csv(pa.BufferReader(line + b"\n"), parse_options=_parse_options(dialect))
+    except pa.ArrowException as error:
+        if dialect.quote and dialect.quote.encode() in line:
+            raise CtnetError(
+                f"{path}: the header opens a quote that its line does not close: rename the column, or "
+                "csv.quote: none, if quotes are mere characters"
+            ) from error
+        raise unreadable(path, error) from error
+    return [name.strip() for name in header.column_names]
 
 
 def check_names(path: Path, names: list[str]) -> None:
@@ -171,6 +189,8 @@ class _Text:
     closed = False
     ends_empty: bool
     """Whether the last line is empty, which Arrow is not given."""
+    start: bytes
+    """The first three bytes, as soon as something was read."""
 
     def __init__(self, path: Path, raw: BinaryIO, dialect: Dialect) -> None:
         self._stream = pa.input_stream(raw, compression=_compression(path, raw))
@@ -189,6 +209,7 @@ class _Text:
         self._line_ends = 0
         self._last = ""
         self.ends_empty = False
+        self.start = b""
 
     @property
     def lines(self) -> int:
@@ -208,6 +229,7 @@ class _Text:
         while not ended and ("\n" not in text if not self._line_ends else not text):
             data = self._stream.read(size)
             ended = not data
+            self.start = self.start or data[:3]
             text += self._translated(self._decoder.decode(data, ended), ended=ended)
         if ended and text.endswith("\n"):
             # A quote that is never closed would take the end of the last line into its cell.
@@ -267,14 +289,14 @@ class _Lines:
 
     def rows(self, table: pa.Table) -> pa.Table:
         """Return the rows of a block, with their `LINE`, without those that are lines gone wrong."""
-        breaks_N = _line_ends(table)
+        breaks_N = line_ends(table)
         line_N = self._numbers(breaks_N)
         table = table.append_column(LINE, pa.array(line_N))
         valid_N = np.ones(len(line_N), bool)
         for reason, bad_N in (
-            (_NO_TEXT, _undecodable(table)),
-            (_SWALLOWED, _swallowed(table, breaks_N, self._dialect.unit)),
-            (EMPTY_LINE, _empty(table)),
+            (_NO_TEXT, undecodable(table)),
+            (_SWALLOWED, swallowed(table, breaks_N, self._dialect.unit)),
+            (EMPTY_LINE, empty(table)),
         ):
             bad_N = bad_N[valid_N[bad_N]]
             valid_N[bad_N] = False
@@ -282,7 +304,7 @@ class _Lines:
         self._within += int(breaks_N[valid_N].sum())
         self._kept += int(valid_N.sum())
         table = table if valid_N.all() else table.filter(pa.array(valid_N))
-        return _with_delimiters(table, self._dialect)
+        return with_delimiters(table, self._dialect.unit, self._dialect.delimiter)
 
     def finish(self, path: Path, text: _Text) -> None:
         """Take what comes after the last row, and check the count of the lines."""
@@ -334,77 +356,6 @@ def _parse_options(
         ignore_empty_lines=False,
         invalid_row_handler=skip,
     )
-
-
-def _texts(table: pa.Table) -> list[tuple[int, str, pa.Array]]:
-    """Return place, name and values of the text columns of a block, which has one chunk."""
-    return [
-        (place, name, column.chunk(0))
-        for place, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True))
-        if column.num_chunks and pa.types.is_string(column.type)
-    ]
-
-
-def _holds(values: pa.Array, character: str) -> bool:
-    data = values.buffers()[2]
-    return data is not None and bool((np.frombuffer(data, np.uint8) == character.encode()[0]).any())
-
-
-def _line_ends(table: pa.Table) -> np.ndarray:
-    """Count the line ends within the cells of each row, int64 [N]."""
-    count_N = np.zeros(table.num_rows, np.int64)
-    for _, _, values in _texts(table):
-        if _holds(values, "\n"):
-            cells = values.cast(pa.binary())
-            count_N += pc.fill_null(pc.count_substring(cells, b"\n"), 0).to_numpy()
-    return count_N
-
-
-def _undecodable(table: pa.Table) -> np.ndarray:
-    """Return the rows with a cell that is no text in the file's encoding."""
-    rows = np.zeros(table.num_rows, bool)
-    for _, _, values in _texts(table):
-        if _holds(values, _UNDECODABLE):
-            marked = pc.fill_null(pc.match_substring(values, _UNDECODABLE), False)
-            rows |= marked.to_numpy(zero_copy_only=False)
-    return np.flatnonzero(rows)
-
-
-def _swallowed(table: pa.Table, breaks_N: np.ndarray, delimiter: str) -> np.ndarray:
-    """Return the rows of several lines most of which, but for a quote, are whole rows by themselves.
-
-    Of a row whose cells do hold line ends one line at most has all its delimiters.
-    """
-    rows = np.flatnonzero(breaks_N)
-    if not len(rows) or table.num_columns == 2:
-        return rows[:0]
-    columns = table.drop_columns([LINE]).take(pa.array(rows)).columns
-    cells = [pc.fill_null(column.cast(pa.string()), "") for column in columns]
-    records = pc.binary_join_element_wise(*cells, delimiter).cast(pa.binary()).to_pylist()
-    separator, delimiters = delimiter.encode(), len(columns) - 1
-    lines = [[line.count(separator) == delimiters for line in record.split(b"\n")] for record in records]
-    return rows[[sum(whole) > max(1, len(whole) // 2) for whole in lines]]
-
-
-def _empty(table: pa.Table) -> np.ndarray:
-    """Return the rows without any value."""
-    empty = np.ones(table.num_rows, bool)
-    for column in table.drop_columns([LINE]).columns:
-        if not column.null_count:
-            return np.zeros(0, np.int64)
-        empty &= pc.is_null(column).to_numpy()
-    return np.flatnonzero(empty)
-
-
-def _with_delimiters(table: pa.Table, dialect: Dialect) -> pa.Table:
-    """Return the rows with the delimiter as it was within quoted cells."""
-    if dialect.unit == dialect.delimiter:
-        return table
-    for place, name, column in _texts(table.combine_chunks()):
-        if _holds(column, dialect.unit):
-            restored = pc.replace_substring(column, dialect.unit, dialect.delimiter)
-            table = table.set_column(place, name, restored)
-    return table
 
 
 def _compression(path: Path, raw: BinaryIO) -> str | None:

@@ -19,22 +19,28 @@ _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  #: what Hive and Spark name the fo
 
 
 def find_files(raw: Sequence[str]) -> list[Path]:
-    """Return the files that some paths and glob patterns name, each once.
+    """Return the files that some paths and glob patterns name, each once, whatever links lead to it.
 
     Files and folders that begin with `_` or `.`, such as `_SUCCESS`, are no data, unless a path names them.
 
     Raises:
-        CtnetError: A pattern matches no file.
+        CtnetError: A pattern matches no file, or a link that leads nowhere.
     """
-    paths: list[Path] = []
+    paths: dict[tuple, Path] = {}
     for pattern in raw:
         given = Path(pattern).expanduser()
         matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207
-        data = [path for path in matches if path.is_file() and not _is_hidden(path, given)]
+        # What is matched and not there is a link that leads nowhere.
+        there = [path for path in matches if path.is_file() or not path.exists()]
+        data = [path for path in there if not _is_hidden(path, given)]
         if not data:
             raise CtnetError(f"raw: no file matches {pattern!r}")
-        paths += data
-    return list(dict.fromkeys(paths))
+        for path in data:
+            if not path.exists():
+                raise CtnetError(f"raw: {path} is a link to a file that is not there: repair or remove it")
+            # By a link in another partition's folder a file has other rows.
+            paths.setdefault((path.resolve(), *_partition(path).items()), path)
+    return list(paths.values())
 
 
 def columns_of(path: Path, dialect: Dialect) -> dict[str, pa.DataType]:
@@ -129,12 +135,18 @@ def _metadata(path: Path) -> pq.FileMetaData:
 
     Parquet's own types are few: there is one text and one list. Arrow's are many, not all have kernels, and
     Arrow 25 fails to make fixed-size lists and views of lists again where one is missing.
+
+    Raises:
+        CtnetError: The file does not end as Parquet does.
     """
     with path.open("rb") as file:
-        file.seek(-8, io.SEEK_END)
-        size = file.read(4)
-        file.seek(-8 - int.from_bytes(size, "little"), io.SEEK_END)
-        footer = file.read(int.from_bytes(size, "little"))
+        end = file.seek(-min(8, path.stat().st_size), io.SEEK_END)
+        size, magic = file.read(4), file.read()
+        begin = end - int.from_bytes(size, "little")
+        if magic != b"PAR1" or begin < len(magic):
+            raise CtnetError(f"{path}: no Parquet file, or its end is missing: repair, rename or remove it")
+        file.seek(begin)
+        footer = file.read(end - begin)
     footer = footer.replace(b"ARROW:schema", b"ARROW:ignore")
     return pq.read_metadata(pa.BufferReader(b"PAR1" + footer + size + b"PAR1"))
 

@@ -29,9 +29,9 @@ _COMPARE: MappingProxyType[str, Callable[..., Any]] = MappingProxyType(
 
 
 def is_present(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return whether each value is there: neither null nor NaN nor the empty text."""
+    """Return whether each value is there: neither null nor NaN, nor text that is empty or white space."""
     if pa.types.is_string(column.type):
-        return pc.invert(pc.is_in(column, pa.array(["", "nan", None])))
+        return pc.invert(pc.is_in(pc.utf8_trim_whitespace(column), pa.array(["", "nan", None])))
     return pc.invert(pc.is_null(column, nan_is_null=True))
 
 
@@ -136,7 +136,8 @@ def _in_zone(naive: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
 
 
 def _parse_iso(column: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
-    column = pc.replace_substring_regex(column, r"\s*(UTC|GMT)\s*$", "Z")
+    column = pc.utf8_trim_whitespace(column)
+    column = pc.replace_substring_regex(column, r"\s*(UTC|GMT)$", "Z")
     has_zone = pc.match_substring_regex(column, _TEXT_ZONE)
 
     def parse(texts: pa.ChunkedArray) -> pa.ChunkedArray:
