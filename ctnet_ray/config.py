@@ -409,7 +409,8 @@ class GuardConfig(Section, section="guard"):
     new_ids: Annotated[float | None, Ge(0), Le(1)] = 0.3
     """How much larger the share of rows with ids may be that none of these days had, than on any of them."""
     psi: Annotated[float | None, Ge(0)] = 0.5
-    """Largest population stability index of a column, to that of these days which it is most like."""
+    """Largest population stability index of a column, to that of these days which it is most like; of a day
+    with fewer than 500 rows it is not looked at."""
     infinite: Annotated[float | None, Ge(0), Le(1)] = 0.0
     """Largest share of rows with an infinite number in a column, on any day."""
     accept_days: tuple[date, ...] = ()

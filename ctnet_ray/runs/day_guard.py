@@ -24,6 +24,7 @@ from ctnet_ray.samples.measures import DayMeasures, measure, stability
 
 FEWEST_DAYS = 3  #: days before, with which fewer a day is compared with nothing
 _EXPECTED_CLICKS = 10.0  #: with fewer, none at all may be chance
+_ROWS_FOR_PSI = 500  #: of fewer, a user's rows, which have one history, make more of it than the day does
 _ERRORS = 3.0  #: standard errors by which a click rate may be off by chance
 _SAID = 3  #: of what is unlike, that a message names
 
@@ -154,8 +155,10 @@ def _column(
         most = max(earlier)
         if column.new - most > guard.new_ids:
             yield f"{name} has new ids in {_percent(column.new, most)} (guard.new_ids {guard.new_ids:g})"
+    if guard.psi is None or today.rows < _ROWS_FOR_PSI:
+        return
     index = min(stability(column.bins, own.bins) for own in columns)
-    if guard.psi is not None and index > guard.psi:
+    if index > guard.psi:
         yield f"{name} has other values, PSI {index:.2f} (guard.psi {guard.psi:g})"
 
 

@@ -215,7 +215,7 @@ def test_adapter_placement(
     own: World, monkeypatch: pytest.MonkeyPatch, placement: tuple[str, ...], message: str
 ) -> None:
     register(own, "ctnet.feed.source", DAYS[:1], role="source")
-    transfer = own.ctnet(adapters=AdapterConfig(placement=placement))
+    transfer = own.ctnet(adapters=AdapterConfig(placement=placement), max_source_age_days=None)
     with said_before_ray(own, monkeypatch, message):
         train_series(own.config(transfer=transfer), "target")
 

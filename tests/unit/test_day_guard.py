@@ -305,3 +305,11 @@ def test_a_run_refuses_a_day_and_goes_on_when_it_is_accepted(job_world: World, t
     accepted = own.plan(own.config(first=0, last=5, guard__accept_days=(DAYS[5],)))
     assert accepted.record.run == plan.record.run
     assert results(walk(accepted))[0][-1][0].day == DAYS[5]
+
+
+def test_values_of_a_few_hundred_rows_are_not_compared(ordinary: Path) -> None:
+    attacked = ATTACKS["prices in another currency"][0](day(ORDINARY))
+    for rows, refused in ((499, False), (600, True)):
+        write(ordinary, ORDINARY, attacked.slice(0, rows))
+        said = guarded(ordinary, ORDINARY, GuardConfig(rows=None))
+        assert any("guard.psi" in line for line in said) is refused
