@@ -12,6 +12,7 @@ from ray import __version__ as ray_version
 
 from ctnet_ray.cluster.capacity import workers_held
 from ctnet_ray.config import ComputeConfig, JobConfig
+from ctnet_ray.orchestration import continual
 from jobs.command import run
 
 FILE = Path(__file__).parents[2] / "docs" / "kuberay_rayjob.yaml"
@@ -129,13 +130,13 @@ def asked(
     python, dash_m, module, *options = shlex.split(spec["entrypoint"].replace("/etc/ctnet", str(tmp_path)))
     assert (python, dash_m) == ("python", "-m")
     job = import_module(module)
-    run_with: list[tuple[JobConfig, str, bool]] = []
-    monkeypatch.setattr(job, "train_series", lambda *given: run_with.append(given))
+    run_with: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(continual, "train_series", lambda *given: run_with.append(given))
     with pytest.raises(SystemExit) as ended:
         run(job.main, "", options)
     assert ended.value.code == 0
-    ((found, role, dry_run),) = run_with
-    assert (role, dry_run) == ("source", False)
+    ((found, *asked),) = run_with
+    assert asked == ["source", False, "", None]
     return found
 
 

@@ -90,6 +90,7 @@ def test_long_chain_is_flat() -> None:
             "parent": f"m/{number - 1}" if number > 1 else None,
             "source": None,
             "samples": [],
+            **dict.fromkeys(("held_back", "accepted", "set_aside")),
             **dict.fromkeys(
                 ("run", "method", "domain", "seed", "uri", "config_digest", "code_revision", "workers"), "x"
             ),
