@@ -8,9 +8,11 @@ from jsonargparse import auto_cli
 
 import jobs.compare
 import tuning.sweep
+from ctnet_ray.orchestration import comparison as comparisons
 from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
 from ctnet_ray.runs.identity import deciding
 from ctnet_ray.sweep import space
+from ctnet_ray.sweep import sweep as sweeps
 from ctnet_ray.sweep.sweep import Sweep
 
 CONFIGS = [
@@ -25,7 +27,7 @@ COMPARISONS = [path for path in CONFIGS if path not in SWEEPS]
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Comparison] = []
-    monkeypatch.setattr(jobs.compare, "compare", lambda comparison, *_, **__: given.append(comparison))
+    monkeypatch.setattr(comparisons, "compare", lambda comparison, *_, **__: given.append(comparison))
     auto_cli(jobs.compare.main, args=["--config", str(path)])
     [comparison] = given
     runs = list(entries(comparison))
@@ -39,7 +41,7 @@ def test_every_run_is_another_one(path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_every_sweep_has_its_trials(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Sweep] = []
-    monkeypatch.setattr(tuning.sweep, "run_sweep", lambda sweep, output, command: given.append(sweep))
+    monkeypatch.setattr(sweeps, "run_sweep", lambda sweep, output, command: given.append(sweep))
     auto_cli(tuning.sweep.main, args=["--config", str(path)])
     [sweep] = given
     runs = entries(warm_up_of(sweep.comparison))
