@@ -23,6 +23,7 @@ from ctnet_ray.config import (
     TrainingConfig,
     TransferConfig,
 )
+from ctnet_ray.orchestration import continual
 from ctnet_ray.sweep.answer import write_answer
 from ctnet_ray.sweep.answer_page import sum_up, verdict
 from ctnet_ray.sweep.naming import described, short_names
@@ -241,11 +242,11 @@ def test_the_winners_file_is_a_configuration_that_train_target_takes_as_it_is(
     answer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, got = answer / "winner.yaml", []
-    monkeypatch.setattr(train_target, "train_series", lambda *given: got.append(given))
+    monkeypatch.setattr(continual, "train_series", lambda *given: got.append(given))
     with pytest.raises(SystemExit) as ended:
         run(train_target.main, "", args=["--config", str(path)])
     assert ended.value.code == 0
-    assert got == [(config(), "target", False)]
+    assert got == [(config(), "target", False, "", None)]
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == config().to_dict()
 
 
