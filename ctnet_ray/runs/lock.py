@@ -114,8 +114,10 @@ def _settle(folders: Sequence[str], beats: Sequence[Callable[[], bool]]) -> None
 
 def _interrupt() -> None:
     """End the command as Ctrl-C would: two writers on a run are worse than none."""
+    # What a shell starts in the background ignores SIGINT.
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
     # The signal, not its flag alone: the main thread waits for workers.
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM if ignored else signal.SIGINT)
 
 
 @contextmanager

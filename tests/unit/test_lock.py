@@ -159,11 +159,30 @@ def test_a_lock_that_was_taken_over_ends_who_held_it(
     assert storage.read_json(storage.join(folder, "lock.json"))["id"] == "theirs"
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT be heard, which tests that a shell runs in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_without_a_word_a_lost_lock_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
     folder = str(tmp_path / "run")
     with pytest.raises(KeyboardInterrupt), locked([folder], lambda _: None):
         steal(folder, threading.Event())
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_where_an_interruption_is_ignored_a_lost_lock_terminates(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda _, number: sent.append(number))
+    lock._interrupt()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lock._interrupt()
+    assert sent == [signal.SIGINT, signal.SIGTERM]
 
 
 def test_a_lock_that_can_not_be_read_is_nobodys(tmp_path: Path) -> None:
