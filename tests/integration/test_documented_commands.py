@@ -123,7 +123,7 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
     assert (fresh / "demo/report/index.html").is_file()
 
     _run(monkeypatch, "README.md", "python -m jobs.pretrain_source --config configs/so")
-    tracker = Tracker("sqlite:///demo/mlflow.db", "two-teams")
+    tracker = Tracker(f"sqlite:///{fresh}/demo/mlflow.db", "two-teams")
     versions = {name: tracker.versions(f"two-teams.{name}") for name in ("feed.source", "channel.ctnet")}
     assert {name: len(series) for name, series in versions.items()} == {"feed.source": 9, "channel.ctnet": 5}
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
@@ -135,7 +135,7 @@ def test_a_day_after_the_other_to_a_champion_and_back(fresh: Path, monkeypatch: 
     write_world(SampleStore("demo/samples"), world)
     write_schema("demo/samples/schema.yaml", world)
     _run(monkeypatch, "docs/daily.md", "python -m jobs.daily --config configs/source.yaml")
-    tracker = Tracker("sqlite:///demo/mlflow.db", "two-teams")
+    tracker = Tracker(f"sqlite:///{fresh}/demo/mlflow.db", "two-teams")
     assert [len(tracker.versions(f"two-teams.channel.{name}")) for name in ("base", "ctnet")] == [7, 3]
     # Which model is better on a hundred rows is chance.
     _run(monkeypatch, "docs/daily.md", "export MLFLOW=sqlite:///demo/mlflow.db", {"jobs.promote": "--accept"})
@@ -171,7 +171,7 @@ def test_logs_of_one_s_own_are_prepared_compared_and_trained_on(
     assert (fresh / "report/index.html").is_file()
 
     _run(monkeypatch, "docs/data.md", "python -m jobs.pretrain_source --data.store sample")
-    tracker = Tracker("sqlite:///mlflow.db", "ctnet")
+    tracker = Tracker(f"sqlite:///{fresh}/mlflow.db", "ctnet")
     for name in ("ctnet.feed.source", "ctnet.channel.base"):
         assert [version.day.day for version in tracker.versions(name)] == [25, 26, 27, 28]
 
