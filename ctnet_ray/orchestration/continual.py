@@ -10,9 +10,9 @@ from ctnet_ray.cluster.launch import run_plans, score
 from ctnet_ray.config import ComputeConfig, JobConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.orchestration.decisions import decide, run_folder
+from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table
-from ctnet_ray.orchestration.planning import Registry, model_name, plan_job
+from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.guard import HELD_BACK, held_back
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left

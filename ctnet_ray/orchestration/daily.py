@@ -13,8 +13,7 @@ from ctnet_ray.config import DailyConfig, JobConfig, RetentionConfig, TrackingCo
 from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.continual import log_start, plan_published, registry_to_read, show_plan
-from ctnet_ray.orchestration.decisions import run_folder
-from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_record
+from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder, run_record
 from ctnet_ray.orchestration.retention import retain
 from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
 from ctnet_ray.runs.guard import held_back, passed, says_held_back

@@ -3,16 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
 
-from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration.planning import run_record
+from ctnet_ray.orchestration.planning import run_folder
 from ctnet_ray.orchestration.rewinding import plan_rewind, rewind, who
-from ctnet_ray.orchestration.sample_days import SampleDays
 from ctnet_ray.runs.lock import locked
 from ctnet_ray.runs.records import Acceptance, read_evaluations, read_steps
-from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 
@@ -77,15 +74,3 @@ def accept(folder: str, why: str) -> date:
         )
     replace(held, accepted=Acceptance(who(), datetime.now(UTC), why)).write(folder)
     return held.day
-
-
-def run_folder(config: JobConfig, role: Role) -> str:
-    """Return where a run lies.
-
-    Raises:
-        CtnetError: As `run_record`.
-    """
-    store = SampleStore(config.data.store)
-    samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
-    record = run_record(config, schemas.load(config.data.schema), role, samples)
-    return storage.join(config.tracking.models, record.run)
