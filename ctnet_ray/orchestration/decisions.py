@@ -7,7 +7,8 @@ from ctnet_ray import storage
 from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.planning import run_folder
-from ctnet_ray.orchestration.rewinding import plan_rewind, rewind, who
+from ctnet_ray.orchestration.rewinding import plan_rewind, rewind
+from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.lock import locked
 from ctnet_ray.runs.records import Acceptance, read_evaluations, read_steps
 from ctnet_ray.schema import Role

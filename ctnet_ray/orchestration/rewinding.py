@@ -5,12 +5,11 @@
 <run>/set_aside/<time>/evaluations/2022-05-01.json
 """
 
-import getpass
-import socket
 from datetime import UTC, date, datetime, timedelta
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.records import Rewind, read_evaluations, read_rewinds, read_steps, version_folder
 
 
@@ -65,12 +64,3 @@ def finish_rewinds(folder: str) -> None:
             if day in begun.days:
                 storage.move(version_folder(folder, day), version_folder(place, day))
         begun.finished().write(folder)
-
-
-def who() -> str:
-    """Return USER@HOST."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container without users
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

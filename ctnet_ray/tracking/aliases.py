@@ -4,16 +4,14 @@ MLflow keeps what an alias means now. What it meant before stands in a tag of th
 that a roll-back needs nobody's memory; who promoted or rolled back a version, when and why, in its own tags.
 """
 
-import getpass
 import json
-import os
 import re
-import socket
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.records import Version
 from ctnet_ray.tracking.tracker import NEWEST, Tracker
 
@@ -36,9 +34,8 @@ class Change:
 
 def change(why: str) -> Change:
     """Return a change that is made now, by who runs this."""
-    by = os.environ.get("CTNET_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}"
     reason = " ".join(why.split())[:_REASON_CHARACTERS]
-    return Change(by, datetime.now(UTC).isoformat(timespec="seconds"), reason)
+    return Change(who(), datetime.now(UTC).isoformat(timespec="seconds"), reason)
 
 
 def check_alias(alias: str) -> str:
@@ -94,10 +91,11 @@ class Aliases:
         with self._tracker.talking():
             entry = json.dumps({**asdict(by), "evidence": evidence}, sort_keys=True)
             self._client.set_model_version_tag(self._model, number, f"{alias}.promoted", entry)
+            # First, so that a call that was killed behind it can be rolled back.
+            self._client.set_registered_model_alias(self._model, alias, number)
             if former[-1:] != [number]:
                 remembered = " ".join([*former, number][-_REMEMBERED:])
                 self._client.set_registered_model_tag(self._model, _tag(alias), remembered)
-            self._client.set_registered_model_alias(self._model, alias, number)
 
     def roll_back(self, alias: str, by: Change) -> tuple[Version, Version]:
         """Let an alias mean the version again that it meant before.
@@ -124,8 +122,9 @@ class Aliases:
         with self._tracker.talking():
             entry = json.dumps(asdict(by), sort_keys=True)
             self._client.set_model_version_tag(self._model, str(now.number), f"{alias}.rolled_back", entry)
-            self._client.set_registered_model_alias(self._model, alias, former[-1])
+            # Last, so that a call that was killed before it does not go back to the version that it left.
             self._client.set_registered_model_tag(self._model, _tag(alias), " ".join(former))
+            self._client.set_registered_model_alias(self._model, alias, former[-1])
         return now, there[former[-1]]
 
     def _former(self, alias: str) -> list[str]:

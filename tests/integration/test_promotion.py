@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from ctnet_ray.config import ComputeConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError
@@ -84,3 +85,30 @@ def test_promoting_twice_remembers_once(tracker: Tracker, uri: str) -> None:
         _promote(uri, name, accept=True, against="m.other/1")
     _, now = roll_back(MODEL, "champion", "", TrackingConfig(mlflow_uri=uri))
     assert now.number == 1
+
+
+@pytest.mark.parametrize("call", ["set_registered_model_tag", "set_registered_model_alias"])
+def test_killed_between_its_calls_a_change_is_ended_or_undone(
+    tracker: Tracker, uri: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tracking = TrackingConfig(mlflow_uri=uri)
+    for name in (f"{MODEL}/1", f"{MODEL}/2"):
+        _promote(uri, name, against="m.other/1")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, killed)
+        with pytest.raises(KeyboardInterrupt):
+            _promote(uri, f"{MODEL}/3", against="m.other/1")
+    before = tracker.resolve(f"{MODEL}@champion").number
+    assert roll_back(MODEL, "champion", "", tracking)[1].number == {3: 2, 2: 1}[before or 0]
+
+    _promote(uri, f"{MODEL}/2", against="m.other/1")
+    _promote(uri, f"{MODEL}/3", against="m.other/1")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, call, killed)
+        with pytest.raises(KeyboardInterrupt):
+            roll_back(MODEL, "champion", "", tracking)
+    roll_back(MODEL, "champion", "", tracking)
+    assert tracker.resolve(f"{MODEL}@champion").number == 2

@@ -9,8 +9,9 @@ import pytest
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.orchestration import decisions, rewinding
+from ctnet_ray.orchestration import decisions
 from ctnet_ray.orchestration.rewinding import rewind
+from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import read_evaluations, read_rewinds, read_steps, version_folder
 from ctnet_ray.training.versions import open_version
@@ -47,7 +48,7 @@ def test_steps_are_set_aside_and_made_again(world: World) -> None:
     assert [step.day for step in read_steps(plan.folder)] == DAYS[:3]
     assert [*read_evaluations(plan.folder, DAYS)] == DAYS[:2]
     ((place, kept),) = read_rewinds(plan.folder)
-    assert (kept.done, kept.day, kept.by) == (True, DAYS[3], rewinding.who())
+    assert (kept.done, kept.day, kept.by) == (True, DAYS[3], who())
 
     # Nothing is lost, and what was set aside can be opened.
     aside = f"{Path(place).relative_to(plan.folder)}/"
