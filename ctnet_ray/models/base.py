@@ -56,6 +56,10 @@ class Model(nn.Module):
         """
         return {}
 
+    def added_tables(self) -> Mapping[Tables, Tables]:
+        """Return tables whose rows are only ever added to the same rows of others, and these."""
+        return {}
+
     def prefix(self, part: nn.Module) -> str:
         """Return what the names of a part's tensors begin with."""
         name = next(name for name, module in self.named_modules() if module is part)

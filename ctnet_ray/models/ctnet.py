@@ -116,6 +116,12 @@ class CTNet(Model):
         """Return adapters and residual."""
         return (self.adapters, *([self.residual] if self.residual else []))
 
+    def added_tables(self) -> Mapping[Tables, Tables]:
+        """Return the residual's."""
+        if self.residual is None or self.source_tower is None:
+            return {}
+        return {self.residual.embeddings: self.source_tower.embedder.embeddings}
+
     def learning_rates(self) -> Mapping[nn.Module, float]:
         """Return the adapters', and the residual's."""
         residual = self.residual.learning_rates() if self.residual else {}

@@ -6,6 +6,7 @@ features, E width of all features' vectors side by side.
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import ClassVar, Protocol
@@ -21,7 +22,22 @@ from ctnet_ray.models.managed import ManagedIds
 from ctnet_ray.runs.layers import DENSE_VECTOR
 from ctnet_ray.schema import Feature, Schema
 
-Looked = Mapping[str, JaggedTensor]  #: embeddings by feature: values [N, D] of N row numbers
+
+@dataclass(frozen=True)
+class Padded:
+    """Embeddings that were looked up and padded elsewhere (`ctnet_ray.export.tracing`)."""
+
+    rows: torch.Tensor
+    """[B, D]; of sequences [B, L, D], anything where there is no item."""
+    mask_BL: torch.Tensor | None = None
+    """Of sequences: True where there is an item."""
+
+    def values(self) -> torch.Tensor:
+        """Return the embeddings."""
+        return self.rows
+
+
+Looked = Mapping[str, JaggedTensor | Padded]  #: embeddings by feature: values [N, D] of N row numbers
 Vectors = Mapping[str, torch.Tensor]  #: one vector an example by feature, [B, D]; `DENSE_VECTOR` is one
 
 #: Among vectors: [B, 1], the sum of all ids' weights; no feature can be called so.
@@ -33,7 +49,7 @@ class Sent(Protocol):
 
     features: KeyedJaggedTensor
 
-    def looked(self) -> dict[str, JaggedTensor]:
+    def looked(self) -> Looked:
         """Return what `Tables` returns for them."""
         ...
 
@@ -81,7 +97,7 @@ class Tables(nn.ModuleDict):
         self._keys_by_width = [len(list(same)) for _, same in groupby(dims)]
         self._keys_by_table = [(name, len(features)) for name, features in by_table.items()]
 
-    def forward(self, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+    def forward(self, features: KeyedJaggedTensor) -> Looked:
         """Look row numbers up, or ids where their table has a mapping."""
         if self.sent and self.sent[0].features is features:
             return self.sent.popleft().looked()
@@ -94,6 +110,13 @@ class Tables(nn.ModuleDict):
         """Give each collection with the row numbers that it looks up."""
         parts = self._mapped(features).split(self._keys_by_width)
         return zip((self[width] for width in self._widths), parts, strict=True)
+
+    def collections(self) -> Iterator[EmbeddingCollection]:
+        """Give the collections, unsharded."""
+        for width in self._widths:
+            collection = self[width]
+            assert isinstance(collection, EmbeddingCollection)  # noqa: S101  (for the type checker)
+            yield collection
 
     @property
     def mappings(self) -> dict[str, ManagedIds]:
@@ -154,7 +177,7 @@ class FirstOrder(Tables):
         looked = self(features)
         return torch.stack([self._weight(looked[feature.name], feature) for feature in self._counted]).sum(0)
 
-    def _weight(self, jagged: JaggedTensor, feature: Feature) -> torch.Tensor:
+    def _weight(self, jagged: JaggedTensor | Padded, feature: Feature) -> torch.Tensor:
         if feature.kind != "sequence":
             return jagged.values().sum(1, keepdim=True)
         rows_BL4, mask_BL = pad(jagged)
@@ -257,10 +280,20 @@ def concatenate(vectors: Vectors, names: Iterable[str] | None = None) -> torch.T
     return torch.cat([nothing, *(vectors[name] for name in names)], dim=1)
 
 
-def pad(jagged: JaggedTensor) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(jagged: JaggedTensor | Padded) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sequences as sequence_BLD, zero where there is no item, and mask_BL (L at least 1)."""
+    if isinstance(jagged, Padded):
+        assert jagged.mask_BL is not None  # noqa: S101  (only sequences are padded)
+        return jagged.rows * jagged.mask_BL.unsqueeze(2), jagged.mask_BL
     lengths_B = jagged.lengths()
     longest = max(int(lengths_B.max()) if lengths_B.numel() else 0, 1)
     padded_BLD = torch.ops.fbgemm.jagged_to_padded_dense(jagged.values(), [jagged.offsets()], [longest], 0.0)
     positions_L = torch.arange(longest, device=lengths_B.device)
     return padded_BLD, positions_L < lengths_B.unsqueeze(1)
+
+
+def plus(jagged: JaggedTensor | Padded, rows: torch.Tensor) -> JaggedTensor | Padded:
+    """Return the sum of some ids' embeddings and others of the same ids."""
+    if isinstance(jagged, Padded):
+        return Padded(jagged.rows + rows, jagged.mask_BL)
+    return JaggedTensor(jagged.values() + rows, jagged.lengths(), offsets=jagged.offsets())

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
-from torchrec import JaggedTensor, KeyedJaggedTensor
+from torchrec import KeyedJaggedTensor
 
 from ctnet_ray.batches.batch import Batch, keys
 from ctnet_ray.config import ResidualConfig
 from ctnet_ray.models.base import Device, Model, part, reading
-from ctnet_ray.models.embedding import FirstOrder, Looked, Tables, Vectors, concatenate
+from ctnet_ray.models.embedding import FirstOrder, Looked, Tables, Vectors, concatenate, plus
 from ctnet_ray.models.tower import Tower, TowerOutput
 from ctnet_ray.runs.specs import ResidualSpec, TowerSpec
 from ctnet_ray.schema import Role
@@ -48,15 +48,10 @@ class Residual(nn.Module):
         self.shift = nn.ParameterList([nn.Parameter(torch.zeros(width)) for width in widths])
         self.bias = nn.Parameter(torch.zeros(1))
 
-    def added_to(self, looked: Looked, features: KeyedJaggedTensor) -> dict[str, JaggedTensor]:
+    def added_to(self, looked: Looked, features: KeyedJaggedTensor) -> Looked:
         """Return the source's embeddings plus the residual's of the same rows."""
         residual = self.embeddings(features)
-        return {
-            name: JaggedTensor(
-                jagged.values() + residual[name].values(), jagged.lengths(), offsets=jagged.offsets()
-            )
-            for name, jagged in looked.items()
-        }
+        return {name: plus(jagged, residual[name].values()) for name, jagged in looked.items()}
 
     def weights_added_to(self, tower: Tower, features: KeyedJaggedTensor) -> dict[str, torch.Tensor]:
         """Return the sum of the source's first-order weights and the residual's, [B, 1], by its name."""
@@ -141,6 +136,10 @@ class ResidualModel(Model):
     def beyond_base(self) -> tuple[nn.Module, ...]:
         """Return the residual."""
         return (self.residual,)
+
+    def added_tables(self) -> Mapping[Tables, Tables]:
+        """Return the residual's."""
+        return {self.residual.embeddings: self.source_tower.embedder.embeddings}
 
     def learning_rates(self) -> Mapping[nn.Module, float]:
         """Return the residual's."""

@@ -10,6 +10,7 @@ Tasks that read do this work, beside each other and beside the trainer: what rea
 large as the ids, and ready. They import this module, so it stays free of torch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -82,16 +83,28 @@ class Folding:
         Raises:
             CtnetError: A value of a dense feature is none (`standardised`).
         """
-        columns: dict[str, pa.Array | pa.ChunkedArray] = {}
-        for key in self.keys:
-            if key.feature.present_in(self.domain):
-                kind = _lists if key.feature.kind == "sequence" else _column
-                columns[key.column] = kind(table[key.feature.name], key)
-        for index, features in enumerate(self.dense):
+        as_they_are = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
+        matrices = (matrix.to_column(dense_NF) for dense_NF in self.matrices(table))
+        dense = {dense_column(index): column for index, column in enumerate(matrices)}
+        return pa.table({**self.row_numbers(table), **dense, **{name: table[name] for name in as_they_are}})
+
+    def row_numbers(self, table: pa.Table) -> dict[str, pa.Array]:
+        """Return the columns of N rows that look into tables, by `FoldedFeature.column`."""
+        return {
+            key.column: (_lists if key.feature.kind == "sequence" else _column)(table[key.feature.name], key)
+            for key in self.keys
+            if key.feature.present_in(self.domain)
+        }
+
+    def matrices(self, table: pa.Table) -> Iterator[NDArray[np.float32]]:
+        """Give each list of dense features, float32 [N, F].
+
+        Raises:
+            CtnetError: As `fold`.
+        """
+        for features in self.dense:
             there = {f.name: whole(table[f.name]) for f in features if f.present_in(self.domain)}
-            columns[dense_column(index)] = matrix.to_column(standardised(there, features, table.num_rows))
-        kept = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
-        return pa.table({**columns, **{name: table[name] for name in kept}})
+            yield standardised(there, features, table.num_rows)
 
 
 def dense_column(index: int) -> str:

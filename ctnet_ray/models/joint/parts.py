@@ -106,8 +106,10 @@ class OrthogonalMap(nn.Module):
 
     def matrix(self) -> torch.Tensor:
         """Return X, [U, U]."""
-        # In bfloat16 it would not be orthogonal.
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        device = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(device):
+            return self.linear.weight
+        with torch.autocast(device, enabled=False):  # in bfloat16 it would not be orthogonal
             return self.linear.weight
 
 

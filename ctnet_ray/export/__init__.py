@@ -1,0 +1,1 @@
+"""From a version to what `ctnet_ray.serving` scores with."""

@@ -1,0 +1,106 @@
+"""From a version to a scorer in memory: its model traced, its source version's tables folded in."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.export import tracing
+from ctnet_ray.models.base import Model
+from ctnet_ray.models.embedding import Tables
+from ctnet_ray.runs.records import Version, with_digest
+from ctnet_ray.serving import program
+from ctnet_ray.serving.scorer import Card, Scorer
+from ctnet_ray.serving.tables import Table
+from ctnet_ray.training.versions import OpenVersion, VersionRecord, open_version
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A version's scorer, and its program as it is stored."""
+
+    scorer: Scorer
+    archive: bytes
+
+
+def open_scorer(version: Version | str, domain: str | None = None) -> Scorer:
+    """Open a version for scoring.
+
+    Args:
+        version: The version, or its folder, local or URI.
+        domain: Domain of the rows to score; None: the one that it was trained for.
+
+    Raises:
+        CtnetError: As `open_version`; its network can't be traced; or it knows no such domain.
+    """
+    return traced(open_version(version), domain).scorer
+
+
+def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
+    """Trace an open version, whose tables the scorer shares.
+
+    Raises:
+        CtnetError: As `open_scorer`.
+    """
+    record, model = opened.record, opened.model
+    domain = domain or record.run.domain
+    if record.spec.domains and domain not in record.spec.domains:
+        known = " and ".join(record.spec.domains)
+        raise CtnetError(f"version {record.version.id} scores {known}, not {domain!r}")
+    exported, signature = tracing.trace(model, record.spec, domain)
+    archive = program.write(exported)
+    scorer = Scorer(
+        card_of(record, domain),
+        record.spec.inputs,
+        program.read(archive, signature, "the program"),
+        tracing.dense_parameters(model),
+        dict(_tables(model, {entry.table for entry in signature.inputs if entry.kind == "rows"})),
+    )
+    return Traced(scorer, archive)
+
+
+def card_of(record: VersionRecord, domain: str) -> Card:
+    """Return what a scorer says of its version."""
+    version, step = record.version, record.step
+    return Card(
+        model=version.name or record.run.model,
+        version="" if version.number is None else str(version.number),
+        run=version.run,
+        day=version.day.isoformat(),
+        domain=domain,
+        method=record.run.method,
+        uri=version.uri,
+        digest=with_digest(version).digest,
+        config_digest=record.run.config_digest,
+        code_revision=record.run.code_revision,
+        source=f"{step.source.run}@{step.source.day}" if step.source else "",
+    )
+
+
+@torch.no_grad()
+def _tables(model: Model, read: set[str]) -> Iterator[tuple[str, Table]]:
+    """Give the tables that a program reads, with what is only ever added to them."""
+    names = tracing.table_names(model)
+    added = {
+        names[base]: residual
+        for residual, base in model.added_tables().items()
+        if tracing.is_folded(residual)
+    }
+    for tables, prefix in names.items():
+        for table, weight_RD in _weights(tables):
+            name = f"{prefix}.{table}"
+            if name not in read:
+                continue
+            if prefix in added:
+                weight_RD = weight_RD + dict(_weights(added[prefix]))[table]
+            mapping = tables.mappings[table].mapping if table in tables.mappings else (None, None)
+            yield name, Table(weight_RD.float(), *mapping)
+
+
+def _weights(tables: Tables) -> Iterator[tuple[str, torch.Tensor]]:
+    for collection in tables.collections():
+        for name, embedding in collection.embeddings.items():
+            weight = embedding.weight
+            assert isinstance(weight, torch.Tensor)  # noqa: S101  (for the type checker)
+            yield name, weight.detach()
