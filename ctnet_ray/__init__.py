@@ -5,14 +5,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctnet_ray.api import open_version
+    from ctnet_ray.api import ModelVersion, open_export, open_version
 
 # Both send usage data home unless told not to, and both look before anybody could tell them in code.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __version__ = "0.2.0"
-__all__ = ["open_version"]
+__all__ = ["ModelVersion", "open_export", "open_version"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,7 @@ from ctnet_ray.batches.frozen_layers import from_column
 from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import matrix
-from ctnet_ray.samples.folding import FoldedFeature, Folding, dense_column, whole
-from ctnet_ray.samples.reading import FROZEN_LAYER
+from ctnet_ray.samples.folding import FROZEN_LAYER, FoldedFeature, Folding, dense_column, whole
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import GROUP, LABEL, Role, Schema
 
@@ -131,6 +130,13 @@ class Encoder:
             for index, features in enumerate(self.folding.dense)
         }
         return Block(rows, single, sequences, label_N, group_N, layers, dense)
+
+    def scored_batch(self, samples: pa.Table) -> Batch:
+        """Return N rows that have neither label nor group as one batch."""
+        rows = samples.num_rows
+        for name, kind in {LABEL: pa.int8(), GROUP: pa.int64()}.items():
+            samples = samples.append_column(name, pa.array(np.zeros(rows), kind))
+        return self.batch([(self.encode(samples), 0, rows)], rows, rows)
 
     def batch(self, ranges: Sequence[Range], size: int, total_weight: float) -> Batch:
         """Put ranges of blocks together.

@@ -14,8 +14,7 @@ import torch
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import matrix
-from ctnet_ray.samples.folding import whole
-from ctnet_ray.samples.reading import FROZEN_LAYER
+from ctnet_ray.samples.folding import FROZEN_LAYER, whole
 from ctnet_ray.samples.store import Manifest
 
 

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from ctnet_ray.dense import DenseFeature
 from ctnet_ray.samples import matrix
 from ctnet_ray.samples.encoding import MISSING
-from ctnet_ray.samples.reading import FROZEN_LAYER
 from ctnet_ray.samples.standardising import standardised
 from ctnet_ray.schema import GROUP, LABEL, Feature, Schema
 
+FROZEN_LAYER = (
+    "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.batches.frozen_layers`)
+)
 _LARGEST_INT32 = np.iinfo(np.int32).max
 
 

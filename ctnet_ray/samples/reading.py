@@ -19,12 +19,10 @@ import pyarrow.parquet as pq
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.folding import FROZEN_LAYER
 from ctnet_ray.samples.store import Manifest
 
 Fold = Callable[[pa.Table], pa.Table]
-FROZEN_LAYER = (
-    "source."  #: prefix of the columns that hold a source tower's layers (`ctnet_ray.batches.frozen_layers`)
-)
 
 
 @dataclass(frozen=True)

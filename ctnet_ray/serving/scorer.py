@@ -25,6 +25,8 @@ from ctnet_ray.serving.tables import Table
 _BATCH = 8192  #: rows that are scored at once
 Rows = Any  #: an Arrow table, a mapping of columns, or a pandas frame
 Scores = NDArray[np.float32]
+#: Row numbers or ids, int64 [N]; of a sequence [N, L], with where it has an item, bool [N, L].
+_Ids = tuple[torch.Tensor, torch.Tensor | None]
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -82,8 +84,16 @@ class Scorer:
         Raises:
             InputError: A field is missing, or a value is none; the message names the field.
         """
+        return self.score_samples(self.samples_of(rows))
+
+    def samples_of(self, rows: Rows) -> pa.Table:
+        """Return rows of raw values as sample days have them.
+
+        Raises:
+            InputError: As `score`.
+        """
         columns, count = _columns(rows)
-        return self.score_samples(samples_of(columns, self.fields, count))
+        return samples_of(columns, self.fields, count)
 
     def score_samples(self, samples: pa.Table) -> Scores:
         """Return the probability of a click for each row of a sample day, float32 [N].
@@ -162,23 +172,20 @@ class Scorer:
             return frozenset(feature.name for feature in self.schemas[entry.role].dense)
         return frozenset([entry.feature])
 
-    def _encoded(self, parts: Sequence[pa.Table]) -> dict[FoldedFeature, tuple[torch.Tensor, torch.Tensor]]:
-        """Return ids and mask of each feature (`_padded`): of one row, or of N."""
+    def _encoded(self, parts: Sequence[pa.Table]) -> dict[str, _Ids]:
+        """Return the ids of each feature by `FoldedFeature.column`: of one row, or of N."""
         encoded = {}
         for samples in parts:
-            there = tuple(key for key in self._keys.values() if key.feature.name in samples.column_names)
+            names = set(samples.column_names)
+            there = tuple(key for key in self._distinct_keys if key.feature.name in names)
             columns = Folding(there, self.card.domain).row_numbers(samples)
-            encoded |= {key: self._padded(key, columns[key.column]) for key in there}
-        for key in self._keys.values():
-            if key not in encoded:
-                encoded[key] = self._missing(key, len(parts[0]))
-        return encoded
+            encoded |= {key.column: self._padded(key, columns[key.column]) for key in there}
+        missing = (key for key in self._distinct_keys if key.column not in encoded)
+        return encoded | {key.column: self._missing(key, len(parts[0])) for key in missing}
 
-    def _padded(self, key: FoldedFeature, column: pa.Array) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return row numbers or ids, int64 [N] or [N, L], and where there is one, bool."""
+    def _padded(self, key: FoldedFeature, column: pa.Array) -> _Ids:
         if key.feature.kind != "sequence":
-            ids_N = torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64))
-            return ids_N, torch.ones(len(ids_N), dtype=torch.bool)
+            return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64)), None
         lengths_N = np.diff(column.offsets.to_numpy())
         longest = self.program.signature.lengths.get(key.feature.name, max(int(lengths_N.max()), 1))
         is_there_NL = np.arange(longest) < lengths_N[:, None]
@@ -186,35 +193,38 @@ class Scorer:
         ids_NL[is_there_NL] = column.values.to_numpy()
         return torch.from_numpy(ids_NL), torch.from_numpy(is_there_NL)
 
-    def _missing(self, key: FoldedFeature, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _missing(self, key: FoldedFeature, count: int) -> _Ids:
         """Return what rows of a domain that lacks a feature have."""
-        shape = (count,)
         if key.feature.kind == "sequence":
             shape = (count, self.program.signature.lengths.get(key.feature.name, 1))
             return torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
-        return torch.full(shape, key.missing(self.card.domain)), torch.ones(shape, dtype=torch.bool)
+        return torch.full((count,), key.missing(self.card.domain)), None
 
     def _dense(self, schema: Schema, parts: Sequence[pa.Table]) -> torch.Tensor:
         """Return a tower's dense features side by side, float32 [N, F]; [1, F] where all are the user's."""
-        columns = []
-        for feature in schema.dense:
-            samples = next((part for part in parts if feature.name in part.column_names), parts[0])
-            (matrix_NW,) = Folding((), self.card.domain, dense=((feature,),)).matrices(samples)
-            columns.append(torch.from_numpy(matrix_NW))
-        rows = max(len(column) for column in columns)
-        return torch.cat([column.expand(rows, -1) for column in columns], dim=1)
+        names = [set(part.column_names) for part in parts]
+        by_part = [tuple(feature for feature in schema.dense if feature.name in some) for some in names]
+        lacking = tuple(feature for feature in schema.dense if not any(feature in some for some in by_part))
+        columns: dict[str, torch.Tensor] = {}
+        for part, features in zip(parts, (by_part[0] + lacking, *by_part[1:]), strict=True):
+            (matrix_NF,) = Folding((), self.card.domain, dense=(features,)).matrices(part)
+            widths = [feature.width for feature in features]
+            split = torch.from_numpy(matrix_NF).split(widths, dim=1)
+            columns |= dict(zip((feature.name for feature in features), split, strict=True))
+        rows = max(len(column) for column in columns.values())
+        return torch.cat([columns[feature.name].expand(rows, -1) for feature in schema.dense], dim=1)
 
     def _tensor(
-        self,
-        entry: Input,
-        encoded: Mapping[FoldedFeature, tuple[torch.Tensor, torch.Tensor]],
-        dense: Mapping[Role, torch.Tensor],
+        self, entry: Input, encoded: Mapping[str, _Ids], dense: Mapping[Role, torch.Tensor]
     ) -> torch.Tensor:
         """Return one input of the program."""
         if entry.kind == "dense":
             return dense[entry.role]
-        ids, mask = encoded[self._keys[entry.role, entry.feature]]
-        return mask if entry.kind == "mask" else self.tables[entry.table].look_up(ids)
+        ids, mask_NL = encoded[self._keys[entry.role, entry.feature].column]
+        if entry.kind == "rows":
+            return self.tables[entry.table].look_up(ids)
+        assert mask_NL is not None  # noqa: S101  (only sequences have one)
+        return mask_NL
 
     @cached_property
     def _keys(self) -> dict[tuple[Role, str], FoldedFeature]:
@@ -224,6 +234,10 @@ class Scorer:
             for role, schema in self.schemas.items()
             for feature in schema.features
         }
+
+    @cached_property
+    def _distinct_keys(self) -> tuple[FoldedFeature, ...]:
+        return tuple(dict.fromkeys(self._keys.values()))
 
     @cached_property
     def _runs(self) -> dict[frozenset[int], graph.Run]:

@@ -94,7 +94,7 @@ def test_a_version_is_opened_from_a_notebook(job_world: World, tmp_path: Path) -
     (batch, *_) = batches_of(plan)
     opened = ctnet_ray.open_version(plan.version(DAYS[3]).uri)
     assert opened.record.step == read_steps(plan.folder)[0]
-    assert torch.equal(opened.score(batch), open_version(plan.version(DAYS[3])).score(batch))
+    assert torch.equal(opened.opened.score(batch), open_version(plan.version(DAYS[3])).score(batch))
     with pytest.raises(CtnetError, match=rf"no MLflow database at {tmp_path}/absent\.db"):
         ctnet_ray.open_version("ctnet.channel.base", f"sqlite:///{tmp_path}/absent.db")
     assert not hasattr(ctnet_ray, "open_versions")
