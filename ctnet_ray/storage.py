@@ -298,12 +298,20 @@ def write_json(uri: str, content: dict[str, Any]) -> None:
     """Write a JSON object, and its digest in it, in one atomic replacement.
 
     Raises:
+        CtnetError: As `write_bytes`.
+    """
+    content = json.loads(json.dumps(content))  # as it will be read
+    content[DIGEST] = digest(content)
+    write_bytes(uri, json.dumps(content, indent=2, sort_keys=True).encode() + b"\n")
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write a file in one atomic replacement.
+
+    Raises:
         CtnetError: The disk is full, or the folder can't be written; what stood there before still does.
     """
     filesystem, path = resolve(uri)
-    content = json.loads(json.dumps(content))  # as it will be read
-    content[DIGEST] = digest(content)
-    data = json.dumps(content, indent=2, sort_keys=True).encode() + b"\n"
     if not isinstance(filesystem, fs.LocalFileSystem):
         with filesystem.open_output_stream(path) as stream:
             stream.write(data)

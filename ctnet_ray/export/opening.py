@@ -11,9 +11,10 @@ from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.runs.records import Version, with_digest
 from ctnet_ray.serving import program
+from ctnet_ray.serving.folder import is_export, open_export, read_manifest
 from ctnet_ray.serving.scorer import Card, Scorer
 from ctnet_ray.serving.tables import Table
-from ctnet_ray.training.versions import OpenVersion, VersionRecord, open_version
+from ctnet_ray.training.versions import OpenVersion, VersionRecord, open_version, read_record
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,32 @@ def open_scorer(version: Version | str, domain: str | None = None) -> Scorer:
     """Open a version for scoring.
 
     Args:
-        version: The version, or its folder, local or URI.
-        domain: Domain of the rows to score; None: the one that it was trained for.
+        version: The version; or its folder, or that of an export of it, local or URI.
+        domain: Domain of the rows to score; None: the one that it was trained for, or exported.
 
     Raises:
         CtnetError: As `open_version`; its network can't be traced; or it knows no such domain.
     """
+    if isinstance(version, str) and is_export(version):
+        return open_export(version)
     return traced(open_version(version), domain).scorer
+
+
+def read_card(version: Version | str, domain: str | None = None) -> Card:
+    """Return the card that `open_scorer` would give, from manifests alone.
+
+    Raises:
+        CtnetError: There is no such version; or an export is asked for another domain than its own.
+    """
+    if isinstance(version, str) and is_export(version):
+        card = read_manifest(version)[0].card
+        if domain and domain != card.domain:
+            raise CtnetError(
+                f"{version} scores {card.domain}, not {domain!r}: export the version for that domain"
+            )
+        return card
+    record = read_record(version)
+    return card_of(record, _scored_domain(record, domain))
 
 
 def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
@@ -44,10 +64,7 @@ def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
         CtnetError: As `open_scorer`.
     """
     record, model = opened.record, opened.model
-    domain = domain or record.run.domain
-    if record.spec.domains and domain not in record.spec.domains:
-        known = " and ".join(record.spec.domains)
-        raise CtnetError(f"version {record.version.id} scores {known}, not {domain!r}")
+    domain = _scored_domain(record, domain)
     exported, signature = tracing.trace(model, record.spec, domain)
     archive = program.write(exported)
     scorer = Scorer(
@@ -58,6 +75,14 @@ def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
         dict(_tables(model, {entry.table for entry in signature.inputs if entry.kind == "rows"})),
     )
     return Traced(scorer, archive)
+
+
+def _scored_domain(record: VersionRecord, domain: str | None) -> str:
+    domain = domain or record.run.domain
+    if record.spec.domains and domain not in record.spec.domains:
+        known = " and ".join(record.spec.domains)
+        raise CtnetError(f"version {record.version.id} scores {known}, not {domain!r}")
+    return domain
 
 
 def card_of(record: VersionRecord, domain: str) -> Card:

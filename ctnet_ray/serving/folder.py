@@ -91,6 +91,12 @@ def open_export(uri: str) -> Scorer:
     return Scorer(manifest.card, manifest.schemas, network, parameters, tables)
 
 
+def is_export(uri: str) -> bool:
+    """Whether a folder holds an exported version, and not a version of a run."""
+    found = storage.read_folder(uri)
+    return found is not None and "signature" in found[0]
+
+
 def read_manifest(uri: str) -> tuple[Manifest, str]:
     """Return an exported version's manifest and the folder of its files.
 

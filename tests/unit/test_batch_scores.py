@@ -1,0 +1,126 @@
+"""Scores of many rows: each part whole or absent, resumed, refused, counted; equal to the scorer's."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ctnet_ray import storage
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.export import batch_scores
+from ctnet_ray.export.batch_scores import Scored, begin, find_parts, finish, score_part
+from ctnet_ray.export.opening import open_scorer, read_card
+from ctnet_ray.serving.scorer import Scorer
+from tests.unit.loop_world import BASE, DAYS, ROWS, World
+
+
+@pytest.fixture(scope="module")
+def scorer(job_world: World) -> Scorer:
+    return open_scorer(base_version(job_world))
+
+
+def base_version(world: World) -> str:
+    return str(next((world.root / "models").glob(f"{BASE}-*")) / f"day={DAYS[3]}")
+
+
+def day(world: World, number: int = 5) -> str:
+    return str(world.root / "samples" / "channel" / f"day={DAYS[number]}")
+
+
+def score_all(scorer: Scorer, source: str, output: Path, *, skip_bad: bool = False) -> Scored:
+    parts = find_parts(source)
+    for part in begin(str(output), parts, scorer.card, skip_bad=skip_bad):
+        score_part(scorer, part, str(output), skip_bad=skip_bad)
+    return finish(str(output), parts, scorer.card)
+
+
+def test_a_day_is_scored_part_by_part(
+    job_world: World, scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_scores, "ROWS_PER_PART", 100)  # row groups have 64 rows, and a day 150
+    assert score_all(scorer, day(job_world), tmp_path / "scores") == Scored(ROWS["channel"], 0)
+    files = sorted((tmp_path / "scores").glob("part-*.parquet"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [128, 22]
+    rows = pq.read_table(day(job_world), partitioning=None, columns=[f.name for f in scorer.fields])
+    table = pa.concat_tables(pq.read_table(file) for file in files)
+    np.testing.assert_array_equal(table["score"].to_numpy(), scorer.score_samples(rows))
+    assert table["version"].unique().to_pylist() == [scorer.card.id]
+    assert {"item", "user", "group", "label"} <= set(table.column_names)
+    assert not {"clicks", "tags"} & set(table.column_names)
+
+
+def test_all_days_of_a_domain_are_scored_in_order(job_world: World, scorer: Scorer, tmp_path: Path) -> None:
+    source = str(job_world.root / "samples" / "channel")
+    assert score_all(scorer, source, tmp_path / "scores").rows == len(DAYS) * ROWS["channel"]
+
+
+def test_a_job_goes_on_with_the_parts_that_are_missing(
+    job_world: World, scorer: Scorer, tmp_path: Path
+) -> None:
+    output = tmp_path / "scores"
+    source = str(job_world.root / "samples" / "channel")
+    score_all(scorer, source, output)
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+    (output / "part-00002.parquet").unlink()
+    (output / storage.MANIFEST).unlink()
+    (output / ".tmp-left").write_bytes(b"cut")
+    parts = find_parts(source)
+    missing = begin(str(output), parts, scorer.card, skip_bad=False)
+    assert [part.name for part in missing] == ["part-00002.parquet"]
+    score_part(scorer, missing[0], str(output), skip_bad=False)
+    finish(str(output), parts, scorer.card)
+    (output / ".tmp-left").unlink()
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_another_version_or_another_input_takes_another_folder(
+    job_world: World, scorer: Scorer, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "scores")
+    begin(output, find_parts(day(job_world)), scorer.card, skip_bad=False)
+    for source, version in (
+        (day(job_world, 4), base_version(job_world)),
+        (day(job_world), base_version(job_world)),
+    ):
+        card = read_card(version)
+        if source == day(job_world):
+            card = read_card(version.replace(str(DAYS[3]), str(DAYS[2])))
+        with pytest.raises(CtnetError, match="holds scores of other rows or by another version"):
+            begin(output, find_parts(source), card, skip_bad=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(CtnetError, match="holds something that is no scores"):
+        begin(str(tmp_path / "other"), find_parts(day(job_world)), scorer.card, skip_bad=False)
+
+
+RAW = {"item": ["a", "b", "c"], "user": [1, 2, 3], "tag": [1, 1, None], "clicks": [["a"], [], None]}
+
+
+def test_raw_values_are_scored_and_rows_that_cannot_be_are_counted(scorer: Scorer, tmp_path: Path) -> None:
+    good = pa.table({**RAW, "tags": [[], ["x"], None]})
+    pq.write_table(good, tmp_path / "good.parquet")
+    assert score_all(scorer, str(tmp_path / "good.parquet"), tmp_path / "good") == Scored(3, 0)
+    table = pq.read_table(tmp_path / "good" / "part-00000.parquet")
+    np.testing.assert_array_equal(table["score"].to_numpy(), scorer.score(good))
+    bad = good.drop_columns("tags").append_column("tags", pa.array(["x", "y", "z"]))
+    pq.write_table(bad, tmp_path / "bad.parquet")
+    with pytest.raises(CtnetError, match=r"bad\.parquet: field 'tags': string where a list of ids is due"):
+        score_all(scorer, str(tmp_path / "bad.parquet"), tmp_path / "bad")
+    assert score_all(scorer, str(tmp_path / "bad.parquet"), tmp_path / "skipped", skip_bad=True) == Scored(
+        0, 3
+    )
+
+
+def test_inputs_that_hold_nothing_to_score_are_one_line(job_world: World, tmp_path: Path) -> None:
+    (tmp_path / "text.csv").write_text("item\n1\n")
+    pq.write_table(pa.table({"item": pa.array([], pa.int64())}), tmp_path / "empty.parquet")
+    for name, message in {
+        "absent.parquet": "no file matches",
+        "text.csv": "can't be read as Parquet",
+        "empty.parquet": "has no rows",
+    }.items():
+        with pytest.raises(CtnetError, match=message) as caught:
+            find_parts(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
