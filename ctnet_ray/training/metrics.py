@@ -37,7 +37,7 @@ from ctnet_ray.training.spill import SortedPortions
 
 _FRACTION_BITS = 40  #: sums are of whole multiples of 2^-40, about 1e-12
 _SPLIT_BITS = 20  #: ... kept as two int64, so that 2^31 rows do not overflow
-_MAX_LOSS = 1024.0  #: a row's loss above it counts as this much
+MAX_LOSS = 1024.0  #: a row's loss above it counts as this much
 _SAMPLED_SCORES = 512  #: scores that a portion offers for the choice of the cuts
 _ROWS_AT_ONCE = 1 << 16  #: rows that probability metrics are computed of at once
 ROWS_HELD = 1 << 20  #: rows that a worker keeps in memory
@@ -289,7 +289,7 @@ def _probability_sums(label_N: NDArray[np.bool_], score_N: NDArray[np.float32]) 
     loss_N = np.logaddexp(0.0, np.where(label_N, -logit_N, logit_N))
     return [
         int(np.count_nonzero(label_N)),
-        *_fixed_point(np.minimum(loss_N, _MAX_LOSS)),
+        *_fixed_point(np.minimum(loss_N, MAX_LOSS)),
         *_fixed_point(expit(logit_N)),
     ]
 
