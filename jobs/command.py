@@ -1,12 +1,14 @@
 """How every command starts and ends: parse, call one function, one line where something is wrong."""
 
+import json
 import os
 import re
 import shlex
 import sys
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import date
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, NoReturn
 
 import yaml
@@ -63,12 +65,25 @@ def _with_values(options: Sequence[str], flags: Collection[str]) -> list[str]:
     ]
 
 
+def _with_lists(options: Sequence[str], several: Collection[str]) -> list[str]:
+    """Return a command line on which the words behind an option that takes several are one list."""
+    found, left = [], deque(options)
+    while left:
+        found.append(left.popleft())
+        if found[-1].removeprefix("--") in several and not (left and left[0].startswith("[")):
+            words = [*takewhile(lambda word: not word.startswith("--"), left)]
+            left = deque([*left][len(words) :])
+            found[-1] += f"={json.dumps(words)}"
+    return found
+
+
 def run(
     components: Callable[..., Any] | dict[str, Callable[..., Any]],
     description: str,
     args: Sequence[str] | None = None,
     positional: bool = False,
     flags: Collection[str] = (),
+    several: Collection[str] = (),
 ) -> NoReturn:
     """Parse the command line, call the function that it names, and exit.
 
@@ -78,11 +93,12 @@ def run(
         args: Command line; None: the one that the program was started with.
         positional: Whether parameters without a default are given by place, not by name.
         flags: Parameters that mean true when they stand alone: `--json`, and `--dry-run` for `dry_run`.
+        several: Parameters that are lists, and take all words up to the next option: `--models A B C`.
 
     Exits with status 0, with 1 and one line on standard error for a `CtnetError`, with 2 for a wrong option,
     with 130 when interrupted. CTNET_TRACEBACK=1 shows the traceback of a `CtnetError` too.
     """
-    options = _with_values(sys.argv[1:] if args is None else args, flags)
+    options = _with_values(_with_lists(sys.argv[1:] if args is None else args, several), flags)
     try:
         auto_cli(
             components,  # type: ignore[arg-type]

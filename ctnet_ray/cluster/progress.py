@@ -8,23 +8,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ctnet_ray.cluster.board import End, Snapshot
 from ctnet_ray.cluster.publishing import newest_step
-from ctnet_ray.terminal import duration
-
-LOG_SECONDS = 60.0  #: time between two lines of a log
-
-
-class _Rows(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Show the rows, and the speed of the last half minute."""
-        if task.total is None:
-            return Text("")
-        speed = f", {task.speed:,.0f} rows/s" if task.speed else ""
-        return Text(f"{task.completed:,.0f} of {task.total:,.0f} rows{speed}")
+from ctnet_ray.terminal import LOG_SECONDS, RowsColumn, duration
 
 
 class Display:
@@ -44,7 +32,7 @@ class Display:
         self._listen = listen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), _Rows())
+        columns = (TextColumn("{task.description}"), BarColumn(), RowsColumn())
         self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bar = self._bars.add_task("starting workers", total=None)
         self._group_bars: dict[int, tuple[str, TaskID]] = {}

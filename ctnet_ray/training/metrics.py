@@ -32,11 +32,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from scipy.special import entr, expit
 
+from ctnet_ray.training.ranking import aucs_by_group, group_cuts, mixed, ordered, twice_won
 from ctnet_ray.training.spill import SortedPortions
 
 _FRACTION_BITS = 40  #: sums are of whole multiples of 2^-40, about 1e-12
 _SPLIT_BITS = 20  #: ... kept as two int64, so that 2^31 rows do not overflow
-_MAX_LOSS = 1024.0  #: a row's loss above it counts as this much
+MAX_LOSS = 1024.0  #: a row's loss above it counts as this much
 _SAMPLED_SCORES = 512  #: scores that a portion offers for the choice of the cuts
 _ROWS_AT_ONCE = 1 << 16  #: rows that probability metrics are computed of at once
 ROWS_HELD = 1 << 20  #: rows that a worker keeps in memory
@@ -208,7 +209,7 @@ class Collector:
             "rows": float(rows),
             **{name: value for name, value in values.items() if value is not None},
             **_auc(self._positives, self._negatives, cuts, workers),
-            **_gauc(self._grouped, _group_cuts(rounds * workers.size), workers),
+            **_gauc(self._grouped, group_cuts(rounds * workers.size), workers),
         }
 
     def _add(
@@ -219,7 +220,7 @@ class Collector:
         self._sums = [old + new for old, new in zip(self._sums, [len(score_N), bad, *sums], strict=True)]
         if self._pending_rows + len(score_N) > self._rows_held:
             self._flush(spill=True)
-        self._pending.append((label_N, _ordered(score_N), group_N))
+        self._pending.append((label_N, ordered(score_N), group_N))
         self._pending_rows += len(score_N)
 
     def _flush(self, *, spill: bool) -> None:
@@ -230,7 +231,7 @@ class Collector:
         self._offered += key_N[:: max(1, -(-len(key_N) // _SAMPLED_SCORES))].tolist()
         self._positives.add([np.sort(key_N[label_N])], spill=spill)
         self._negatives.add([np.sort(key_N[~label_N])], spill=spill)
-        mixed_N = _mixed(group_N)
+        mixed_N = mixed(group_N)
         order_N = np.argsort(mixed_N)
         self._grouped.add([column[order_N] for column in (mixed_N, key_N, label_N)], spill=spill)
         self._portions += 1
@@ -281,13 +282,6 @@ class _Workers:
         return results
 
 
-def _ordered(score_N: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return integers that compare as the scores do; -0.0 and 0.0 are equal."""
-    bits_N = (score_N + np.float32(0)).view(np.int32)
-    # Floats are sign and magnitude: a negative number's magnitude bits count backwards.
-    return np.where(bits_N < 0, bits_N ^ np.int32(0x7FFFFFFF), bits_N)
-
-
 def _probability_sums(label_N: NDArray[np.bool_], score_N: NDArray[np.float32]) -> list[int]:
     """Return clicks, the summed loss and the summed probability; sums in two parts (`_fixed_point`)."""
     logit_N = score_N.astype(np.float64)
@@ -295,7 +289,7 @@ def _probability_sums(label_N: NDArray[np.bool_], score_N: NDArray[np.float32]) 
     loss_N = np.logaddexp(0.0, np.where(label_N, -logit_N, logit_N))
     return [
         int(np.count_nonzero(label_N)),
-        *_fixed_point(np.minimum(loss_N, _MAX_LOSS)),
+        *_fixed_point(np.minimum(loss_N, MAX_LOSS)),
         *_fixed_point(expit(logit_N)),
     ]
 
@@ -336,15 +330,15 @@ def _auc(
     for (positive_P,), (negative_M,) in zip(*travelled, strict=True):
         positive_P.sort(kind="stable")  # quick where portions are in order
         negative_M.sort(kind="stable")
-        inside = int(_twice_won(positive_P, negative_M).sum())
+        inside = int(twice_won(positive_P, negative_M).sum())
         parts += workers.gather([len(positive_P), len(negative_M), inside]).tolist()
-    twice_won = below_positives = below_negatives = 0
-    for part_positives, part_negatives, part_twice_won in parts:
-        twice_won += part_twice_won + 2 * part_positives * below_negatives
+    won = below_positives = below_negatives = 0
+    for part_positives, part_negatives, part_won in parts:
+        won += part_won + 2 * part_positives * below_negatives
         below_positives += part_positives
         below_negatives += part_negatives
     pairs = below_positives * below_negatives
-    return {"auc": twice_won / (2 * pairs)} if pairs else {}
+    return {"auc": won / (2 * pairs)} if pairs else {}
 
 
 def _score_cuts(offered: Sequence[int], rounds: int, workers: _Workers) -> NDArray[np.int32]:
@@ -359,12 +353,6 @@ def _score_cuts(offered: Sequence[int], rounds: int, workers: _Workers) -> NDArr
     found = workers.gather([*offered, *[absent] * (rounds * _SAMPLED_SCORES - len(offered))])
     found = np.sort(found[found != absent])
     return found[len(found) * np.arange(1, parts) // parts].astype(np.int32)
-
-
-def _twice_won(positive_P: _Array, negative_M: _Array) -> NDArray[np.int64]:
-    """Return twice the negatives below each positive, ties at half; both ascending."""
-    below_P = np.searchsorted(negative_M, positive_P, side="left")
-    return below_P + np.searchsorted(negative_M, positive_P, side="right")
 
 
 def _gauc(grouped: SortedPortions, cuts: _Array, workers: _Workers) -> dict[str, float]:
@@ -385,45 +373,11 @@ def _group_sums(
     if not len(group_M):
         return [0] * 5
     order_M = np.argsort(group_M, kind="stable")  # quick where portions are in order
-    group_M, key_M, label_M = group_M[order_M], key_M[order_M], label_M[order_M]
-    number_M = np.concatenate([[0], np.cumsum(group_M[1:] != group_M[:-1])])
-    rows_G = np.bincount(number_M)
-    positives_G = np.bincount(number_M[label_M], minlength=len(rows_G))
-    negatives_G = rows_G - positives_G
-    both_G = (positives_G > 0) & (negatives_G > 0)
-    twice_won_G = _twice_won_by_group(label_M, key_M, number_M, positives_G, negatives_G)
-    auc_G = twice_won_G[both_G] / (2.0 * positives_G[both_G] * negatives_G[both_G])
+    rows_G, auc_G = aucs_by_group(group_M[order_M], key_M[order_M], label_M[order_M])
+    both_G = ~np.isnan(auc_G)
     return [
         len(rows_G),
         int(both_G.sum()),
         int(rows_G[both_G].sum()),
-        *_fixed_point(auc_G, rows_G[both_G]),
+        *_fixed_point(auc_G[both_G], rows_G[both_G]),
     ]
-
-
-def _mixed(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return other names of the groups, spread evenly over all integers even where ids have a pattern."""
-    return (group_N.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).view(np.int64)
-
-
-def _group_cuts(parts: int) -> NDArray[np.int64]:
-    """Return what cuts the mixed names into parts of equal width, [parts - 1]."""
-    return np.array([(part << 64) // parts - (1 << 63) for part in range(1, parts)], np.int64)
-
-
-def _twice_won_by_group(
-    label_M: NDArray[np.bool_],
-    key_M: NDArray[np.int32],
-    group_M: NDArray[np.int64],
-    positives_G: NDArray[np.int64],
-    negatives_G: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Return twice the pairs won inside each group, [G]; groups are numbered 0..G-1."""
-    # Sorting (group, score) in one integer: all of a group's scores lie beside each other, ascending.
-    combined_M = (group_M << 32) + key_M
-    positive_P, negative_M = np.sort(combined_M[label_M]), np.sort(combined_M[~label_M])
-    before_G = np.cumsum(negatives_G) - negatives_G
-    inside_P = _twice_won(positive_P, negative_M) - 2 * np.repeat(before_G, positives_G)
-    total = np.concatenate([[0], np.cumsum(inside_P)])
-    ends_G = np.cumsum(positives_G)
-    return total[ends_G] - total[ends_G - positives_G]

@@ -267,7 +267,10 @@ def test_all_commands_are_listed_without_an_import() -> None:
         *("jobs.prepare", "jobs.pretrain_source", "jobs.promote", "jobs.rebuild", "jobs.retain"),
         *("jobs.rollback", "jobs.score", "jobs.train_target"),
     ]
-    assert commands()["jobs.evaluate"] == "Score a registered model version on a sample day."
+    assert (
+        commands()["jobs.evaluate"]
+        == "Score a registered model version on a sample day, or several side by side."
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,6 +291,32 @@ def test_a_flag_may_stand_alone_or_have_its_value(options: list[str], expected: 
 
     with pytest.raises(SystemExit) as ended:
         run(job, "", options, flags=("json", "dry_run"))
+    assert ended.value.code == 0
+    assert got == [expected]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            ["--models", "a/1", "b@champion", "s3://x/day=2022-05-01", "--more", "2"],
+            (["a/1", "b@champion", "s3://x/day=2022-05-01"], 2),
+        ),
+        (["--more=3", "--models", "a/1"], (["a/1"], 3)),
+        (["--models", "[a/1, b/2]"], (["a/1", "b/2"], 1)),
+        (["--models=[a/1]"], (["a/1"], 1)),
+        (["--models", "--more", "4"], ([], 4)),
+    ],
+)
+def test_an_option_may_take_several_words(options: list[str], expected: tuple[list[str], int]) -> None:
+    got: list[tuple[list[str], int]] = []
+
+    def job(models: list[str], more: int = 1) -> None:
+        """Note the words."""
+        got.append((models, more))
+
+    with pytest.raises(SystemExit) as ended:
+        run(job, "", options, several=("models",))
     assert ended.value.code == 0
     assert got == [expected]
 

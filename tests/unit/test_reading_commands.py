@@ -14,10 +14,11 @@ from jobs import evaluate, lineage
 @pytest.mark.parametrize(
     "command",
     [
-        lambda tracking: evaluate.main("a.model/1", date(2022, 5, 1), tracking=tracking),
+        lambda tracking: evaluate.main(date(2022, 5, 1), "a.model/1", tracking=tracking),
+        lambda tracking: evaluate.main(date(2022, 5, 1), models=["a/1", "b/1"], tracking=tracking),
         lambda tracking: lineage.main("a.model/1", tracking=tracking),
     ],
-    ids=["evaluate", "lineage"],
+    ids=["evaluate", "evaluate several", "lineage"],
 )
 def test_no_database_is_made(tmp_path: Path, command: Callable[[TrackingConfig], None]) -> None:
     tracking = TrackingConfig(models=str(tmp_path / "models"), mlflow_uri=f"sqlite:///{tmp_path}/absent.db")
