@@ -1,18 +1,40 @@
 """What several unit tests need: a process group, and a store with a source series and a base model."""
 
+import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 
+from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.state import TrainingState
 from tests.unit.case_world import Case, copy_case
 from tests.unit.guard_world import Spoiling
 from tests.unit.loop_world import World, make_world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_synced() -> Iterator[None]:
+    """Tests kill processes, never the machine: waiting for the disk would tell nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """MLflow's tables without a run: making them takes seconds, copying them none."""
+    path = tmp_path_factory.mktemp("empty_database") / "mlflow.db"
+    Tracker(f"sqlite:///{path}", "other")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return path.read_bytes()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A store of three small domains, runs planned and walked as jobs do, and ways to kill them."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
@@ -108,6 +109,11 @@ class World:
         """Configure a method from the third day on, over this world's source series."""
         series = settings.pop("transfer__source_series", SERIES)
         return self.config(transfer__source_series=series, transfer__method=method, **settings)
+
+    def copied_to(self, root: Path) -> "World":
+        """Return a copy, whose runs are planned from its own samples and versions."""
+        shutil.copytree(self.root, root)
+        return World(root)
 
     def plan(self, config: JobConfig, role: Role = "target", folder: Path | None = None) -> RunPlan:
         """Plan a run that finds its series and hot start in this world, and goes to `folder`."""

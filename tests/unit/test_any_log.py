@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
@@ -19,6 +18,7 @@ from ctnet_ray.writers.csv_text import Dialect
 from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.log_world import ALPHABET, dialects, file_of, line_ends, line_of, packs, writable
+from tests.unit.properties import holds_for
 
 DAY = 86_400
 HEADER = ["at", "who", "words", "what", "clicked", "scene"]
@@ -100,8 +100,15 @@ def by_day(lines: Sequence[Line]) -> Iterator[list[Line]]:
         yield [line for line in lines if line.day == day or (day == days[0] and line.day not in days)]
 
 
-@settings(max_examples=80, deadline=None)
-@given(log=logs(), cut=cuts, daily=cuts, every=st.sampled_from([1, 2, 16]), block_bytes=st.integers(256, 999))
+@holds_for(
+    few=20,
+    many=200,
+    log=logs(),
+    cut=cuts,
+    daily=cuts,
+    every=st.sampled_from([1, 2, 16]),
+    block_bytes=st.integers(256, 999),
+)
 def test_no_line_is_lost_and_days_are_the_same_one_by_one_or_at_once(
     tmp_path_factory, log, cut, daily, every, block_bytes
 ):

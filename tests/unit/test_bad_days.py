@@ -19,10 +19,11 @@ Shown = tuple[Tracker, RunPlan]
 
 
 @pytest.fixture
-def shown(job_world: World, tmp_path: Path) -> Shown:
+def shown(job_world: World, tmp_path: Path, empty_database: bytes) -> Shown:
     """A run of one day in MLflow."""
     config = job_world.config(first=0, last=0, tracking__name="named")
     plan = walk(job_world.plan(config, folder=tmp_path / "run"))
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "ctnet")
     tracker.publish(plan.folder)
     return tracker, plan

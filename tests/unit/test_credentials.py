@@ -81,12 +81,15 @@ def test_a_server_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert told == ("anna", "a@b")
 
 
-def test_a_run_and_its_picture_hold_no_secret(job_world: World, tmp_path: Path) -> None:
+def test_a_run_and_its_picture_hold_no_secret(
+    job_world: World, tmp_path: Path, empty_database: bytes
+) -> None:
     uri = "postgresql://anna:hunter2@db/mlflow"
     config = job_world.config(first=0, last=1, tracking__mlflow_uri=uri, tracking__name="secretive")
     plan = walk(job_world.plan(config, folder=tmp_path / "models" / "run"))
     assert plan.record.config["tracking"]["mlflow_uri"] == "postgresql://db/mlflow"
     assert "hunter2" not in str(asdict(plan.record))
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
     tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", "ctnet")
     tracker.publish(plan.folder)
     tracker.finish(plan.record.run, "FAILED", "no reason")

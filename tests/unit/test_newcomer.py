@@ -77,9 +77,10 @@ def _add_row(table: Path, row: str) -> None:
 
 
 def _compare(root: Path) -> None:
-    """Write the tables of a comparison of every method, each scoring one day as well as its place says."""
+    """Write the tables of a comparison of some methods, each scoring one day as well as its place says."""
     days = date(2022, 5, 1), date(2022, 5, 2), date(2022, 5, 3)
-    config = ComparisonConfig("data", "schema.yaml", "feed", ("channel",), *days)
+    methods = ("ctnet", "ctnet_first", "finetune_all")
+    config = ComparisonConfig("data", "schema.yaml", "feed", ("channel",), *days, methods=methods)
     settings = ModelConfig(), TrainingConfig(), TrainingConfig(), ComputeConfig(), TrackingConfig()
     labels = {}
     for place, entry in enumerate(entries(Comparison(config, *settings))):

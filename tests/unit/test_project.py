@@ -1,6 +1,7 @@
 """Rules of the project that no linter knows."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -28,8 +29,13 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -72,7 +78,7 @@ def test_nothing_that_is_loaded_is_executed() -> None:
     allowed = {("ctnet_ray/schema.py", "yaml", "load")}
     found = set()
     for path in CODE:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in _nodes(path):
             if not isinstance(node, ast.Call):
                 continue
             match node.func:

@@ -13,7 +13,7 @@ from ctnet_ray.orchestration.rebuilding import rebuild
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version, version_folder
-from tests.unit.loop_world import BASE, DAYS, SERIES, World, make_world, walk
+from tests.unit.loop_world import BASE, DAYS, SERIES, World, walk
 from tests.unit.test_staleness import rewrite
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -29,8 +29,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def world(tmp_path: Path, process_group: None) -> World:
-    return make_world(tmp_path / "world")
+def world(job_world: World, tmp_path: Path) -> World:
+    """A copy of the world, to be damaged."""
+    return job_world.copied_to(tmp_path / "world")
 
 
 class Registered(RunFolders):

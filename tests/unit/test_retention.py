@@ -56,8 +56,7 @@ def test_a_folder_keeps_its_manifest_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def world(job_world: World, tmp_path: Path) -> World:
-    shutil.copytree(job_world.root, tmp_path / "world")
-    return World(tmp_path / "world")
+    return job_world.copied_to(tmp_path / "world")
 
 
 def test_a_version_without_weights_says_so_and_stays_in_its_run(world: World) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example
 from hypothesis import strategies as st
 from rich.progress import Progress
 
@@ -19,6 +19,7 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import from_dict
+from tests.unit.properties import holds_for
 
 MAPPING = {
     "time": {"column": "at", "unit": "s"},
@@ -80,8 +81,7 @@ rows = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
-@given(log=st.lists(rows, min_size=1, max_size=40), every=st.sampled_from([1, 3, 16]))
+@holds_for(10, 80, log=st.lists(rows, min_size=1, max_size=40), every=st.sampled_from([1, 3, 16]))
 @example(
     log=[(0, 0, "a", 1, True, "feed"), (0, 0, "a", 2, True, "channel"), (1, 0, "a", 3, False, "feed")],
     every=1,

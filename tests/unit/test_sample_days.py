@@ -16,8 +16,7 @@ from tests.unit.loop_world import BASE, DAYS, World, _samples, tensors, walk
 @pytest.fixture
 def world(job_world: World, tmp_path: Path) -> World:
     """A copy of the world, in which days may be removed."""
-    shutil.copytree(job_world.root, tmp_path / "world")
-    return World(tmp_path / "world")
+    return job_world.copied_to(tmp_path / "world")
 
 
 def remove(world: World, domain: str, *days: int) -> None:

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
@@ -21,6 +20,7 @@ from ctnet_ray.samples.encoding import combine_ids, hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import from_dict
+from tests.unit.properties import holds_for
 
 MAPPING = {
     "time": {"column": "at", "unit": "s"},
@@ -119,8 +119,7 @@ def expected(log: list[Row], number: int, ids: str, window: int | None, scope: s
     return odds, math.log1p(total)
 
 
-@settings(max_examples=20, deadline=None)
-@given(log=st.lists(row, min_size=1, max_size=30))
+@holds_for(6, 60, log=st.lists(row, min_size=1, max_size=30))
 def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp_path_factory, log):
     folder = tmp_path_factory.mktemp("days")
     lines = lines_of(log)
@@ -147,8 +146,7 @@ def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp
             assert single.manifest(domain, day).digest == whole.manifest(domain, day).digest
 
 
-@settings(max_examples=20, deadline=None)
-@given(log=st.lists(row, min_size=1, max_size=20), data=st.data())
+@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=20), data=st.data())
 def test_a_label_tells_nothing_to_its_own_day_or_an_earlier_one(tmp_path_factory, log, data):
     folder = tmp_path_factory.mktemp("leak")
     changed = data.draw(st.integers(0, len(log) - 1))

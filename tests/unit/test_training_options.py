@@ -38,7 +38,7 @@ KILLS: tuple[Kill, ...] = (("batch", 5), ("saved", 1))
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(
     job_world: World, tmp_path: Path, method: str
 ) -> None:
-    settings = {**OPTIONS, **METHODS[method]}
+    settings = {**OPTIONS, **METHODS[method], "last": 3}
     config = job_world.config(**settings) if method == "base" else job_world.method(method, **settings)
     never = walk(job_world.plan(config, folder=tmp_path / "never" / "run"))
     check_killed(job_world.plan(config, folder=tmp_path / "killed" / "run"), never, KILLS)

@@ -102,8 +102,7 @@ def test_a_version_is_opened_from_a_notebook(job_world: World, tmp_path: Path) -
 
 def copied(job_world: World, tmp_path: Path, method: str) -> RunPlan:
     """Make a run over a copy of the source series, to be damaged."""
-    shutil.copytree(job_world.root, tmp_path / "world")
-    world = World(tmp_path / "world")
+    world = job_world.copied_to(tmp_path / "world")
     for file in (tmp_path / "world" / "models").glob("*/day=*/_manifest.json"):
         content = json.dumps(storage.read_json(str(file))).replace(str(job_world.root), str(world.root))
         storage.write_json(str(file), json.loads(content))
