@@ -4,6 +4,7 @@ The model itself is traced, so its equations stand in one place. What it would l
 a batch for tracing there are no row numbers, and the tables' embeddings are on their way already.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.schema import Feature, Role, Schema
 from ctnet_ray.serving.program import Input, Signature
 
+# TorchRec asks what torch warns of with each trace.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 _ROWS, _LENGTH = 3, 2  #: sizes of the tensors that a model is traced with; any others come to the same graph
 
 

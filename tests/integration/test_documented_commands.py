@@ -12,6 +12,7 @@ from typing import Any, Literal
 import click
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from jsonargparse import auto_parser
@@ -65,6 +66,7 @@ CHECKS: dict[tuple[str, str], Check] = {
         "python -m tuning.sweep --config configs/kuairand_s",
     ): "parse",  # test_sweep.py
     ("docs/results.md", "python -m benchmarks.recovery --store data/kuairan"): "parse",
+    ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou"): "run",
     ("docs/sweeps.md", "python -m tuning.sweep --config configs/kuairand_s"): "parse",
 }
 #: Files that people make of a shipped one.
@@ -127,6 +129,13 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
     versions = {name: tracker.versions(f"two-teams.{name}") for name in ("feed.source", "channel.ctnet")}
     assert {name: len(series) for name, series in versions.items()} == {"feed.source": 9, "channel.ctnet": 5}
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
+
+    _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou")
+    parts = pq.read_table(fresh / "scores", partitioning=None)
+    assert parts.num_rows == sum(
+        pq.read_metadata(f).num_rows for f in (fresh / "demo/samples/channel").glob("*/*.parquet")
+    )
+    assert 0 < np.min(parts["score"]) < np.max(parts["score"]) < 1
 
 
 @pytest.mark.usefixtures("cluster")
