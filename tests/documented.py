@@ -44,6 +44,12 @@ def read_blocks() -> dict[tuple[str, str], Block]:
     return by_key
 
 
+def read_python(page: str) -> list[str]:
+    """Return the Python blocks of a page."""
+    found = _FENCED.findall((ROOT / page).read_text())
+    return [text for language, text in found if language == "python"]
+
+
 def _first_round(line: str) -> str:
     loop = _LOOP.fullmatch(line)
     return loop[3].replace(f"${loop[1]}", loop[2]) if loop else line

@@ -18,12 +18,13 @@ import yaml
 from jsonargparse import auto_parser
 from ray.scripts.scripts import cli as ray_cli
 
+import ctnet_ray
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.writers.synthetic import write_schema, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from jobs import command as command_module
-from tests.documented import ROOT, read_blocks
+from tests.documented import ROOT, read_blocks, read_python
 from tests.integration.commands import start
 
 Check = Literal["run", "parse", "none"]
@@ -129,6 +130,14 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
     versions = {name: tracker.versions(f"two-teams.{name}") for name in ("feed.source", "channel.ctnet")}
     assert {name: len(series) for name, series in versions.items()} == {"feed.source": 9, "channel.ctnet": 5}
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
+
+    # Of what README and docs call rows, user and candidates: none says anything.
+    names = [field.name for field in ctnet_ray.open_version(versions["channel.ctnet"][-1].uri).fields]
+    user = {name: None for name in names if name != "item"}
+    given = {"user": user, "candidates": {"item": [1, 2]}, "rows": {name: [None] for name in names}}
+    for page in ("README.md", "docs/scoring.md"):
+        (block,) = read_python(page)
+        exec(block, dict(given))  # noqa: S102
 
     _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou")
     parts = pq.read_table(fresh / "scores", partitioning=None)
