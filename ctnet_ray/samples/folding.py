@@ -90,8 +90,8 @@ class Folding:
         for index, features in enumerate(self.dense):
             there = {f.name: whole(table[f.name]) for f in features if f.present_in(self.domain)}
             columns[dense_column(index)] = matrix.to_column(standardised(there, features, table.num_rows))
-        kept = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
-        return pa.table({**columns, **{name: table[name] for name in kept}})
+        others = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
+        return pa.table({**columns, **{name: table[name] for name in others}})
 
 
 def dense_column(index: int) -> str:
@@ -123,11 +123,11 @@ def _lists(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
         (ids.fill_null(MISSING) if ids.null_count else ids).to_numpy(zero_copy_only=False), key.rows
     )
     longest = key.feature.max_length
-    kept = lengths if longest is None else np.minimum(lengths, longest)
-    offsets = np.concatenate([[0], np.cumsum(kept)])
-    if kept.sum() < len(values):
-        ends = np.repeat(np.cumsum(lengths), kept)
-        within = np.repeat(offsets[1:], kept) - np.arange(kept.sum())
+    lengths_read = lengths if longest is None else np.minimum(lengths, longest)
+    offsets = np.concatenate([[0], np.cumsum(lengths_read)])
+    if lengths_read.sum() < len(values):
+        ends = np.repeat(np.cumsum(lengths), lengths_read)
+        within = np.repeat(offsets[1:], lengths_read) - np.arange(lengths_read.sum())
         values = values[ends - within]
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
