@@ -25,16 +25,20 @@ $(READY): pyproject.toml requirements/constraints.txt requirements/torch-cpu.txt
 	@echo "  ray, mlflow and the rest" && $(PIP) --no-warn-conflicts -c requirements/constraints.txt -e '.[dev]'
 	@touch $@
 
-test: lint unit integration  ## Run all that CI runs
+# Integration tests wait much: for processes that start, and for each other. Lint and unit tests, at the lowest priority,
+# take what they leave of two cores.
+test: $(READY)  ## Run all that CI runs
+	@$(MAKE) --no-print-directory -j2 --output-sync=target NICE="nice -n 19" integration lint unit
 
 lint: $(READY)  ## Style, types, layers
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright --level error
-	$(BIN)/lint-imports --no-cache
+	$(NICE) $(BIN)/ruff check .
+	$(NICE) $(BIN)/ruff format --check .
+	$(NICE) $(BIN)/basedpyright --level error
+	$(NICE) $(BIN)/lint-imports --no-cache
 
 unit: $(READY)  ## Unit tests: no Ray
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 	$(BIN)/python -m pytest tests/integration -m "not slow"

@@ -23,15 +23,15 @@ def batches(reading: Reading, tables: Iterator[pa.Table], encoder: Encoder) -> I
         padded with weightless rows.
     """
     pending: list[tuple[Block, int, int]] = []
-    held = 0
+    rows_pending = 0
     for step in range(reading.steps):
         rows = reading.own_rows(step)
-        while held < rows:
+        while rows_pending < rows:
             block = encoder.block(next(tables))
             pending.append((block, 0, block.rows))
-            held += block.rows
+            rows_pending += block.rows
         chosen, pending = _split(pending, rows)
-        held -= rows
+        rows_pending -= rows
         yield encoder.batch(chosen, reading.size(step), float(reading.total_rows(step)))
 
 

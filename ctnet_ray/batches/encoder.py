@@ -67,9 +67,9 @@ class Encoder:
         }
         self._layers = layers
         # Row numbers that two towers share are computed once.
-        own = dict.fromkeys(key for own in self.towers.values() for key in own)
+        features = dict.fromkeys(chain.from_iterable(self.towers.values()))
         dense = tuple(dict.fromkeys(self.dense.values()))
-        self.folding = Folding(tuple(own), domain, tuple(layers), dense)
+        self.folding = Folding(tuple(features), domain, tuple(layers), dense)
 
     def check(self, manifest: Manifest) -> None:
         """Compare a day's columns with what will be read.
@@ -84,24 +84,24 @@ class Encoder:
                     f"{where}: no column {name!r}: add it to the samples or take it out of the schema"
                 )
         for name, kind in {LABEL: "int8", GROUP: "int64"}.items():
-            found = manifest.columns[name]
-            if found != kind:
-                raise CtnetError(f"{where}: column {name!r} is {found}, not {kind}: write the day again")
+            stored = manifest.columns[name]
+            if stored != kind:
+                raise CtnetError(f"{where}: column {name!r} is {stored}, not {kind}: write the day again")
         for key in self.folding.keys:
             feature = key.feature
             if not feature.present_in(manifest.domain):
                 continue
-            expected, found = _ARROW_TYPES[feature.kind], manifest.columns.get(feature.name)
-            if found not in expected:
+            expected, stored = _ARROW_TYPES[feature.kind], manifest.columns.get(feature.name)
+            if stored not in expected:
                 raise CtnetError(
-                    f"{where}: column {feature.name!r} is {found}; a {feature.kind} feature is {expected[0]}"
+                    f"{where}: column {feature.name!r} is {stored}; a {feature.kind} feature is {expected[0]}"
                 )
         for feature in chain.from_iterable(self.folding.dense):
-            found = manifest.columns.get(feature.name, "")
-            if feature.present_in(manifest.domain) and not _is_dense(found, feature.width):
+            stored = manifest.columns.get(feature.name, "")
+            if feature.present_in(manifest.domain) and not _is_dense(stored, feature.width):
                 several = f"list<element: float>, {feature.width} long" if feature.width > 1 else "float"
                 raise CtnetError(
-                    f"{where}: column {feature.name!r} is {found}; a dense feature of width {feature.width} "
+                    f"{where}: column {feature.name!r} is {stored}; a dense feature of width {feature.width} "
                     f"is {several}"
                 )
 
@@ -147,9 +147,9 @@ class Encoder:
             total_weight: See `Batch`.
         """
         inputs: dict[tuple[FoldedFeature, ...], KeyedJaggedTensor] = {}
-        for own in self.towers.values():
-            if own not in inputs:
-                inputs[own] = _inputs(own, ranges, size)
+        for features in self.towers.values():
+            if features not in inputs:
+                inputs[features] = _inputs(features, ranges, size)
         dense = {
             features: _joined(
                 [block.dense[features][start:stop] for block, start, stop in ranges],
@@ -208,11 +208,11 @@ def _sequence(column: pa.Array | None, rows: int) -> tuple[_Array, _Array]:
     return column.values.to_numpy(), column.offsets.to_numpy()
 
 
-def _inputs(own: Sequence[FoldedFeature], ranges: Sequence[Range], size: int) -> KeyedJaggedTensor:
+def _inputs(features: Sequence[FoldedFeature], ranges: Sequence[Range], size: int) -> KeyedJaggedTensor:
     """Return the input of a tower, key by key."""
-    lengths = np.ones((len(own), size), np.int64)
+    lengths = np.ones((len(features), size), np.int64)
     parts: list[list[_Array]] = []
-    for key, length_B in zip(own, lengths, strict=True):
+    for key, length_B in zip(features, lengths, strict=True):
         if key.feature.kind != "sequence":
             parts.append([block.single[key][start:stop] for block, start, stop in ranges])
             continue
@@ -227,10 +227,10 @@ def _inputs(own: Sequence[FoldedFeature], ranges: Sequence[Range], size: int) ->
     counts_K = lengths.sum(axis=1)
     # What no part fills is padding: row 0, of missing ids.
     values = np.zeros(counts_K.sum(), np.int64)
-    for end, count, held in zip(counts_K.cumsum(), counts_K, parts, strict=True):
-        _fill(values[end - count : end], held)
+    for end, count, ranges_read in zip(counts_K.cumsum(), counts_K, parts, strict=True):
+        _fill(values[end - count : end], ranges_read)
     return KeyedJaggedTensor(
-        keys=[key.feature.name for key in own],
+        keys=[key.feature.name for key in features],
         values=torch.from_numpy(values),
         lengths=torch.from_numpy(lengths.reshape(-1)),
     )

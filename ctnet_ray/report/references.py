@@ -115,14 +115,14 @@ def gaps(
         best: Label that is held against what reads the source too.
     """
     here = [entry for entry in references if entry.domain == domain]
-    found = (
+    compared = (
         _gap(
             [entry for entry in here if entry.name == name], rows, best if reads_source else baseline, metric
         )
         for name, reads_source in dict.fromkeys((entry.name, entry.reads_source) for entry in here)
         for metric in METRICS_SHOWN
     )
-    return [gap for gap in found if gap]
+    return [gap for gap in compared if gap]
 
 
 def _gap(references: Sequence[Reference], rows: Sequence[Row], label: str, metric: str) -> Gap | None:

@@ -85,10 +85,10 @@ class Folding:
         Raises:
             CtnetError: A value of a dense feature is none (`standardised`).
         """
-        as_they_are = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
+        others = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
         matrices = (matrix.to_column(dense_NF) for dense_NF in self.matrices(table))
         dense = {dense_column(index): column for index, column in enumerate(matrices)}
-        return pa.table({**self.row_numbers(table), **dense, **{name: table[name] for name in as_they_are}})
+        return pa.table({**self.row_numbers(table), **dense, **{name: table[name] for name in others}})
 
     def row_numbers(self, table: pa.Table) -> dict[str, pa.Array]:
         """Return the columns of N rows that look into tables, by `FoldedFeature.column`."""
@@ -138,11 +138,11 @@ def _lists(column: pa.ChunkedArray, key: FoldedFeature) -> pa.Array:
         (ids.fill_null(MISSING) if ids.null_count else ids).to_numpy(zero_copy_only=False), key.rows
     )
     longest = key.feature.max_length
-    kept = lengths if longest is None else np.minimum(lengths, longest)
-    offsets = np.concatenate([[0], np.cumsum(kept)])
-    if kept.sum() < len(values):
-        ends = np.repeat(np.cumsum(lengths), kept)
-        within = np.repeat(offsets[1:], kept) - np.arange(kept.sum())
+    lengths_read = lengths if longest is None else np.minimum(lengths, longest)
+    offsets = np.concatenate([[0], np.cumsum(lengths_read)])
+    if lengths_read.sum() < len(values):
+        ends = np.repeat(np.cumsum(lengths), lengths_read)
+        within = np.repeat(offsets[1:], lengths_read) - np.arange(lengths_read.sum())
         values = values[ends - within]
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 

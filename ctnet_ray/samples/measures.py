@@ -241,8 +241,8 @@ class _Ids(_Tally):
         rows = np.bincount(index, weights, len(hashes)).astype(np.int64)
         while len(hashes) > 2 * _SAMPLED_IDS:
             self._below //= 2
-            held = hashes <= np.uint64(self._below - 1)
-            hashes, rows = hashes[held], rows[held]
+            is_sampled = hashes <= np.uint64(self._below - 1)
+            hashes, rows = hashes[is_sampled], rows[is_sampled]
         self._hashes, self._rows = hashes, rows
 
     def result(self, before: Sequence[ColumnMeasures]) -> ColumnMeasures:

@@ -180,8 +180,8 @@ class RunningState:
     def _chain(self, digest: str, manifests: Sequence[Manifest]) -> str:
         """Return the digest of more days after those of `digest`."""
         for manifest in manifests:
-            own = {name: entry.sha256 for name, entry in manifest.state.items()}
-            digest = storage.digest([digest, manifest.day.isoformat(), manifest.domain, own])
+            checksums = {name: entry.sha256 for name, entry in manifest.state.items()}
+            digest = storage.digest([digest, manifest.day.isoformat(), manifest.domain, checksums])
         return digest
 
     def _read_day(

@@ -70,10 +70,10 @@ class SampleStore:
             CtnetError: The day is absent, or its manifest can't be read or contradicts itself.
         """
         uri = self.uri(domain, day)
-        found = storage.read_folder(uri)
-        if found is None:
+        content = storage.read_folder(uri)
+        if content is None:
             raise CtnetError(f"no samples of {domain} on {day} in {self.root}: write them with jobs.prepare")
-        values, folder = found
+        values, folder = content
         schema_digest = values.pop("schema_digest", None)
         try:
             manifest = Manifest(**{**values, "uri": folder})

@@ -151,14 +151,14 @@ def _schema_text(domains: Sequence[str]) -> str:
 
 def _files(raw: str, pattern: str) -> list[Path]:
     folder = Path(raw).expanduser()
-    found = sorted(path for suffix in ("", ".gz") for path in folder.glob(pattern + suffix))
-    if not found:
+    paths = sorted(path for suffix in ("", ".gz") for path in folder.glob(pattern + suffix))
+    if not paths:
         raise CtnetError(f"no {pattern} or {pattern}.gz in {raw}: give the folder of the KuaiRand download")
-    stems = [path.name.removesuffix(".gz") for path in found]
+    stems = [path.name.removesuffix(".gz") for path in paths]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise CtnetError(f"{raw} holds both {twice[0]} and {twice[0]}.gz: remove one of them")
-    return found
+    return paths
 
 
 def _log_blocks(
@@ -226,10 +226,10 @@ def _impressions(rows: pa.Table, users: pa.Table, videos: pa.Table) -> Impressio
 
 def _look_up(features: pa.Table, ids: pa.Array) -> pa.Table:
     """Return the features of each id, without the column `id`; those of an unknown id are missing."""
-    found = features.drop_columns(["id"]).take(pc.index_in(ids, features["id"]))
+    taken = features.drop_columns(["id"]).take(pc.index_in(ids, features["id"]))
     columns = {}
-    for name in found.column_names:
-        column = found[name]
+    for name in taken.column_names:
+        column = taken[name]
         missing = {pa.int64(): 0, pa.float32(): float("nan")}.get(column.type)
         columns[name] = column if missing is None else pc.fill_null(column, missing)
     return pa.table(columns)

@@ -89,10 +89,10 @@ class Histories:
         order = np.lexsort((time, row))
         row = row[order]
         from_end = np.searchsorted(row, row, side="right") - 1 - np.arange(len(row))
-        kept = from_end < length
-        place = touched[row[kept]], length - 1 - from_end[kept]
-        self.items[place] = item[order][kept]
-        self.times[place] = time[order][kept]
+        is_last = from_end < length
+        place = touched[row[is_last]], length - 1 - from_end[is_last]
+        self.items[place] = item[order][is_last]
+        self.times[place] = time[order][is_last]
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def evolve(world: World) -> Iterator[DayState]:
     """Yield the state of each sample day, in order."""
     config = world.config
     rng = np.random.default_rng([config.seed, _WALK])
-    own = _normal(rng, config.users, config.dim)
+    taste = _normal(rng, config.users, config.dim)
     quality = _normal(rng, config.items)
     trends = _normal(rng, 1, config.categories)
     for _ in range(config.target_trend_lag_days):
@@ -170,8 +170,8 @@ def evolve(world: World) -> Iterator[DayState]:
     common = config.segment_share * world.segment_taste[world.segment]
     own_share = np.float32(np.sqrt(1 - config.segment_share**2))
     for day in range(config.days):
-        yield DayState(day, common + own_share * own, quality, trends)
-        own = _drift(rng, own, config.taste_rho)
+        yield DayState(day, common + own_share * taste, quality, trends)
+        taste = _drift(rng, taste, config.taste_rho)
         quality = _drift(rng, quality, config.quality_rho)
         trends = np.concatenate([_drift(rng, trends[:1], config.trend_rho), trends[:-1]])
 
@@ -307,9 +307,9 @@ def _correlated_tilts(
     config: WorldConfig, rng: np.random.Generator, other: Tilt, correlation: float
 ) -> list[Array]:
     """Draw the effects of shops, ..., users so that they correlate with those of another domain."""
-    own = np.float32(np.sqrt(1 - correlation**2))
+    rest = np.float32(np.sqrt(1 - correlation**2))
     theirs = (other.shop, other.price, other.context, other.category, other.user)
-    return [correlation * a + own * b for a, b in zip(theirs, _shared_tilts(config, rng), strict=True)]
+    return [correlation * a + rest * b for a, b in zip(theirs, _shared_tilts(config, rng), strict=True)]
 
 
 def _shared_tilts(config: WorldConfig, rng: np.random.Generator) -> list[Array]:

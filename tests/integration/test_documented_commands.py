@@ -118,13 +118,16 @@ def test_all_that_a_command_names_is_there(
 
 
 @pytest.mark.usefixtures("cluster")
-def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = WorldConfig(days=10, source_rows=200, target_rows=100, users=60, evergreen_items=80, new_items=5)
-    write_world(SampleStore("demo/samples"), world)  # the demo writes what is not there, at a size of minutes
-    write_schema("demo/samples/schema.yaml", world)
+def test_the_demo(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_demo_samples(days=10)  # the demo writes what is not there, at a size of minutes
     _run(monkeypatch, "README.md", "make demo")
     assert (fresh / "demo/report/index.html").is_file()
 
+
+@pytest.mark.slow  # the next one starts the same runs, by the daily job
+@pytest.mark.usefixtures("cluster")
+def test_two_teams_on_the_samples_of_the_demo(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write_demo_samples(days=10)
     _run(monkeypatch, "README.md", "python -m jobs.pretrain_source --config configs/so")
     tracker = Tracker(f"sqlite:///{fresh}/demo/mlflow.db", "two-teams")
     versions = {name: tracker.versions(f"two-teams.{name}") for name in ("feed.source", "channel.ctnet")}
@@ -149,9 +152,7 @@ def test_the_demo_and_two_teams_on_its_samples(fresh: Path, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("cluster")
 def test_a_day_after_the_other_to_a_champion_and_back(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = WorldConfig(days=7, source_rows=200, target_rows=100, users=60, evergreen_items=80, new_items=5)
-    write_world(SampleStore("demo/samples"), world)
-    write_schema("demo/samples/schema.yaml", world)
+    _write_demo_samples(days=7)
     _run(monkeypatch, "docs/daily.md", "python -m jobs.daily --config configs/source.yaml")
     tracker = Tracker(f"sqlite:///{fresh}/demo/mlflow.db", "two-teams")
     assert [len(tracker.versions(f"two-teams.channel.{name}")) for name in ("base", "ctnet")] == [7, 3]
@@ -209,6 +210,14 @@ def _run(patch: pytest.MonkeyPatch, page: str, begins: str, more: Mapping[str, s
                 shutil.copy(file, copy)
             case _:
                 assert words in (["make", "test"], [".", ".venv/bin/activate"])
+
+
+def _write_demo_samples(days: int) -> None:
+    world = WorldConfig(
+        days=days, source_rows=200, target_rows=100, users=60, evergreen_items=80, new_items=5
+    )
+    write_world(SampleStore("demo/samples"), world)
+    write_schema("demo/samples/schema.yaml", world)
 
 
 def _option(module: str, more: Mapping[str, str] | None) -> list[str]:

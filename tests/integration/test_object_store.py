@@ -29,19 +29,19 @@ def test_a_job_in_a_bucket_does_what_it_does_on_a_disk(
     world: World, trained: Trained, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = world.copied_to(tmp_path)
-    config = own.config(last=DAYS[1])
+    config = own.config(last=DAYS[2])
     config = replace(
         config,
         data=replace(config.data, store=f"{bucket}/samples", schema=f"{bucket}/samples/schema.yaml"),
         tracking=replace(config.tracking, models=f"{bucket}/models"),
     )
     file = write_yaml(tmp_path / "job.yaml", config, "data", "model", "training", "compute", "tracking")
-    start(monkeypatch, "jobs.train_target", [f"--config={file}"])
     folder = plan_job(config, own.tracker()).folder
     assert folder.startswith(f"{bucket}/models/")
-    expected = outcome(trained.plans["base"].folder)
-    assert outcome(folder) == {day: expected[day] for day in DAYS[:2]}
-
-    # It goes on from the version in the bucket.
-    start(monkeypatch, "jobs.train_target", [f"--config={file}", f"--data.last_day={DAYS[2]}"])
+    # It goes on from the first day's version, which is in the bucket as it is on the disk.
+    on_disk = trained.plans["base"].folder
+    for name in ("run.json", f"day={DAYS[0]}", f"evaluations/{DAYS[0]}.json"):
+        fs.copy_files(f"{on_disk}/{name}", f"{folder}/{name}")
+    start(monkeypatch, "jobs.train_target", [f"--config={file}"])
+    expected = outcome(on_disk)
     assert outcome(folder) == {day: expected[day] for day in DAYS[:3]}

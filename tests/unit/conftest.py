@@ -1,5 +1,6 @@
 """What several unit tests need: a process group, and a store with a source series and a base model."""
 
+import gc
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from ctnet_ray.training.state import TrainingState
 from tests.unit.case_world import Case, copy_case
 from tests.unit.guard_world import Spoiling
 from tests.unit.loop_world import World, make_world
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imports_are_no_garbage() -> None:
+    """statsmodels collects garbage at each correction of p values, and walks all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ They are written into a copy of the package, and this file runs there as a scrip
 makes a comparison's tables and a sweep's answer.
 """
 
+import gc
 import os
 import shutil
 import subprocess
@@ -116,5 +117,6 @@ def _answer(root: Path) -> None:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # as in conftest.py
     _compare(Path(sys.argv[1]))
     _answer(Path(sys.argv[1]))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.progress import Progress
 
@@ -19,6 +18,7 @@ from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.publication import publish
 from ctnet_ray.writers.table import write_table
 from ctnet_ray.writers.table_mapping import from_dict
+from tests.unit.properties import holds_for
 from tests.unit.test_statistics import DAY, EPOCH, HEADER, MAPPING, Row, lines_of, row
 
 OF = ["user", ["user", "tags"]]
@@ -53,8 +53,7 @@ def samples(store: SampleStore, domain: str, number: int) -> list[dict]:
 FIRST = [(0, "a", "p", True, "feed"), (0, "b", "q", False, "feed"), (0, "a", "p", False, "search")]
 
 
-@settings(max_examples=15, deadline=None)
-@given(log=st.lists(row, min_size=1, max_size=30).map(lambda log: FIRST + log))
+@holds_for(6, 60, log=st.lists(row, min_size=1, max_size=30).map(lambda log: FIRST + log))
 def test_published_counts_give_the_samples_that_the_sources_own_log_gives(tmp_path_factory, log):
     folder = tmp_path_factory.mktemp("published")
     with pytest.MonkeyPatch.context() as patch:
