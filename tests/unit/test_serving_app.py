@@ -266,8 +266,8 @@ def test_a_version_that_scores_no_probability_is_not_served(monkeypatch: pytest.
 def test_a_version_is_tried_on_a_row_of_all_fields() -> None:
     registry = Registry()
     ServedModel(registry, ServingMetrics())
-    row = {"user": ["0"], "clicked": [["0"]], "item": ["0"], "price": [0.0], "pixels": [[0.0, 0.0]]}
-    assert registry.scorers[0].asked == [({}, row)]
+    user = {"user": "0", "clicked": ["0"], "item": "0", "price": 0.0}
+    assert registry.scorers[0].asked == [(user, {"pixels": [[0.0, 0.0]]})]
 
 
 def test_looks_go_on_until_they_are_ended() -> None:

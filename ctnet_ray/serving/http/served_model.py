@@ -124,8 +124,9 @@ def try_once(scorer: RequestScorer) -> None:
     Raises:
         CtnetError: The score is no probability.
     """
-    row = {field.name: [_nothing(field)] for field in scorer.fields}
-    (score,) = scorer.score_request({}, row)
+    row = {field.name: _nothing(field) for field in scorer.fields}
+    of_candidate, nothing = row.popitem()
+    (score,) = scorer.score_request(row, {of_candidate: [nothing]})
     if not (np.isfinite(score) and 0 <= score <= 1):
         card = scorer.card
         raise CtnetError(f"{card.model}/{card.version} scores a row of zeros {score}: it is not served")
