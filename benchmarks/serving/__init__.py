@@ -1,0 +1,1 @@
+"""Latency of served models at rising load, beside the same models behind a plain FastAPI server."""

@@ -1,0 +1,72 @@
+"""How a model is served, checked before Ray starts; and the load generator."""
+
+import json
+import socket
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.serving.__main__ import main
+from benchmarks.serving.load import find_knee, knee, offer
+from ctnet_ray.cluster.serving import ServingOptions, check_port, listen
+from ctnet_ray.errors import CtnetError
+from tests.unit.serving_world import TWO, serving
+
+
+def test_what_can_t_be_is_named() -> None:
+    for options in ({"port": 0}, {"replicas": 0}, {"threads": 0}, {"most_waiting": -1}, {"look_seconds": 0}):
+        ((name, value),) = options.items()
+        with pytest.raises(CtnetError, match=f"--{name} can't be {value}: give"):
+            replace(ServingOptions(), **options)
+
+
+def test_a_port_that_is_taken_is_not_shared() -> None:
+    with closing(listen("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        check_port("127.0.0.1", port)  # nobody is called yet
+        listening.listen()
+        with pytest.raises(CtnetError, match=f"port {port} of 127.0.0.1 is taken"):
+            check_port("127.0.0.1", port)
+        # A replica's own kind may.
+        listen("127.0.0.1", port).close()
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(CtnetError, match=f"can't listen on 127.0.0.1, port {port}"):
+            listen("127.0.0.1", port)
+
+
+def test_a_load_is_offered_at_its_rate_and_failures_are_counted() -> None:
+    with serving() as server:
+        good, bad = json.dumps(TWO).encode(), b"{}"
+        load = offer("127.0.0.1", server.port, [good], 50, 1.0)
+        assert 30 < load.rate < 75  # Poisson: 50 and three standard deviations
+        assert load.versions == {"1": round(load.rate)}
+        assert load.is_sustained
+        assert 0 < load.p50 <= load.p95 <= load.p99
+        half = offer("127.0.0.1", server.port, [good, bad], 50, 1.0)
+        assert half.failed == round(half.rate) // 2
+        assert not half.is_sustained
+
+
+def test_the_knee_is_the_last_rate_that_was_kept_up_with() -> None:
+    with serving() as server:
+        loads = find_knee("127.0.0.1", server.port, [json.dumps(TWO).encode()], 0.2, 0.0)
+    assert len(loads) == 1  # no p99 is zero
+    assert knee(loads, 0.0) is None
+    assert knee(loads, 1e6) == loads[0]
+
+
+def test_the_load_command_prints_each_rate_and_the_knee(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CtnetError, match=r"no request in .*: write its JSON body into it"):
+        main(str(tmp_path / "none.json"))
+    body = tmp_path / "request.json"
+    body.write_text(json.dumps(TWO))
+    with serving() as server:
+        main(str(body), server.port, seconds=0.2, most_p99=0.0)
+    printed = capsys.readouterr().out
+    assert "answered/s" in printed
+    assert "knee: none" in printed
