@@ -126,6 +126,8 @@ class Scorer:
         others = [field for field in self.fields if field.name in columns]
         user_row = samples_of({name: [value] for name, value in user.items()}, of_user, 1)
         rows = samples_of(columns, others, count)
+        if not of_user:
+            return self.score_samples(rows)
         return self._score([user_row, rows], rows.column_names)
 
     def _check_names(self, user: Mapping[str, Any], columns: Mapping[str, Any]) -> None:

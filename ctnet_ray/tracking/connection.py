@@ -13,7 +13,11 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from ctnet_ray.credentials import bare_uri, hidden, user_and_password
@@ -98,6 +102,18 @@ def unless_exists() -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+
+
+@contextmanager
+def unless_absent() -> Iterator[None]:
+    """Let somebody have deleted it."""
+    try:
+        yield
+    except MlflowException as error:
+        # MLflow's client says it of some calls in words alone, and why in the cause.
+        codes = {getattr(one, "error_code", None) for one in (error, error.__cause__)}
+        if ErrorCode.Name(RESOURCE_DOES_NOT_EXIST) not in codes:
             raise
 
 

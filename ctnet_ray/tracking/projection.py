@@ -89,6 +89,12 @@ def child_tags(record: RunRecord, step: StepRecord, parent: str) -> dict[str, st
     return parent_tags(record) | own
 
 
+def model_tags(record: RunRecord, step: StepRecord) -> dict[str, str]:
+    """Return the tags of a step's LoggedModel that stay."""
+    own = {KIND: "step", DAY: step.day.isoformat(), STEP_DIGEST: step_digest(step)}
+    return {key: value for key, value in parent_tags(record).items() if key.startswith("ctnet.")} | own
+
+
 def version_tags(
     record: RunRecord,
     step: StepRecord,
@@ -177,10 +183,10 @@ def plain_points(metrics: Mapping[str, float]) -> list[Metric]:
 def datasets(step: StepRecord, evaluation: EvaluationRecord | None) -> list[DatasetInput]:
     """Return the sample days that a step was trained and scored on, as dataset inputs."""
     training = InputTag(MLFLOW_DATASET_CONTEXT, "training")
-    inputs = [DatasetInput(_dataset(sample), [training]) for sample in step.samples]
+    inputs = [DatasetInput(dataset(sample), [training]) for sample in step.samples]
     if evaluation:
         scored = InputTag(MLFLOW_DATASET_CONTEXT, "evaluation")
-        inputs.append(DatasetInput(_dataset(evaluation.samples), [scored]))
+        inputs.append(DatasetInput(dataset(evaluation.samples), [scored]))
     return inputs
 
 
@@ -214,7 +220,7 @@ def run_tags(tags: Mapping[str, str]) -> list[RunTag]:
 def day_points(metrics: Mapping[str, float], day: date) -> list[Metric]:
     """Return metrics of a day: its number since 1970 is their step, its midnight their time."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    step = (day - date(1970, 1, 1)).days
+    step = day_number(day)
     timestamp = int(midnight.timestamp() * 1000)
     return [
         Metric(f"system/{key}" if key in _COSTS else key, float(value), timestamp, step)
@@ -230,7 +236,13 @@ def _note(record: RunRecord) -> str:
     )
 
 
-def _dataset(sample: SampleRef) -> Dataset:
+def day_number(day: date) -> int:
+    """Return the step of a day's points: days since 1970-01-01."""
+    return (day - date(1970, 1, 1)).days
+
+
+def dataset(sample: SampleRef) -> Dataset:
+    """Return a sample day as MLflow's dataset."""
     return Dataset(
         name=f"{sample.domain}/{sample.day.isoformat()}",
         digest=sample.digest[:_DATASET_DIGEST_LENGTH],

@@ -10,7 +10,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from ctnet_ray import storage
 from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.records import Version, read_rewinds, read_steps, version_folder
-from ctnet_ray.tracking import projection
+from ctnet_ray.tracking import logged_models, projection
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,17 @@ def show_set_aside(
         name, number = str(version.name), str(version.number)
         client.set_model_version_tag(name, number, "uri", where.uri)
         client.set_model_version_tag(name, number, SET_ASIDE, where.at)
+    runs = list(runs)
     tags = {run.info.run_id: run.data.tags for run in runs}
+    models = {run.info.run_id: logged_models.models_of(run) for run in runs}
     steps = [own for own in tags.values() if _is_in(own, aside)]
     moved = {own[MLFLOW_PARENT_RUN_ID]: aside[own[projection.STEP_DIGEST]] for own in steps}
     # Those that the branch is known by are the last.
     for run in sorted(tags, key=lambda run: _is_in(tags[run], aside)):
         where = moved.get(tags[run].get(MLFLOW_PARENT_RUN_ID, run))
         if where:
+            for model in models[run]:
+                logged_models.set_tags(client, model, {logged_models.STANDING: logged_models.SET_ASIDE})
             client.set_tag(run, projection.KIND, "set aside")
             client.set_tag(run, projection.RUN, f"{tags[run][projection.RUN]} set aside {where.at}")
             client.update_run(run, status="KILLED")

@@ -6,6 +6,7 @@ creates with the tags that it is found again by, and a step's run gets its last 
 
     run "tab4 ctnet s0"                    parameters, metrics by day, run.json
       run "tab4 ctnet s0 2022-05-01"       metrics, sample days, model/card.json
+        logged model of that name          signature, metrics by scored sample day (`tracking.logged_models`)
     registered model, a version a step     tags: parent, source, day, samples, digests, metrics; alias newest:
                                            the newest day that is neither held back nor set aside
 
@@ -43,7 +44,7 @@ from ctnet_ray.runs.records import (
     version_folder,
     without_weights,
 )
-from ctnet_ray.tracking import projection
+from ctnet_ray.tracking import logged_models, projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists
 from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 
@@ -78,10 +79,14 @@ class _Shown:
     """Steps that are shown whole, with the digest of the evaluation that is shown."""
     versions: dict[date, Version]
     """The run's newest version of each day."""
+    models: dict[date, str]
+    """Ids of the steps' LoggedModels; steps that an earlier release showed have none."""
     others: list[Version]
     """The model's other versions: those of other runs, and those that were set aside."""
     aliased: int | None = _UNKNOWN
     """Number of the version where this process set the alias; None: it removed it."""
+    places: dict[str, str] = field(default_factory=dict)
+    """Folders of the LoggedModels that this process created."""
     settled: set[date] = field(default_factory=set)
     """Steps that this process need not read again."""
 
@@ -363,6 +368,8 @@ class Tracker:
         }
         parents = [run for run in runs if projection.DAY not in run.data.tags]
         name = projection.run_name(record)
+        if not parents:
+            logged_models.delete_models(self._client, self._experiment_id, record.run)
         parent = parents[0] if parents else self._create_run(name, projection.parent_tags(record))
         shown = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in children.items()}
         there = (version for version in versions if SET_ASIDE not in version.tags)
@@ -373,6 +380,7 @@ class Tracker:
             children,
             {day: digest for day, digest in shown.items() if digest},
             own,
+            {day: model for day, run in children.items() for model in logged_models.models_of(run)},
             [version for version in versions if version is not own.get(version.day)],
         )
 
@@ -402,7 +410,8 @@ class Tracker:
         if parent.status != "RUNNING":
             self._client.update_run(parent.run_id, status="RUNNING")
             shown.parent = self._client.get_run(parent.run_id)
-        if day not in shown.children:
+        created = day not in shown.children
+        if created:
             name = f"{projection.run_name(record)} {day}"
             shown.children[day] = self._create_run(
                 name, projection.child_tags(record, step.record, parent.run_id)
@@ -413,17 +422,29 @@ class Tracker:
             card = projection.card(record, step.record, step.version.uri, _files(step.version.uri))
             self._client.log_dict(child.run_id, card, CARD)
         self._show_samples(child.run_id, step)
+        if day not in shown.models:
+            self._show_model(record, step.record, shown, new=created)
         self._show_version(record, step, shown)
-        points = projection.points(step.record if new else None, step.evaluation)
+        trained = projection.points(step.record if new else None, None)
+        scored = projection.points(None, step.evaluation)
         # The database drops a point that it has: a second call after a kill draws none twice.
-        self._client.log_batch(parent.run_id, metrics=points)
+        self._client.log_batch(parent.run_id, metrics=[*trained, *scored])
+        if step.evaluation:
+            scored = logged_models.bound(scored, shown.models[day], step.evaluation.samples)
         digest = projection.evaluation_digest(step.evaluation)
         tags = projection.run_tags({projection.EVALUATION_DIGEST: digest})
         if new:
             # Not set_terminated: it prints a line for each step.
             self._client.update_run(child.run_id, status="FINISHED")
-        self._client.log_batch(child.run_id, metrics=points, tags=tags)
+        self._client.log_batch(child.run_id, metrics=[*trained, *scored], tags=tags)
         shown.evaluations[day] = digest
+
+    def _show_model(self, record: RunRecord, step: StepRecord, shown: _Shown, *, new: bool) -> None:
+        """Create the step's LoggedModel; `new`: its run was created just now."""
+        run = shown.children[step.day]
+        model = logged_models.log_model(self._client, self._experiment_id, record, step, run, new=new)
+        shown.models[step.day] = model.model_id
+        shown.places[model.model_id] = model.artifact_location
 
     def _show_week(self, run_id: str) -> None:
         histories = {key: self._client.get_metric_history(run_id, key) for key in projection.WEEKLY}
@@ -444,7 +465,14 @@ class Tracker:
                     raise
 
     def _show_version(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
-        """Register the step's version, or bring its tags up to date."""
+        """Register the step's version, or bring its tags up to date; those of its LoggedModel follow."""
+        day = step.record.day
+        version = shown.versions[day] = self._register(record, step, shown)
+        if day in shown.models:
+            tags = logged_models.standing_tags(version, step.evaluation)
+            logged_models.set_tags(self._client, shown.models[day], tags)
+
+    def _register(self, record: RunRecord, step: _Step, shown: _Shown) -> Version:
         refs = [ref for ref in (step.record.parent, step.record.source) if ref]
         found = {
             ref: shown.versions.get(ref.day) if ref.run == record.run else self.find(ref.run, ref.day)
@@ -455,16 +483,23 @@ class Tracker:
         day = step.record.day
         version = shown.versions.get(day)
         if version and version.tags.get("step_digest") == tags["step_digest"]:
-            shown.versions[day] = self._retag(version, tags)
-            return
+            return self._retag(version, tags)
         child = shown.children[day].info
         if not shown.versions and not shown.others:
             self._create_model(record.model)
-        source = f"{child.artifact_uri}/{Path(CARD).parent}"
+        model = shown.models.get(day)
+        # Not models:/ID, which MLflow looks up where its environment says, not where this client does.
+        folder = model and (shown.places.get(model) or logged_models.folder_of(self._client, model))
+        source = folder or f"{child.artifact_uri}/{Path(CARD).parent}"
         created = self._client.create_model_version(
-            record.model, source, child.run_id, tags=tags, await_creation_for=0
+            record.model,
+            source,
+            child.run_id,
+            tags=tags,
+            await_creation_for=0,
+            model_id=model if folder else None,
         )
-        shown.versions[day] = replace(step.version, name=record.model, number=int(created.version), tags=tags)
+        return replace(step.version, name=record.model, number=int(created.version), tags=tags)
 
     def _retag(self, version: Version, tags: Mapping[str, str]) -> Version:
         """Bring the tags of a registered version up to date."""

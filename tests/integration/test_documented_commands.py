@@ -143,7 +143,7 @@ def test_two_teams_on_the_samples_of_the_demo(fresh: Path, monkeypatch: pytest.M
         exec(block, dict(given))  # noqa: S102
 
     _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou")
-    parts = pq.read_table(fresh / "scores", partitioning=None)
+    parts = pq.read_table(fresh / "scores")
     assert parts.num_rows == sum(
         pq.read_metadata(f).num_rows for f in (fresh / "demo/samples/channel").glob("*/*.parquet")
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from ctnet_ray import storage
@@ -88,8 +88,9 @@ def test_publish_shows_runs_metrics_datasets_and_versions(tracker: Tracker, uri:
     assert versions[1].uri == str(tmp_path / "target" / "day=2022-05-02")
     for alias in ("newest", "latest"):
         assert int(client.get_model_version_by_alias("m.tgt", alias).version) == 2
-    source = client.get_model_version("m.tgt", "2").source
-    assert source == f"{second.info.artifact_uri}/model"
+    registered = client.get_model_version("m.tgt", "2")
+    (model,) = second.outputs.model_outputs
+    assert registered.source == client.get_logged_model(model.model_id).artifact_location
     card = json.loads(Path(client.download_artifacts(second.info.run_id, "model/card.json")).read_text())
     assert card["files"][0]["sha256"] == storage.sha256(f"{versions[1].uri}/weights.safetensors")
     assert card["step"]["source"]["run"] == "src"
@@ -140,12 +141,17 @@ def test_one_more_step_costs_few_requests(
     calls = _Calls(monkeypatch)
     tracker.publish(str(tmp_path / "run"))
     assert sorted(calls.names) == [
+        "create_logged_model",
         "create_model_version",
         "create_run",
+        "finalize_logged_model",
         "log_batch",
         "log_batch",
         "log_dict",
         "log_inputs",
+        "log_model_artifacts",
+        "log_outputs",
+        "set_logged_model_tags",
         "set_registered_model_alias",
         "update_run",
     ]
@@ -407,6 +413,23 @@ def _picture(uri: str, run: str = "r") -> dict:
             for entry in versions
         ],
         "newest": int(client.get_model_version_by_alias(f"m.{run}", "newest").version),
+        "models": sorted(
+            (
+                _picture_model(model, names)
+                for model in client.search_logged_models([experiment.experiment_id])
+            ),
+            key=str,
+        ),
+    }
+
+
+def _picture_model(model: LoggedModel, names: dict[str, str]) -> dict:
+    return {
+        "name": model.name,
+        "status": str(model.status),
+        "tags": {key: value for key, value in model.tags.items() if not key.startswith("mlflow.user")},
+        "metrics": sorted((point.key, point.value, point.dataset_name) for point in model.metrics or []),
+        "run": names.get(model.source_run_id or ""),
     }
 
 

@@ -43,7 +43,7 @@ def test_a_day_is_scored_part_by_part(
     assert score_all(scorer, day(job_world), tmp_path / "scores") == Scored(ROWS["channel"], 0)
     files = sorted((tmp_path / "scores").glob("part-*.parquet"))
     assert [pq.read_metadata(file).num_rows for file in files] == [128, 22]
-    rows = pq.read_table(day(job_world), partitioning=None, columns=[f.name for f in scorer.fields])
+    rows = pq.read_table(day(job_world), columns=[f.name for f in scorer.fields])
     table = pa.concat_tables(pq.read_table(file) for file in files)
     np.testing.assert_array_equal(table["score"].to_numpy(), scorer.score_samples(rows))
     assert table["version"].unique().to_pylist() == [scorer.card.id]

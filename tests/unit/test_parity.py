@@ -154,3 +154,4 @@ def test_raw_values_are_hashed_as_they_were_in_preparation(base: Traced) -> None
     np.testing.assert_allclose(
         base.scorer.score_request(user, candidates), base.scorer.score(alike), atol=CLOSE
     )
+    np.testing.assert_array_equal(base.scorer.score_request({}, alike), base.scorer.score(alike))

@@ -58,7 +58,10 @@ def test_one_file_reads_with_ray_data_and_one_computes() -> None:
 
 
 def test_only_tracking_knows_mlflow() -> None:
-    known = {f"ctnet_ray/tracking/{name}.py" for name in ("connection", "projection", "set_aside", "tracker")}
+    known = {
+        f"ctnet_ray/tracking/{name}.py"
+        for name in ("connection", "logged_models", "projection", "set_aside", "tracker")
+    }
     known.add("ctnet_ray/sweep/showing.py")
     found = _importers("mlflow")
     assert "ctnet_ray/tracking/tracker.py" in found
