@@ -163,7 +163,7 @@ class Encoder:
         weight_B[rows:] = 0
         padding = size - rows
         return Batch(
-            {tower: inputs[own] for tower, own in self.towers.items()},
+            {tower: inputs[features] for tower, features in self.towers.items()},
             _joined([block.label_N[start:stop] for block, start, stop in ranges], size, np.float32),
             weight_B,
             _joined([block.group_N[start:stop] for block, start, stop in ranges], size, np.int64),
