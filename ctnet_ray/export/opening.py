@@ -10,6 +10,7 @@ from ctnet_ray.export import tracing
 from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.runs.records import Version, with_digest
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.serving import program
 from ctnet_ray.serving.folder import is_export, open_export, read_manifest
 from ctnet_ray.serving.scorer import Card, Scorer
@@ -63,16 +64,25 @@ def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
     Raises:
         CtnetError: As `open_scorer`.
     """
-    record, model = opened.record, opened.model
-    domain = _scored_domain(record, domain)
-    exported, signature = tracing.trace(model, record.spec, domain)
+    record = opened.record
+    return trace_model(opened.model, record.spec, card_of(record, _scored_domain(record, domain)))
+
+
+def trace_model(model: Model, spec: ModelSpec, card: Card) -> Traced:
+    """Trace a model, unsharded, on a CPU and in evaluation mode.
+
+    Raises:
+        CtnetError: Its network can't be traced.
+    """
+    exported, signature = tracing.trace(model, spec, card.domain)
     archive = program.write(exported)
+    read = {entry.table for entry in signature.inputs if entry.kind == "rows"}
     scorer = Scorer(
-        card_of(record, domain),
-        record.spec.inputs,
+        card,
+        spec.inputs,
         program.read(archive, signature, "the program"),
         tracing.dense_parameters(model),
-        dict(_tables(model, {entry.table for entry in signature.inputs if entry.kind == "rows"})),
+        dict(_tables(model, read)),
     )
     return Traced(scorer, archive)
 

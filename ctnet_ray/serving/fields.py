@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoding import hash_ids
+from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.schema import Kind, Schema
 
 FieldKind = Literal["id", "ids", "number", "numbers"]
 _OF_FEATURES: Mapping[Kind, FieldKind] = {"categorical": "id", "sequence": "ids", "numeric": "number"}
+_FEW = 4096  #: ids of a request, all fields together, up to which they are hashed at once
 _DUE: Mapping[FieldKind, str] = {
     "id": "an id (a number or a text)",
     "ids": "a list of ids",
@@ -83,30 +84,43 @@ def samples_of(rows: Mapping[str, Any], fields: Sequence[Field], count: int) -> 
     Raises:
         InputError: A required field is absent, or a value is none.
     """
-    columns = {}
+    arrays = {}
     for field in fields:
         if field.name in rows:
-            columns[field.name] = _column(rows[field.name], field, count)
+            arrays[field] = _checked(rows[field.name], field, count)
         elif field.required:
             raise InputError(f"it is missing: give {field.due}, or null where there is none", field.name)
+    ids = _hashed({field: _elements(array) for field, array in arrays.items() if field.kind in ("id", "ids")})
+    columns = {}
+    for field, array in arrays.items():
+        if field.kind == "id":
+            columns[field.name] = ids[field]
+        elif field.kind == "number":
+            columns[field.name] = _numbers(array, field)
+        else:
+            columns[field.name] = _lists(array, field, ids[field] if field.kind == "ids" else None)
     return pa.table(columns)
 
 
-def _column(values: Any, field: Field, count: int) -> pa.Array:
+def _checked(values: Any, field: Field, count: int) -> pa.Array:
+    """Return a field's values, which are lists where lists are due, and nowhere else."""
     array = _array(values, field)
     if len(array) != count:
         raise InputError(f"it has {len(array)} values for {count} rows", field.name)
+    of_lists = field.kind in ("ids", "numbers")
+    if of_lists and pa.types.is_null(array.type):
+        return array.cast(pa.list_(pa.null()))
     is_list = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
     if is_list or pa.types.is_fixed_size_list(array.type):
-        if field.kind in ("id", "number"):
+        if not of_lists:
             raise InputError(f"a list where {field.due} is due", field.name)
-    elif field.kind in ("ids", "numbers") and not pa.types.is_null(array.type):
+    elif of_lists:
         raise InputError(f"{array.type} where {field.due} is due", field.name)
-    if field.kind == "id":
-        return _hashed(array, field)
-    if field.kind == "number":
-        return _numbers(array, field)
-    return _lists(array, field)
+    return array
+
+
+def _elements(array: pa.Array) -> pa.Array:
+    return array.flatten() if pa.types.is_nested(array.type) and not pa.types.is_struct(array.type) else array
 
 
 def _array(values: Any, field: Field) -> pa.Array:
@@ -120,10 +134,38 @@ def _array(values: Any, field: Field) -> pa.Array:
         raise InputError(f"its values are not alike ({error}): {field.due} is due", field.name) from error
 
 
-def _hashed(array: pa.Array, field: Field) -> pa.Array:
+def _hashed(elements: Mapping[Field, pa.Array]) -> dict[Field, pa.Array]:
+    """Return the hashed ids of some fields."""
+    if sum(map(len, elements.values())) > _FEW:
+        return {field: _hash(array, field) for field, array in elements.items()}
+    # Of few values the calls cost most: all fields' are hashed as texts by one.
+    texts = [_texts(array, field) for field, array in elements.items()]
+    ids = hash_ids(pa.concat_arrays(texts)) if texts else pa.array([], pa.int64())
+    ends = np.cumsum([len(array) for array in texts])
+    return {
+        field: ids.slice(end - len(array), len(array))
+        for (field, array), end in zip(elements.items(), ends, strict=True)
+    }
+
+
+def _hash(array: pa.Array, field: Field) -> pa.Array:
     try:
         return hash_ids(array)
     except CtnetError as error:
+        raise InputError(f"{array.type} where {field.due} is due", field.name) from error
+
+
+def _texts(array: pa.Array, field: Field) -> pa.Array:
+    """Return the texts of ids: hashing them gives what hashing the ids gives."""
+    if pa.types.is_string(array.type):
+        return array
+    try:
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if pa.types.is_float16(array.type):
+            array = array.cast(pa.float32())
+        return array.cast(pa.string()) if pa.types.is_integer(array.type) else id_texts(array)
+    except pa.ArrowException as error:
         raise InputError(f"{array.type} where {field.due} is due", field.name) from error
 
 
@@ -140,19 +182,13 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _lists(array: pa.Array, field: Field) -> pa.Array:
+def _lists(array: pa.Array, field: Field, ids: pa.Array | None) -> pa.Array:
     """Return lists of hashed ids, or of numbers; a list that is missing is empty, or missing."""
-    if pa.types.is_null(array.type):
-        array = array.cast(pa.list_(pa.null()))
-    elements = array.flatten()
-    if field.kind == "numbers":
-        lengths = pc.list_value_length(array)
-        if pc.all(pc.equal(lengths, field.width)).as_py() is False:
-            raise InputError(f"a list of another length where {field.due} is due", field.name)
-        values = _numbers(elements, field)
-    else:
-        values = _hashed(elements, field)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    mask = array.is_null() if field.kind == "numbers" and array.null_count else None
+    lengths = pc.list_value_length(array)
+    if ids is None and pc.all(pc.equal(lengths, field.width)).as_py() is False:
+        raise InputError(f"a list of another length where {field.due} is due", field.name)
+    values = _numbers(array.flatten(), field) if ids is None else ids
+    counts = pc.fill_null(lengths, 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    mask = array.is_null() if ids is None and array.null_count else None
     return pa.ListArray.from_arrays(offsets, values, mask=mask)
