@@ -23,6 +23,7 @@ from ctnet_ray.serving.program import Input, Program
 from ctnet_ray.serving.tables import Table
 
 _BATCH = 8192  #: rows that are scored at once
+_MOST_RUNS = 16  #: graphs that are kept; requests that divide fields in ever new ways make one each
 Rows = Any  #: an Arrow table, a mapping of columns, or a pandas frame
 Scores = NDArray[np.float32]
 #: Row numbers or ids, int64 [N]; of a sequence [N, L], with where it has an item, bool [N, L].
@@ -164,9 +165,13 @@ class Scorer:
 
     def _run(self, of_user: frozenset[int]) -> graph.Run:
         """Return what computes the program where some inputs are a user's; made once for each such set."""
-        if of_user not in self._runs:
-            self._runs[of_user] = graph.compiled(self.program, self.parameters, of_user)
-        return self._runs[of_user]
+        run = self._runs.get(of_user)
+        if run is None:
+            run = graph.compiled(self.program, self.parameters, of_user)
+            if len(self._runs) >= _MOST_RUNS:
+                self._runs.clear()
+            self._runs[of_user] = run
+        return run
 
     def _features(self, entry: Input) -> frozenset[str]:
         """Return the features that an input is of."""
