@@ -265,7 +265,7 @@ def test_all_commands_are_listed_without_an_import() -> None:
     assert list(commands()) == [
         *("jobs.compare", "jobs.daily", "jobs.demo", "jobs.evaluate", "jobs.export", "jobs.lineage"),
         *("jobs.prepare", "jobs.pretrain_source", "jobs.promote", "jobs.rebuild", "jobs.retain"),
-        *("jobs.rollback", "jobs.score", "jobs.train_target"),
+        *("jobs.rollback", "jobs.score", "jobs.serve", "jobs.train_target"),
     ]
     assert (
         commands()["jobs.evaluate"]
