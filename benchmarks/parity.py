@@ -86,10 +86,9 @@ def _with_nulls(table: pa.Table) -> pa.Table:
     """Return a table with every third value of each feature missing, another third for each column."""
     for index, name in enumerate(table.column_names):
         if name not in ("label", "group"):
-            lacks = pa.array(np.arange(len(table)) % 3 == index % 3)
-            column = table[name].combine_chunks()
-            mask = pa.array(np.arange(len(table)), mask=lacks.to_numpy(zero_copy_only=False))
-            table = table.set_column(index, table.schema.field(name), column.take(mask))
+            lacks = np.arange(len(table)) % 3 == index % 3
+            column = table[name].combine_chunks().take(pa.array(np.arange(len(table)), mask=lacks))
+            table = table.set_column(index, table.schema.field(name), column)
     return table
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import uvicorn
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.http.app import ScoringApp
 from ctnet_ray.serving.http.metrics import ServingMetrics
 from ctnet_ray.serving.http.request import JSON, Limits
@@ -30,23 +31,15 @@ class FormulaCard:
     day: str = "2022-05-04"
 
 
-@dataclass(frozen=True)
-class FormulaField:
-    name: str
-    kind: str
-    width: int = 1
-    required: bool = False
-
-
 class FormulaScorer:
     """The score of a candidate is version / (version + 1 + price), so that versions differ."""
 
     fields = (
-        FormulaField("user", "id"),
-        FormulaField("clicked", "ids"),
-        FormulaField("item", "id"),
-        FormulaField("price", "number"),
-        FormulaField("pixels", "numbers", 2),
+        Field("user", "id", required=False),
+        Field("clicked", "ids", required=False),
+        Field("item", "id", required=False),
+        Field("price", "number", required=False),
+        Field("pixels", "numbers", 2, required=False),
     )
 
     def __init__(self, version: int, model: str = "ctnet") -> None:

@@ -15,8 +15,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from ctnet_ray.config import Section
 from ctnet_ray.errors import CtnetError, nearest
+from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.http.arrow_body import ArrowBodyError, read_stream
-from ctnet_ray.serving.http.scorer import Columns, InputField
+from ctnet_ray.serving.http.scorer import Columns
 from ctnet_ray.serving.http.values import column_fault, value_fault
 
 JSON = "application/json"
@@ -71,7 +72,7 @@ def media_type(header: str) -> str:
     return said
 
 
-def read_request(body: bytes, media: str, fields: Iterable[InputField], limits: Limits) -> ScoreRequest:
+def read_request(body: bytes, media: str, fields: Iterable[Field], limits: Limits) -> ScoreRequest:
     """Read the body of a request.
 
     Args:
@@ -180,7 +181,7 @@ def _count_rows(candidates: Mapping[str, Sequence[Any]]) -> int:
     return rows
 
 
-def _check_names(user: Iterable[str], names: Iterable[str], fields: Iterable[InputField]) -> None:
+def _check_names(user: Iterable[str], names: Iterable[str], fields: Iterable[Field]) -> None:
     known = {field.name for field in fields}
     for name in (*user, *names):
         if name not in known:

@@ -29,25 +29,6 @@ class Card(Protocol):
         ...
 
 
-class InputField(Protocol):
-    """What a row may have."""
-
-    @property
-    def name(self) -> str:
-        """Its name, as a mapping of logs has it."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """One of "id", "number", "ids", "numbers"."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Of numbers: how many."""
-        ...
-
-
 class RequestScorer(Protocol):
     """Scores candidates of one user."""
 
@@ -58,7 +39,7 @@ class RequestScorer(Protocol):
 
     @property
     def fields(self) -> Any:  # a cached property is no property to type checkers
-        """What rows may have: a sequence of `InputField`."""
+        """What rows may have: a sequence of `ctnet_ray.serving.fields.Field`."""
         ...
 
     def score_request(self, user: Mapping[str, Any], candidates: Columns) -> np.ndarray:

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.http.metrics import ServingMetrics
-from ctnet_ray.serving.http.scorer import InputField, RequestScorer
+from ctnet_ray.serving.http.scorer import RequestScorer
 
 LOG = logging.getLogger("ctnet_ray.serving")
 
@@ -132,7 +133,7 @@ def try_once(scorer: RequestScorer) -> None:
         raise CtnetError(f"{card.model}/{card.version} scores a row of zeros {score}: it is not served")
 
 
-def _nothing(field: InputField) -> Any:
+def _nothing(field: Field) -> Any:
     return {"id": "0", "number": 0.0, "ids": ["0"], "numbers": [0.0] * field.width}[field.kind]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctnet_ray.serving.http.scorer import InputField
+from ctnet_ray.serving.fields import Field
 
 _LARGEST_ID = (1 << 63) - 1  #: of ids that are given as numbers: what Arrow holds
 _DUE = {
@@ -19,7 +19,7 @@ _LARGEST_NUMBER = 3.4e38  #: beyond it a float32 is infinite
 _NONE = object()
 
 
-def value_fault(field: InputField, value: Any) -> str | None:
+def value_fault(field: Field, value: Any) -> str | None:
     """Say what is wrong with one value of a field; None: nothing. A value that is null is missing."""
     if value is None:
         return None
@@ -35,7 +35,7 @@ def value_fault(field: InputField, value: Any) -> str | None:
     return None if fault is _NONE else f"{_shown(fault)} in {_DUE[field.kind]}"
 
 
-def column_fault(field: InputField, values: Any) -> str | None:
+def column_fault(field: Field, values: Any) -> str | None:
     """Say what is wrong with a field's values, one a candidate, and of which one; None: nothing.
 
     Args:
@@ -76,7 +76,7 @@ def _is_fine(kind: str, value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, int) and abs(value) <= _LARGEST_ID)
 
 
-def _is_type(field: InputField, type_: pa.DataType) -> bool:
+def _is_type(field: Field, type_: pa.DataType) -> bool:
     """Whether an Arrow column can be a field's."""
     if pa.types.is_null(type_):
         return True
