@@ -74,6 +74,8 @@ def id_texts(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     Raises:
         pyarrow.ArrowException: The values have no text.
     """
+    if pa.types.is_integer(values.type):
+        return values.cast(pa.string())
     texts = pc.utf8_trim_whitespace(values.cast(pa.string()))
     if pa.types.is_floating(values.type):
         texts = _integer_texts(values, texts)

@@ -164,7 +164,7 @@ def _texts(array: pa.Array, field: Field) -> pa.Array:
             array = array.dictionary_decode()
         if pa.types.is_float16(array.type):
             array = array.cast(pa.float32())
-        return array.cast(pa.string()) if pa.types.is_integer(array.type) else id_texts(array)
+        return id_texts(array)
     except pa.ArrowException as error:
         raise InputError(f"{array.type} where {field.due} is due", field.name) from error
 
