@@ -22,7 +22,7 @@ from benchmarks import samples
 from benchmarks.job import machine_facts
 from benchmarks.towers import BASE, models
 from ctnet_ray.config import ResidualConfig
-from ctnet_ray.export.opening import trace_model
+from ctnet_ray.export.opening import Traced, trace_model
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, ResidualSpec, TowerSpec
 from ctnet_ray.schema import Schema
@@ -58,12 +58,12 @@ def main(
     rng = np.random.default_rng(0)
     for histories in (0, 2):
         schema = samples.make_schema(features, table_rows, dim, histories, length)
-        scorers = {name: _scorer(spec) for name, spec in _specs(samples.tower(schema)).items()}
+        scorers = {name: random_scorer(spec) for name, spec in compared_specs(samples.tower(schema)).items()}
         table = Table(
             "candidates", "model", "p50 ms", "p95 ms", "p50 against base's", title=f"{histories} histories"
         )
         for candidates in (1, 100, 1000):
-            requests = [_request(schema, candidates, length, rng) for _ in range(repeats + _WARM)]
+            requests = [random_request(schema, candidates, length, rng) for _ in range(repeats + _WARM)]
             seconds = _in_turns(scorers, requests)
             base = statistics.median(seconds[BASE])
             for name, taken in seconds.items():
@@ -74,7 +74,8 @@ def main(
         console.print(table)
 
 
-def _specs(base: TowerSpec) -> dict[str, ModelSpec]:
+def compared_specs(base: TowerSpec) -> dict[str, ModelSpec]:
+    """Return the models that are compared, by name; base is their own tower."""
     compared = models(base)
     ctnet, source = compared["ctnet"], replace(base, role="source")
     assert isinstance(ctnet, CTNetSpec)  # noqa: S101  (for the type checker)
@@ -86,11 +87,18 @@ def _specs(base: TowerSpec) -> dict[str, ModelSpec]:
     }
 
 
-def _scorer(spec: ModelSpec) -> Scorer:
-    return trace_model(build_model(spec).eval(), spec, _CARD).scorer
+def random_scorer(spec: ModelSpec) -> Scorer:
+    """Return a model of random weights."""
+    return random_version(spec).scorer
 
 
-def _request(schema: Schema, candidates: int, length: int, rng: np.random.Generator) -> Request:
+def random_version(spec: ModelSpec) -> Traced:
+    """Return a version of random weights."""
+    return trace_model(build_model(spec).eval(), spec, _CARD)
+
+
+def random_request(schema: Schema, candidates: int, length: int, rng: np.random.Generator) -> Request:
+    """Return a request's user and candidates: half of the features, and all histories, are the user's."""
     names = [feature.name for feature in schema.features if feature.kind == "categorical"]
     of_candidate, of_user = names[: len(names) // 2], names[len(names) // 2 :]
     user: dict[str, Any] = {name: int(rng.integers(1 << 40)) for name in of_user}

@@ -38,8 +38,16 @@ class Load:
         return not self.failed and self.answered > 0.95 * self.rate
 
 
-def offer(host: str, port: int, bodies: Sequence[bytes], rate: float, seconds: float, seed: int = 0) -> Load:
-    """Send JSON bodies to /score at random moments (Poisson).
+def offer(
+    host: str,
+    port: int,
+    bodies: Sequence[bytes],
+    rate: float,
+    seconds: float,
+    seed: int = 0,
+    path: str = "/score",
+) -> Load:
+    """Send JSON bodies at random moments (Poisson).
 
     Args:
         host: This machine's own address.
@@ -48,12 +56,19 @@ def offer(host: str, port: int, bodies: Sequence[bytes], rate: float, seconds: f
         rate: Requests a second.
         seconds: How long.
         seed: Of the moments.
+        path: Where they go.
     """
-    return asyncio.run(_Offering(host, port, bodies).run(rate, seconds, seed))
+    return asyncio.run(_Offering(host, port, bodies, path).run(rate, seconds, seed))
 
 
 def find_knee(
-    host: str, port: int, bodies: Sequence[bytes], seconds: float, most_p99: float, first_rate: float = 20.0
+    host: str,
+    port: int,
+    bodies: Sequence[bytes],
+    seconds: float,
+    most_p99: float,
+    first_rate: float = 20.0,
+    path: str = "/score",
 ) -> list[Load]:
     """Offer rising rates until the server no longer keeps up; the last load but one is the knee.
 
@@ -64,12 +79,13 @@ def find_knee(
         seconds: Of each rate.
         most_p99: Milliseconds; a p99 beyond it counts as not keeping up.
         first_rate: Requests a second to begin with.
+        path: Where they go.
     """
-    offer(host, port, bodies, first_rate, 1.0)  # what is made at first requests
+    offer(host, port, bodies, first_rate, 1.0, path=path)  # what is made at first requests
     loads: list[Load] = []
     rate = first_rate
     while not loads or (loads[-1].is_sustained and loads[-1].p99 <= most_p99):
-        loads.append(offer(host, port, bodies, rate, seconds, len(loads)))
+        loads.append(offer(host, port, bodies, rate, seconds, len(loads), path))
         rate *= 1.25
     return loads
 
@@ -83,9 +99,9 @@ def knee(loads: Sequence[Load], most_p99: float) -> Load | None:
 class _Offering:
     """Connections that are kept open, and what came back."""
 
-    def __init__(self, host: str, port: int, bodies: Sequence[bytes]) -> None:
+    def __init__(self, host: str, port: int, bodies: Sequence[bytes], path: str) -> None:
         self._address = (host, port)
-        head = f"POST /score HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
         self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._idle: deque[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = deque()
         self._slots = asyncio.Semaphore(_MOST_CONNECTIONS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.serving.__main__ import main
+from benchmarks.serving.knee import main
 from benchmarks.serving.load import find_knee, knee, offer
 from ctnet_ray.cluster.serving import ServingOptions, check_port, listen
 from ctnet_ray.errors import CtnetError

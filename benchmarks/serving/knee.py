@@ -1,7 +1,7 @@
 """Offer rising load to a server on this machine until it does not keep up: p50, p95, p99 by rate, the knee.
 
 python -m jobs.serve --model NAME@ALIAS &
-python -m benchmarks.serving --body request.json
+python -m benchmarks.serving.knee --body request.json
 """
 
 from pathlib import Path
