@@ -92,7 +92,7 @@ def _compare(
         today = known.measures  # killed before its version was saved
     else:
         today = measure(manifest, folding, enough)
-    return today, [*_infinite(today, guard), *(_unlike(today, enough, guard) if enough else ())]
+    return today, unlike(today, enough, guard)
 
 
 def _refusal(run: str, today: DayMeasures, found: Sequence[str], days: int) -> str:
@@ -111,7 +111,19 @@ def _infinite(today: DayMeasures, guard: GuardConfig) -> Iterator[str]:
             yield f"{name} is infinite in {rows} (guard.infinite {guard.infinite:g})"
 
 
-def _unlike(today: DayMeasures, before: Sequence[DayMeasures], guard: GuardConfig) -> Iterator[str]:
+def unlike(today: DayMeasures, before: Sequence[DayMeasures], guard: GuardConfig) -> list[str]:
+    """Return what of a day would not pass.
+
+    Args:
+        today: The day.
+        before: The days before it; fewer than `FEWEST_DAYS` are as good as none.
+        guard: Limits.
+    """
+    beside = _beside(today, before, guard) if len(before) >= FEWEST_DAYS else ()
+    return [*_infinite(today, guard), *beside]
+
+
+def _beside(today: DayMeasures, before: Sequence[DayMeasures], guard: GuardConfig) -> Iterator[str]:
     if guard.rows is not None:
         mean = sum(day.rows for day in before) / len(before)
         if not mean / guard.rows <= today.rows <= mean * guard.rows:

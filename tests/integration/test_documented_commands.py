@@ -45,6 +45,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
     ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket
+    ("docs/data.md", "python -m jobs.inspect --store samples --output lo"): "run",
     ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
     ("docs/install.md", "make setup"): "parse",  # the network
     ("docs/install.md", "python3.11 -m venv .venv"): "none",  # the network, a GPU
@@ -172,6 +173,9 @@ def test_logs_of_one_s_own_become_samples(fresh: Path, monkeypatch: pytest.Monke
     store = SampleStore(str(fresh / "samples"))
     assert [day.day for day in store.days("feed")] == [25, 26, 27, 28, 29]
     assert (fresh / "samples/schema.yaml").is_file()
+    _run(monkeypatch, "docs/data.md", "python -m jobs.inspect --store samples --output lo")
+    (advice,) = json.loads((fresh / "look/inspection.json").read_text())["advice"]
+    assert (advice["source"], advice["target"]) == ("feed", "channel")
 
 
 @pytest.mark.slow

@@ -118,6 +118,7 @@ def test_log_has_one_line_a_run(launched: Launched) -> None:
     assert "3 of 4 runs, 1 failed" in " ".join(launched.said.split())
 
 
+@pytest.mark.slow  # test_resume.py kills a worker once, and the fixture here has a run that fails
 def test_run_whose_workers_die_too_often_is_given_up_and_taken_up_again(
     world: World, launched: Launched, tmp_path: Path
 ) -> None:

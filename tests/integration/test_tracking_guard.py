@@ -114,11 +114,12 @@ def test_a_branch_that_was_set_aside_stays_to_be_seen(tracker: Tracker, uri: str
     assert aside.uri != version_folder(str(folder), LAST)
 
 
+@pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_at_any_call_while_a_branch_is_set_aside(
-    uri: str, database: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stride: int
 ) -> None:
     pictures = []
-    for kill_at in itertools.count(-1):
+    for kill_at in itertools.count(-1, stride):
         folder = tmp_path / str(kill_at) / "run"
         place = f"sqlite:///{tmp_path}/{kill_at}.db"
         (tmp_path / f"{kill_at}.db").write_bytes(database)

@@ -263,8 +263,15 @@ def test_subcommands_in_a_process_of_their_own(tmp_path: Path) -> None:
 
 def test_all_commands_are_listed_without_an_import() -> None:
     assert list(commands()) == [
-        *("jobs.compare", "jobs.daily", "jobs.demo", "jobs.evaluate", "jobs.export", "jobs.lineage"),
-        *("jobs.prepare", "jobs.pretrain_source", "jobs.promote", "jobs.rebuild", "jobs.retain"),
+        *("jobs.compare", "jobs.daily", "jobs.demo", "jobs.evaluate", "jobs.export", "jobs.inspect"),
+        *(
+            "jobs.lineage",
+            "jobs.prepare",
+            "jobs.pretrain_source",
+            "jobs.promote",
+            "jobs.rebuild",
+            "jobs.retain",
+        ),
         *("jobs.rollback", "jobs.score", "jobs.serve", "jobs.train_target"),
     ]
     assert (
