@@ -7,13 +7,15 @@ import asyncio
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 _GRACE_SECONDS = 5  #: for the last answers
 _MOST_CONNECTIONS = 256
+Check = Callable[[int, Any], bool]  #: number of a body, the JSON of its answer -> whether that is right
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Load:
     p99: float
     versions: dict[str, int]
     """Answers by version."""
+    wrong: int = 0
+    """Answers with 200 that the check refused."""
 
     @property
     def is_sustained(self) -> bool:
@@ -46,6 +50,7 @@ def offer(
     seconds: float,
     seed: int = 0,
     path: str = "/score",
+    is_right: Check = lambda body, answer: True,
 ) -> Load:
     """Send JSON bodies at random moments (Poisson).
 
@@ -57,8 +62,9 @@ def offer(
         seconds: How long.
         seed: Of the moments.
         path: Where they go.
+        is_right: Asked of each answer with 200, by the number of its body.
     """
-    return asyncio.run(_Offering(host, port, bodies, path).run(rate, seconds, seed))
+    return asyncio.run(_Offering(host, port, bodies, path, is_right).run(rate, seconds, seed))
 
 
 def find_knee(
@@ -99,7 +105,7 @@ def knee(loads: Sequence[Load], most_p99: float) -> Load | None:
 class _Offering:
     """Connections that are kept open, and what came back."""
 
-    def __init__(self, host: str, port: int, bodies: Sequence[bytes], path: str) -> None:
+    def __init__(self, host: str, port: int, bodies: Sequence[bytes], path: str, is_right: Check) -> None:
         self._address = (host, port)
         head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: "
         self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
@@ -107,7 +113,8 @@ class _Offering:
         self._slots = asyncio.Semaphore(_MOST_CONNECTIONS)
         self._latencies: list[float] = []
         self._versions: Counter[str] = Counter()
-        self._failed = 0
+        self._is_right = is_right
+        self._failed = self._wrong = 0
 
     async def run(self, rate: float, seconds: float, seed: int) -> Load:
         moments = random.Random(seed)  # noqa: S311
@@ -117,8 +124,7 @@ class _Offering:
         while (due := due + moments.expovariate(rate)) < seconds:
             if (wait := started + due - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            request = self._requests[sent % len(self._requests)]
-            tasks.add(asyncio.create_task(self._send(request, started + due)))
+            tasks.add(asyncio.create_task(self._send(sent % len(self._requests), started + due)))
             sent += 1
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
@@ -129,22 +135,25 @@ class _Offering:
             writer.close()
         p50, p95, p99 = (1000 * np.percentile(self._latencies or [np.inf], [50, 95, 99])).tolist()
         answered = sum(self._versions.values()) / seconds
-        return Load(sent / seconds, answered, self._failed, p50, p95, p99, dict(self._versions))
+        versions = dict(self._versions)
+        return Load(sent / seconds, answered, self._failed, p50, p95, p99, versions, self._wrong)
 
-    async def _send(self, request: bytes, due: float) -> None:
+    async def _send(self, body: int, due: float) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with self._slots:
-                status, version = await self._exchange(request)
+                status, content = await self._exchange(self._requests[body])
         except (OSError, asyncio.IncompleteReadError, ValueError):
-            status, version = 0, ""
+            status, content = 0, b""
         if status != 200:
             self._failed += 1
             return
         self._latencies.append(loop.time() - due)
-        self._versions[version] += 1
+        answer = json.loads(content)
+        self._versions[str(answer.get("version", ""))] += 1
+        self._wrong += not self._is_right(body, answer)
 
-    async def _exchange(self, request: bytes) -> tuple[int, str]:
+    async def _exchange(self, request: bytes) -> tuple[int, bytes]:
         reader, writer = (
             self._idle.pop() if self._idle else await asyncio.open_connection(*self._address, limit=1 << 22)
         )
@@ -156,5 +165,4 @@ class _Offering:
             writer.close()
         else:
             self._idle.append((reader, writer))
-        status = int(head.split(maxsplit=2)[1])
-        return status, str(json.loads(body).get("version", "")) if status == 200 else ""
+        return int(head.split(maxsplit=2)[1]), body
