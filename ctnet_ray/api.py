@@ -16,6 +16,7 @@ import torch
 from ctnet_ray import storage
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.export.deltas import Written, export_since
 from ctnet_ray.export.opening import Traced, traced
 from ctnet_ray.export.writing import export
 from ctnet_ray.models.tower import TowerModel
@@ -74,6 +75,20 @@ class ModelVersion:
             CtnetError: The folder holds something else, or can't be written.
         """
         export(self._traced, uri)
+
+    def export_since(self, name: str, uri: str) -> Written:
+        """Write what changed since an earlier version of the same run, for `open_export(base, deltas)`.
+
+        Args:
+            name: The earlier version, as for `open_version`; it needs no weights any more.
+            uri: Folder, local or URI; a delta that is there is replaced.
+
+        Raises:
+            CtnetError: There is no such version, or it is none of this one's run; or the folder holds
+                something else, or can't be written.
+        """
+        since = versions.read_record(find_version(name, self.mlflow_uri))
+        return export_since(self._traced, self.opened, since, uri)
 
     @property
     def record(self) -> VersionRecord:

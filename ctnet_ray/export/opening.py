@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from ctnet_ray.batches.row_numbers import EMPTY
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export import tracing
 from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
-from ctnet_ray.runs.records import Version, with_digest
+from ctnet_ray.runs.records import Version, step_number, with_digest
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.serving import program
 from ctnet_ray.serving.folder import is_export, open_export, read_manifest
@@ -110,6 +111,7 @@ def card_of(record: VersionRecord, domain: str) -> Card:
         config_digest=record.run.config_digest,
         code_revision=record.run.code_revision,
         source=f"{step.source.run}@{step.source.day}" if step.source else "",
+        step=step_number(version),
     )
 
 
@@ -129,8 +131,14 @@ def _tables(model: Model, read: set[str]) -> Iterator[tuple[str, Table]]:
                 continue
             if prefix in added:
                 weight_RD = weight_RD + dict(_weights(added[prefix]))[table]
-            mapping = tables.mappings[table].mapping if table in tables.mappings else (None, None)
+            mapping = _in_order(*tables.mappings[table].mapping) if table in tables.mappings else ()
             yield name, Table(weight_RD.float(), *mapping)
+
+
+def _in_order(known_Z: torch.Tensor, rows_Z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a mapping whose rows without an id ascend: their order says nothing to anybody."""
+    used = int((known_Z != EMPTY).sum())
+    return known_Z, torch.cat((rows_Z[:used], rows_Z[used:].sort().values))
 
 
 def _weights(tables: Tables) -> Iterator[tuple[str, torch.Tensor]]:

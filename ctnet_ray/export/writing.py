@@ -1,17 +1,22 @@
 """Writing an exported version (`ctnet_ray.serving.folder`)."""
 
-import hashlib
-from collections.abc import Mapping
-
-import safetensors.torch
-import torch
+from collections.abc import Iterator, Mapping
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.opening import Traced
-from ctnet_ray.serving.folder import KNOWN, PARAMETERS, PROGRAM, README, ROWS, WEIGHT, File, Manifest
+from ctnet_ray.serving.deltas import check_place
+from ctnet_ray.serving.folder import (
+    PARAMETERS,
+    PROGRAM,
+    README,
+    File,
+    Manifest,
+    file_of,
+    is_export,
+    table_bytes,
+    tensor_bytes,
+)
 from ctnet_ray.serving.scorer import Scorer
-from ctnet_ray.serving.tables import Table
 
 
 def export(traced: Traced, uri: str) -> Manifest:
@@ -25,36 +30,44 @@ def export(traced: Traced, uri: str) -> Manifest:
         CtnetError: The folder holds something else, or can't be written.
     """
     uri = storage.absolute(uri)
-    if storage.read_folder(uri) is None and (storage.list_files(uri) or storage.list_folders(uri)):
-        raise CtnetError(f"{uri} holds something that is no exported version: name another folder")
-    scorer = traced.scorer
-    tables = {name: f"table_{index:04}.safetensors" for index, name in enumerate(sorted(scorer.tables))}
+    check_place(uri, is_ours=is_export(uri), kind="exported version")
     files: dict[str, File] = {}
     with storage.new_folder(uri) as (folder, publish):
-
-        def write(name: str, content: bytes) -> None:
-            filesystem, path = storage.resolve(storage.join(folder, name))
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(content)
-            files[name] = File(len(content), hashlib.sha256(content).hexdigest())
-
-        write(PROGRAM, traced.archive)
-        write(PARAMETERS, _bytes(scorer.parameters))
-        for name, file in tables.items():
-            write(file, _bytes(_tensors(scorer.tables[name])))
-        write(README, _readme(scorer).encode())
-        manifest = Manifest(scorer.card, dict(scorer.schemas), scorer.program.signature, tables, files)
+        for name, content in contents(traced):
+            write_file(folder, name, content)
+            files[name] = file_of(content)
+        manifest = manifest_of(traced.scorer, files)
         publish(manifest.to_dict())
     return manifest
 
 
-def _tensors(table: Table) -> dict[str, torch.Tensor]:
-    tensors = {WEIGHT: table.weight_RD, KNOWN: table.known_Z, ROWS: table.rows_Z}
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+def contents(traced: Traced) -> Iterator[tuple[str, bytes]]:
+    """Give each file of an export with its content; one at a time is in memory."""
+    scorer = traced.scorer
+    yield PROGRAM, traced.archive
+    yield PARAMETERS, tensor_bytes(scorer.parameters)
+    for name, file in table_files(scorer).items():
+        yield file, table_bytes(scorer.tables[name])
+    yield README, _readme(scorer).encode()
 
 
-def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+def table_files(scorer: Scorer) -> dict[str, str]:
+    """Return the file of each table."""
+    return {name: f"table_{index:04}.safetensors" for index, name in enumerate(sorted(scorer.tables))}
+
+
+def manifest_of(scorer: Scorer, files: Mapping[str, File]) -> Manifest:
+    """Return what an export says of itself."""
+    return Manifest(
+        scorer.card, dict(scorer.schemas), scorer.program.signature, table_files(scorer), dict(files)
+    )
+
+
+def write_file(folder: str, name: str, content: bytes) -> None:
+    """Write a file of a folder that is not published yet."""
+    filesystem, path = storage.resolve(storage.join(folder, name))
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(content)
 
 
 def _readme(scorer: Scorer) -> str:

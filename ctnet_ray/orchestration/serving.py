@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import FrameType
 
@@ -11,10 +11,12 @@ from ctnet_ray import storage
 from ctnet_ray.cluster.serving import ServingOptions, serving
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.credentials import bare_uri
-from ctnet_ray.serving import folder
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.serving.deltas import Delta, apply_deltas, find_deltas, order_fault
+from ctnet_ray.serving.folder import OpenExport, open_folder, read_manifest
 from ctnet_ray.serving.http.access import check_host
 from ctnet_ray.serving.http.served_model import ModelSource
-from ctnet_ray.serving.scorer import Scorer
+from ctnet_ray.serving.scorer import Card, Scorer
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import NEWEST, Tracker
 
@@ -56,29 +58,48 @@ class RegisteredModel:
         return open_scorer(_tracker(self.mlflow_uri, self.experiment).resolve(version))
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExportedFolder:
-    """A folder that `jobs.export` made; one that is made again in its place is served in turn."""
+    """A folder that `jobs.export` made, and the deltas in it; one that is made again is served in turn."""
 
     name: str
+    opened: OpenExport | None = field(default=None, init=False, repr=False)
+    """What this process loaded last: later deltas are applied to it."""
 
     def current(self) -> str:
-        """Return the folder and the digest of its version.
+        """Return the folder and the digest of the version that its deltas lead to.
 
         Raises:
-            CtnetError: There is no exported version.
+            CtnetError: There is no exported version; or all deltas that lead on are applied, and others lead
+                from elsewhere.
         """
-        manifest, _ = folder.read_manifest(self.name)
-        return f"{self.name} ({manifest.card.digest[:12]})"
+        card, found, waiting = self._look()
+        last = found[-1].result.card if found else card
+        if waiting and self._is_loaded(last):
+            raise CtnetError(order_fault(last, waiting))
+        return f"{self.name} ({last.digest[:12]})"
 
     def load(self, version: str) -> Scorer:
-        """Open it.
+        """Open it, or apply to what is open the deltas that came since.
 
         Raises:
             CtnetError: As `open_export`.
         """
         del version
-        return folder.open_export(self.name)
+        card, found, _ = self._look()
+        cards = [card, *(delta.result.card for delta in found)]
+        done = next((index for index, card in enumerate(cards) if self._is_loaded(card)), None)
+        opened = self.opened if done is not None else None
+        self.opened = apply_deltas(opened or open_folder(self.name), found[done or 0 :])
+        return self.opened.scorer
+
+    def _look(self) -> tuple[Card, list[Delta], Delta | None]:
+        """Return the exported version, the deltas that lead on from it, and one that leads from elsewhere."""
+        manifest, _ = read_manifest(self.name)
+        return manifest.card, *find_deltas(self.name, manifest.card)
+
+    def _is_loaded(self, card: Card) -> bool:
+        return self.opened is not None and self.opened.manifest.card == card
 
 
 def model_source(name: str, tracking: TrackingConfig) -> ModelSource:

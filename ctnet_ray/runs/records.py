@@ -262,6 +262,17 @@ def version_folder(folder: str, day: date) -> str:
     return storage.join(folder, f"day={day.isoformat()}")
 
 
+def step_number(version: Version) -> int:
+    """Return which step of its run made a version, from 1 on: steps are made in the order of their days.
+
+    Versions whose weights were removed count; those that a rewind set aside don't. 0: the folder that it lies
+    in is none of a run.
+    """
+    folder, _, name = version.uri.rstrip("/").rpartition("/")
+    days = [other for other in storage.list_folders(folder) if other.startswith("day=")]
+    return days.index(name) + 1 if name in days else 0
+
+
 def version_digest(step: StepRecord, files: Iterable[Mapping[str, Any]]) -> str:
     """Return the SHA-256 of what a version is: its files and its source version, wherever they lie.
 

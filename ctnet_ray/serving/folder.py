@@ -10,7 +10,7 @@ Whole or absent, and nothing in it is executed: safetensors, JSON, and a graph t
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.serving import program
-from ctnet_ray.serving.program import Signature
+from ctnet_ray.serving.program import Program, Signature
 from ctnet_ray.serving.scorer import Card, Scorer
 from ctnet_ray.serving.tables import Table
 from ctnet_ray.storage import Count, FileName, Sha256
@@ -70,7 +70,32 @@ class Manifest:
 MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
 
 
-def open_export(uri: str) -> Scorer:
+@dataclass(frozen=True)
+class OpenExport:
+    """An exported version in memory, to which deltas can be applied (`ctnet_ray.serving.deltas`)."""
+
+    manifest: Manifest
+    scorer: Scorer
+
+
+def open_export(uri: str, deltas: Sequence[str] = ()) -> Scorer:
+    """Open an exported version, and let deltas make a later one of it.
+
+    Args:
+        uri: Its folder, local or URI.
+        deltas: Folders of deltas (`ctnet_ray.serving.deltas`), in their order.
+
+    Raises:
+        CtnetError: There is no export, or another release wrote it; a file is damaged; or a delta does not go
+            on from what is before it.
+    """
+    # It builds on this module.
+    from ctnet_ray.serving.deltas import apply_deltas, read_delta
+
+    return apply_deltas(open_folder(uri), [read_delta(delta) for delta in deltas]).scorer
+
+
+def open_folder(uri: str) -> OpenExport:
     """Open an exported version.
 
     Args:
@@ -81,13 +106,28 @@ def open_export(uri: str) -> Scorer:
     """
     uri = storage.absolute(uri)
     manifest, folder = read_manifest(uri)
-    read = _Files(uri, folder, manifest.files)
-    tables = {name: _table(read.tensors(file)) for name, file in manifest.tables.items()}
+    read = Files(uri, folder, manifest.files)
+    tables = {name: table_of(read.tensors(file)) for name, file in manifest.tables.items()}
+    network = program.read(read.bytes(PROGRAM), manifest.signature, storage.join(uri, PROGRAM))
+    return OpenExport(manifest, scorer_of(manifest, read, tables, network))
+
+
+def scorer_of(manifest: Manifest, read: "Files", tables: Mapping[str, Table], network: Program) -> Scorer:
+    """Return what scores.
+
+    Args:
+        manifest: What the version is.
+        read: Where its files are that are neither tables nor the program.
+        tables: Its tables by name.
+        network: Its program.
+
+    Raises:
+        CtnetError: A parameter is missing, or a file is damaged.
+    """
     parameters = read.tensors(PARAMETERS)
     missing = sorted(set(manifest.signature.parameters) - parameters.keys())
     if missing:
-        raise CtnetError(f"{uri}: {PARAMETERS} lacks {missing[0]}: {_WAY_OUT}")
-    network = program.read(read.bytes(PROGRAM), manifest.signature, storage.join(uri, PROGRAM))
+        raise CtnetError(f"{read.uri}: {PARAMETERS} lacks {missing[0]}: {_WAY_OUT}")
     return Scorer(manifest.card, manifest.schemas, network, parameters, tables)
 
 
@@ -113,8 +153,8 @@ def read_manifest(uri: str) -> tuple[Manifest, str]:
 
 
 @dataclass(frozen=True)
-class _Files:
-    """Files of a folder, read once each and compared with the manifest."""
+class Files:
+    """Files of a folder, read once each and compared with what its manifest says."""
 
     uri: str
     folder: str
@@ -135,11 +175,29 @@ class _Files:
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a file."""
+        content = self.bytes(name)
         try:
-            return safetensors.torch.load(self.bytes(name))
+            return safetensors.torch.load(content)
         except SafetensorError as error:
             raise CtnetError(f"{storage.join(self.uri, name)}: {error}: {_WAY_OUT}") from error
 
 
-def _table(tensors: Mapping[str, torch.Tensor]) -> Table:
+def table_of(tensors: Mapping[str, torch.Tensor]) -> Table:
+    """Return a table of the tensors of its file."""
     return Table(tensors[WEIGHT], tensors.get(KNOWN), tensors.get(ROWS))
+
+
+def table_bytes(table: Table) -> bytes:
+    """Return the content of a table's file."""
+    tensors = {WEIGHT: table.weight_RD, KNOWN: table.known_Z, ROWS: table.rows_Z}
+    return tensor_bytes({name: tensor for name, tensor in tensors.items() if tensor is not None})
+
+
+def tensor_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Return the content of a file of tensors."""
+    return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
+
+
+def file_of(content: bytes) -> File:
+    """Return what a manifest says of a file."""
+    return File(len(content), hashlib.sha256(content).hexdigest())

@@ -52,6 +52,8 @@ class Card:
     code_revision: str
     source: str = ""
     """Source version that is in it, as RUN@DAY; empty: none."""
+    step: int = 0
+    """Which step of its run made it, from 1 on; 0: not known."""
 
     @property
     def id(self) -> str:

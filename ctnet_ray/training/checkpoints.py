@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +41,20 @@ class _File:
 
 
 _FILES = TypeAdapter(list[_File])
+_SHARD = ".safetensors"  #: what the names of the files that hold tensors end with
 
 
-def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def save(
+    uri: str, tensors: Tensors, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None
+) -> list[dict[str, Any]]:
     """Write a version. Collective: every worker calls it.
 
     Args:
         uri: Folder of the version; replaced if it exists.
         tensors: Tensors by name; none: the version is a record alone.
         manifest: What else the version's manifest says.
+        beside: Content of other files by name, the same on every worker; .safetensors, which files of tensors
+            end with, ends none of the names.
 
     Returns:
         Name, bytes and sha256 of each file, on every worker.
@@ -60,10 +66,11 @@ def save(uri: str, tensors: Tensors, manifest: dict[str, Any]) -> list[dict[str,
         if dist.get_rank() == 0:
             with storage.new_folder(uri) as (folder, publish):
                 _share(folder)
-                files = _save_shards(folder, tensors)
+                files = [*_save_shards(folder, tensors), *_entries(beside or {})]
+                _write_beside(folder, beside or {})
                 publish({**manifest, "files": files})
         else:
-            files = _save_shards(_share(None), tensors)
+            files = [*_save_shards(_share(None), tensors), *_entries(beside or {})]
     dist.barrier()
     return files
 
@@ -97,6 +104,25 @@ def read_manifest(uri: str) -> dict[str, Any]:
     return _open(uri)[0]
 
 
+def read_beside(uri: str, name: str) -> bytes | None:
+    """Return a file that was saved beside a version's tensors, compared with its checksum; None: it has none.
+
+    Raises:
+        CtnetError: There is no whole version, or the file was changed.
+    """
+    manifest, folder = _open(uri)
+    entry = next((entry for entry in manifest.get("files", ()) if entry["name"] == name), None)
+    if entry is None or WEIGHTS_REMOVED in manifest:
+        return None
+    try:
+        content = storage.read_bytes(storage.join(folder, name))
+    except OSError as error:
+        raise _damaged(uri, f"{name} can't be read ({' '.join(str(error).split())})") from error
+    if sha256(content).hexdigest() != entry["sha256"]:
+        raise _damaged(uri, f"{name} has another checksum")
+    return content
+
+
 def load(
     uri: str,
     targets: Tensors,
@@ -125,7 +151,7 @@ def load(
     _check_sums(uri, folder, manifest["files"], alone)
     way_out = "run the same command again, or remove the version's folder and run the one that made it"
     with _explaining(f"can't read version {uri}", way_out):
-        reader = ShardReader(folder, manifest["files"])
+        reader = ShardReader(folder, [file for file in manifest["files"] if file["name"].endswith(_SHARD)])
         new = sorted(targets.keys() - reader.saved.keys())
         unexpected = [name for name in new if not name.startswith(may_be_new)] if may_be_new else new
         if unexpected:
@@ -207,6 +233,20 @@ def _save_shards(folder: str, tensors: Tensors) -> list[dict[str, Any]]:
     written: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(written, writer.files)
     return sorted((entry for files in written for entry in files), key=lambda entry: entry["name"])
+
+
+def _write_beside(folder: str, contents: Mapping[str, bytes]) -> None:
+    filesystem, path = storage.resolve(folder)
+    for name, content in contents.items():
+        with filesystem.open_output_stream(f"{path}/{name}") as stream:
+            stream.write(content)
+
+
+def _entries(contents: Mapping[str, bytes]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "bytes": len(content), "sha256": sha256(content).hexdigest()}
+        for name, content in contents.items()
+    ]
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -30,7 +30,7 @@ from ctnet_ray.runs.records import (
 )
 from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.manifest import Manifest
-from ctnet_ray.training import checkpoints, versions
+from ctnet_ray.training import checkpoints, touched_rows, versions
 from ctnet_ray.training.batch_loader import (
     BatchLoader,
     run_readings,
@@ -294,7 +294,8 @@ def _save(
         _check_finite(plan, state, step)
     # A version says all that opening it needs to know.
     manifest = {"run": asdict(plan.record), "step": record.to_dict(), "model": specs.to_dict(plan.model)}
-    files = checkpoints.save(version.uri, tensors, manifest)
+    beside = {touched_rows.FILE: state.touched_rows()} if plan.trains else {}
+    files = checkpoints.save(version.uri, tensors, manifest, beside)
     progress.version, progress.loaded = replace(version, digest=version_digest(record, files)), {}
     return record
 

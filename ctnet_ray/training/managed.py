@@ -18,6 +18,7 @@ from ctnet_ray.config import TrainingConfig
 from ctnet_ray.models.base import Model, derived_seed
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.managed import EMPTY, MISSING, ManagedIds
+from ctnet_ray.training.touched_rows import Marks, TouchedRows
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class _Learner:
     std: float
     ids: ManagedIds
     parts: list[TablePart]
+    marks: Marks
     seen: list[torch.Tensor] = field(default_factory=list)
     """Of each batch since the last eviction: int64 [U, 3], id, count and the batch's number."""
     looked_up: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64))
@@ -72,12 +74,18 @@ class IdLearning:
         model: The model, its tables sharded.
         config: Seed and the optimiser's initial state.
         tensors: Parameters and optimiser states of tables, by their names in the model.
+        touched: Is told of the rows that are looked up, and of those that are given to ids.
     """
 
-    def __init__(self, model: Model, config: TrainingConfig, tensors: Mapping[str, Any]) -> None:
+    def __init__(
+        self, model: Model, config: TrainingConfig, tensors: Mapping[str, Any], touched: TouchedRows
+    ) -> None:
         self._model, self._config = model, config
         self._learners = {
-            tables: {table: _learner(model, tables, table, tensors) for table in tables.mappings}
+            tables: {
+                table: _learner(model, tables, table, tensors, touched.of(tables, table))
+                for table in tables.mappings
+            }
             for tables in model.tables()
         }
 
@@ -117,7 +125,11 @@ class IdLearning:
         learner.seen.append(torch.stack((ids_U, counts_U, batch_U), dim=1))
         if len(learner.seen) == learner.ids.interval:
             self._evict(learner)
-        unknown_U = learner.ids.rows_of(ids_U) == learner.ids.unknown
+        rows_U = learner.ids.rows_of(ids_U)
+        learner.marks.add(rows_U)
+        # What is missing, and ids without a row, share a row each.
+        learner.marks.add(rows_U.new_tensor([MISSING, learner.ids.unknown]))
+        unknown_U = rows_U == learner.ids.unknown
         learner.looked_up += torch.stack((counts_U.sum(), counts_U[unknown_U].sum()))
 
     def _evict(self, learner: _Learner) -> None:
@@ -128,6 +140,7 @@ class IdLearning:
         rows_K = learner.ids.update(ids_N, counts_N, batch_N, len(learner.seen))
         learner.seen.clear()
         learner.evictions += len(rows_K) - (learner.ids.in_use() - in_use)
+        learner.marks.add_given(rows_K)
         fresh_KD = self._draw(learner, len(rows_K)).to(rows_K.device)
         for part in learner.parts:
             part.reset(rows_K, fresh_KD, self._config.embedding_initial_accumulator)
@@ -146,7 +159,7 @@ def reset_mappings(model: nn.Module) -> None:
             module.reset()
 
 
-def _learner(model: Model, tables: Tables, table: str, tensors: Mapping[str, Any]) -> _Learner:
+def _learner(model: Model, tables: Tables, table: str, tensors: Mapping[str, Any], marks: Marks) -> _Learner:
     prefix = model.prefix(tables)
     weight = next(key for key in tensors if key.startswith(prefix) and key.endswith(f".{table}.weight"))
     shards = tensors[weight].local_shards()
@@ -163,6 +176,7 @@ def _learner(model: Model, tables: Tables, table: str, tensors: Mapping[str, Any
             TablePart(*_corner(shard), shard.tensor, state.tensor)
             for shard, state in zip(shards, states, strict=True)
         ],
+        marks=marks,
         looked_up=torch.zeros(2, dtype=torch.int64, device=next(ids.buffers()).device),
     )
 

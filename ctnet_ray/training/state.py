@@ -34,6 +34,7 @@ from ctnet_ray.training import cpu_backward
 from ctnet_ray.training.managed import IdLearning, reset_mappings
 from ctnet_ray.training.sending import Sending
 from ctnet_ray.training.tensors import local_shards
+from ctnet_ray.training.touched_rows import TouchedRows
 
 # TorchRec's planner warns at every start of what its own defaults are.
 logging.getLogger("torchrec.distributed.planner").setLevel(logging.ERROR)
@@ -79,6 +80,7 @@ class TrainingState:
                     "weight_decay_mode": WeightDecayMode.L2,
                 }
             apply_optimizer_in_backward(RowWiseAdagrad, tables.parameters(), options)
+        self._touched = TouchedRows(self.network, device)
         # Workers draw their own shards of the tables; dense parameters become the first one's.
         torch.manual_seed(derived_seed(config.seed, "tables", dist.get_rank()))
         self.model = _shard(self.network, device, sharding, config.batch_size, some_unused=bool(spec.domains))
@@ -96,7 +98,8 @@ class TrainingState:
         self.reset_optimizer()
         self._sending = Sending(self.network)
         states = {n.removeprefix(OPTIMIZER): state for n, state in self._embedding_states().items()}
-        self._ids = IdLearning(self.network, config, {**self.model.state_dict(), **states})
+        tensors = {**self.model.state_dict(), **states}
+        self._ids = IdLearning(self.network, config, tensors, self._touched)
 
     def reset_optimizer(self) -> None:
         """Put the optimisers' state back to what it is before the first step."""
@@ -176,6 +179,7 @@ class TrainingState:
         if self._draws or self.config.warmup_steps:
             self._prepare(self._steps_taken())
         self._ids.learn(batch)
+        self._touched.add(batch)
         loss_B = self._losses(batch)
         self._sending.exchange()
         loss = loss_B.sum()
@@ -214,6 +218,10 @@ class TrainingState:
             Metrics of tables with an eviction (`IdLearning.end_day`); none where there are none.
         """
         return self._ids.end_day()
+
+    def touched_rows(self) -> bytes:
+        """Return which rows of the tables were touched since the last call: `TouchedRows.take`."""
+        return self._touched.take()
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:

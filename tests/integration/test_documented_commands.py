@@ -69,6 +69,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ): "parse",  # test_sweep.py
     ("docs/results.md", "python -m benchmarks.recovery --store data/kuairan"): "parse",
     ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou"): "run",
+    ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet/1 --"): "run",
     ("docs/sweeps.md", "python -m tuning.sweep --config configs/kuairand_s"): "parse",
 }
 #: Files that people make of a shipped one.
@@ -161,6 +162,10 @@ def _check_scores(fresh: Path, monkeypatch: pytest.MonkeyPatch, version: str) ->
         exec(block, dict(given))  # noqa: S102
 
     _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou")
+    _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet/1 --")
+    names = [path.name for path in (fresh / "served-2").iterdir()]
+    assert {"_manifest.json", "program.pt2", "table_0000.safetensors"} <= {*names}
+    assert sorted(path.name for path in (fresh / "served").iterdir()) == sorted([*names, "deltas"])
     parts = pq.read_table(fresh / "scores")
     days = (fresh / "demo/samples/channel").glob("*/*.parquet")
     assert parts.num_rows == sum(pq.read_metadata(day).num_rows for day in days)

@@ -17,7 +17,7 @@ from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.state import TrainingState
 from tests.unit.case_world import Case, copy_case
 from tests.unit.guard_world import Spoiling
-from tests.unit.loop_world import World, make_world
+from tests.unit.loop_world import MANAGED, World, make_world
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -63,6 +63,12 @@ def process_group() -> Iterator[None]:
 def job_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
     """A store of three domains, a source series and a base model, made once."""
     return make_world(tmp_path_factory.mktemp("job_world"))
+
+
+@pytest.fixture(scope="session")
+def managed_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
+    """The same with tables that evict ids."""
+    return make_world(tmp_path_factory.mktemp("managed_world"), MANAGED)
 
 
 @pytest.fixture

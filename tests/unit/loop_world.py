@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -56,6 +57,19 @@ SCHEMA = {
         "items_in_channel": _clicks("item", clicks_in="channel"),
     },
 }
+
+
+def schema_with(**tables: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema with other tables."""
+    schema = deepcopy(SCHEMA)
+    schema["tables"] |= tables
+    return schema
+
+
+MANAGED = schema_with(
+    item={"rows": 30, "eviction": "distance_lfu", "eviction_interval": 2},
+    user={"rows": 12, "eviction": "lru", "eviction_interval": 5},
+)
 
 
 def _samples(domain: str, seed: int) -> pa.Table:

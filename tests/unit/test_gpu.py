@@ -20,8 +20,7 @@ from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 from ctnet_ray.training.memory import peak_mib, reset_peak
 from ctnet_ray.training.state import TrainingState
-from tests.unit.loop_world import BASE, DAYS, World, make_world, tensors, version, walk
-from tests.unit.test_managed_loop import MANAGED
+from tests.unit.loop_world import BASE, DAYS, MANAGED, World, make_world, tensors, version, walk
 
 pytestmark = [
     pytest.mark.gpu,

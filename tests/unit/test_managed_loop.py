@@ -1,6 +1,5 @@
 """Runs with tables that evict ids: every method, killed and not, source and target with ids of their own."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen
 from tests.unit.loop_world import (
     BASE,
     DAYS,
-    SCHEMA,
     Kill,
     World,
     check_killed,
-    make_world,
     results,
+    schema_with,
     series_version,
     tensors,
     version,
@@ -47,21 +45,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def schema_with(**tables: dict[str, Any]) -> dict[str, Any]:
-    schema = deepcopy(SCHEMA)
-    schema["tables"] |= tables
-    return schema
-
-
-MANAGED = schema_with(
-    item={"rows": 30, "eviction": "distance_lfu", "eviction_interval": 2},
-    user={"rows": 12, "eviction": "lru", "eviction_interval": 5},
-)
-
-
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
-    return make_world(tmp_path_factory.mktemp("managed_world"), MANAGED)
+def world(managed_world: World) -> World:
+    return managed_world
 
 
 def planned(world: World, method: str, folder: Path, **settings: Any) -> RunPlan:

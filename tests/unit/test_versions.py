@@ -21,8 +21,7 @@ from ctnet_ray.training import loop, versions
 from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.state import TrainingState
 from ctnet_ray.training.versions import open_version
-from tests.unit.loop_world import BASE, DAYS, World, make_world, walk
-from tests.unit.test_managed_loop import MANAGED
+from tests.unit.loop_world import BASE, DAYS, World, walk
 
 METHODS: dict[str, dict[str, Any]] = {
     "base": {"transfer__source_series": None, "tracking__name": "base_again"},
@@ -33,11 +32,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "finetune_embeddings": {},
     "mlp_pp": {"data__beside": ("feed",), "transfer__source_series": None},
 }
-
-
-@pytest.fixture(scope="module")
-def managed_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
-    return make_world(tmp_path_factory.mktemp("managed_world"), MANAGED)
 
 
 def run(world: World, method: str, folder: Path) -> RunPlan:
