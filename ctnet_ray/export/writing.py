@@ -11,6 +11,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.opening import Traced
 from ctnet_ray.serving.folder import KNOWN, PARAMETERS, PROGRAM, README, ROWS, WEIGHT, File, Manifest
 from ctnet_ray.serving.scorer import Scorer
+from ctnet_ray.serving.statistics import counts_name, counts_tensors
 from ctnet_ray.serving.tables import Table
 
 
@@ -29,6 +30,8 @@ def export(traced: Traced, uri: str) -> Manifest:
         raise CtnetError(f"{uri} holds something that is no exported version: name another folder")
     scorer = traced.scorer
     tables = {name: f"table_{index:04}.safetensors" for index, name in enumerate(sorted(scorer.tables))}
+    counted = scorer.statistics.counts if scorer.statistics else {}
+    tensors = {counts_name(name): f"statistics_{index:04}.safetensors" for index, name in enumerate(counted)}
     files: dict[str, File] = {}
     with storage.new_folder(uri) as (folder, publish):
 
@@ -42,8 +45,18 @@ def export(traced: Traced, uri: str) -> Manifest:
         write(PARAMETERS, _bytes(scorer.parameters))
         for name, file in tables.items():
             write(file, _bytes(_tensors(scorer.tables[name])))
-        write(README, _readme(scorer).encode())
-        manifest = Manifest(scorer.card, dict(scorer.schemas), scorer.program.signature, tables, files)
+        for domain, counts in counted.items():
+            write(tensors[counts_name(domain)], _bytes(counts_tensors(counts)))
+        write(README, _readme(scorer, traced.notice).encode())
+        manifest = Manifest(
+            scorer.card,
+            dict(scorer.schemas),
+            scorer.program.signature,
+            tables,
+            files,
+            statistics=scorer.statistics.card if scorer.statistics else None,
+            tensors=tensors,
+        )
         publish(manifest.to_dict())
     return manifest
 
@@ -57,10 +70,11 @@ def _bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return safetensors.torch.save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
 
 
-def _readme(scorer: Scorer) -> str:
+def _readme(scorer: Scorer, notice: str) -> str:
     """Return the model card: what the version is, and what a row may say."""
     card = scorer.card
-    fields = "\n".join(f"| {field.name} | {field.due} |" for field in scorer.fields)
+    due = {field.name: f"{field.due}, looked up" if field.looked_up else field.due for field in scorer.fields}
+    fields = "\n".join(f"| {name} | {value} |" for name, value in due.items())
     numbers = sum(tensor.numel() for tensor in scorer.parameters.values())
     embeddings = sum(table.weight_RD.numel() for table in scorer.tables.values())
     return f"""# {card.id}
@@ -79,8 +93,24 @@ The probability of a click in {card.domain}, by {card.method}, trained to {card.
 | field | what it holds |
 | --- | --- |
 {fields}
-
+{_statistics(scorer, notice)}
     from ctnet_ray.serving.folder import open_export
     scorer = open_export("this folder")
     scorer.score(rows)
+"""
+
+
+def _statistics(scorer: Scorer, notice: str) -> str:
+    """Return what is said of statistics, as lines of their own."""
+    if notice:
+        return (
+            f"\nStatistics among these fields are given by whoever scores, as of the day before: {notice}.\n"
+        )
+    if not scorer.statistics:
+        return ""
+    card = scorer.statistics.card
+    newest = ", ".join(f"{domain} {day}" for domain, day in card.newest.items())
+    return f"""
+Fields that are looked up count clicks and impressions up to {card.day} (newest days: {newest}), by
+{", ".join(card.ids)}. A number that a row says itself is taken instead.
 """
