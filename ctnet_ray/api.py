@@ -7,7 +7,7 @@ ct.open_export("exported").score(rows)                                  # withou
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from ctnet_ray import storage
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.deltas import Written, export_since
-from ctnet_ray.export.opening import Traced, traced
+from ctnet_ray.export.opening import LookUp, Traced, traced
 from ctnet_ray.export.writing import export
 from ctnet_ray.models.tower import TowerModel
 from ctnet_ray.runs.records import Version
@@ -41,6 +41,8 @@ class ModelVersion:
     """Where lineage is looked up."""
     domain: str | None = None
     """Domain whose rows are scored; None: the one that it was trained for."""
+    look_up: LookUp = field(default_factory=LookUp)
+    """Where its statistics come from."""
 
     def score(self, rows: Rows) -> Scores:
         """Return the probability of a click for each row, float32 [N]: `Scorer.score`."""
@@ -126,17 +128,28 @@ class ModelVersion:
         return ancestry(Tracker(self.mlflow_uri, TrackingConfig().experiment, create=False), version.id)
 
     @property
+    def notice(self) -> str:
+        """Why its statistics are not looked up; empty: they are, or it reads none."""
+        return self._traced.notice
+
+    @property
     def scorer(self) -> Scorer:
         """What scores."""
         return self._traced.scorer
 
     @cached_property
     def _traced(self) -> Traced:
-        return traced(self.opened, self.domain)
+        return traced(self.opened, self.domain, self.look_up)
 
 
 def open_version(
-    name: str, mlflow_uri: str | None = None, device: str = "cpu", domain: str | None = None
+    name: str,
+    mlflow_uri: str | None = None,
+    device: str = "cpu",
+    domain: str | None = None,
+    *,
+    samples: str | None = None,
+    statistics: bool = True,
 ) -> ModelVersion:
     """Open a model version.
 
@@ -146,13 +159,17 @@ def open_version(
         mlflow_uri: Where it is registered; None: `sqlite:///mlflow.db`, the default of all commands.
         device: Where its model goes, such as "cuda"; scores are computed on CPUs.
         domain: Domain of the rows to score; None: the one that it was trained for.
+        samples: Sample store whose counts its statistics are looked up in, as of its day; None: the one that
+            it was trained from, if they are there.
+        statistics: Whether statistics are looked up; else rows have to say them.
 
     Raises:
         CtnetError: There is no such version, a file of it was changed, or its source version is not there.
     """
     tracking = TrackingConfig()
     mlflow_uri = mlflow_uri or tracking.mlflow_uri
-    return ModelVersion(versions.open_version(find_version(name, mlflow_uri), device), mlflow_uri, domain)
+    opened = versions.open_version(find_version(name, mlflow_uri), device)
+    return ModelVersion(opened, mlflow_uri, domain, LookUp(samples, statistics))
 
 
 def find_version(name: str, mlflow_uri: str) -> Version | str:

@@ -5,8 +5,13 @@ python -m jobs.export NAME/VERSION --since NAME/VERSION [--output DIR]
 python -m jobs.export EXPORT --apply DELTA ... --output DIR
 """
 
+from typing import TYPE_CHECKING
+
 from ctnet_ray.config import TrackingConfig
 from jobs.command import run
+
+if TYPE_CHECKING:
+    from ctnet_ray.api import ModelVersion
 
 
 def main(
@@ -15,6 +20,8 @@ def main(
     since: str | None = None,
     apply: list[str] | None = None,
     domain: str | None = None,
+    samples: str | None = None,
+    statistics: bool = True,
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
 ) -> None:
     """Export a version: its network as a torch.export program, its tables as safetensors, its card.
@@ -29,8 +36,12 @@ def main(
         since: Earlier version of the same run, named alike: a delta is written, of what changed since.
         apply: Deltas to apply to the export, in their order: what comes of it is a full export.
         domain: Domain of the rows that it is to score; null: the one that the version was trained for.
+        samples: Sample store whose counts go into the folder, as of the version's day, so that statistics are
+            looked up; null: the one that it was trained from, if they are there.
+        statistics: Whether they do; else rows have to say their statistics.
         tracking: Where versions are registered.
     """
+    from ctnet_ray.api import open_version
     from ctnet_ray.errors import CtnetError
 
     if apply is not None:
@@ -38,18 +49,18 @@ def main(
             raise CtnetError("--apply needs --output and takes neither --since nor --domain: leave them out")
         _apply(name, apply, output)
     else:
-        _export(name, output, since, domain, tracking.mlflow_uri)
+        uri = tracking.mlflow_uri
+        version = open_version(name, uri, domain=domain, samples=samples, statistics=statistics)
+        _export(version, output, since)
 
 
-def _export(name: str, output: str | None, since: str | None, domain: str | None, mlflow_uri: str) -> None:
-    from ctnet_ray.api import open_version
-
-    version = open_version(name, mlflow_uri, domain=domain)
+def _export(version: "ModelVersion", output: str | None, since: str | None) -> None:
     if since is None:
         version.export(output or "exported")
         tables = version.scorer.tables.values()
         rows = sum(len(table.weight_RD) for table in tables)
         print(f"{version.card.id} is at {output or 'exported'}: {len(tables)} tables, {rows:,} rows")
+        _say_statistics(version)
         return
     output = output or f"exported/deltas/{version.card.step:06}"
     written = version.export_since(since, output)
@@ -60,6 +71,14 @@ def _export(name: str, output: str | None, since: str | None, domain: str | None
         f"{version.card.id} since {written.manifest.since.id} is at {output}: {written.rows:,} rows, "
         f"{written.bytes:,} bytes, {share:.1%} of a full export"
     )
+    _say_statistics(version)
+
+
+def _say_statistics(version: "ModelVersion") -> None:
+    if version.scorer.statistics:
+        print(f"statistics are looked up as of {version.scorer.statistics.card.day}")
+    elif version.notice:
+        print(f"statistics are not in it: {version.notice}")
 
 
 def _apply(name: str, deltas: list[str], output: str) -> None:

@@ -14,7 +14,7 @@ from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.batch_scores import Part, Scored, begin, find_parts, finish, score_part
-from ctnet_ray.export.opening import open_scorer, read_card
+from ctnet_ray.export.opening import LookUp, open_scorer, read_card
 from ctnet_ray.runs.records import Version
 from ctnet_ray.terminal import open_console
 from ctnet_ray.training.context import start_alone
@@ -26,10 +26,16 @@ class _Worker:
     """A scorer in an actor of Ray Data."""
 
     def __init__(
-        self, version: Version | str, domain: str | None, output: str, skip_bad: bool, threads: int
+        self,
+        version: Version | str,
+        domain: str | None,
+        look_up: LookUp,
+        output: str,
+        skip_bad: bool,
+        threads: int,
     ) -> None:
         start_alone(threads)
-        self._scorer = open_scorer(version, domain)
+        self._scorer = open_scorer(version, domain, look_up)
         self._output, self._skip_bad = output, skip_bad
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +79,10 @@ def score_files(
         done = total - sum(part.rows for part in missing)
         with Progress(console=open_console(stderr=True)) as progress:
             task = progress.add_task("scoring rows", total=total, completed=done)
-            arguments = (version, domain, output, skip_bad, math.ceil(compute.cpus_per_worker))
+            # Rows of sample days have their statistics.
+            look_up = LookUp(wanted=not all(part.is_samples for part in missing))
+            threads = math.ceil(compute.cpus_per_worker)
+            arguments = (version, domain, look_up, output, skip_bad, threads)
             for row in _scored(missing, arguments, compute).iter_rows():
                 if row[_ERROR]:
                     raise CtnetError(row[_ERROR])

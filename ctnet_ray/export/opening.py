@@ -1,13 +1,14 @@
 """From a version to a scorer in memory: its model traced, its source version's tables folded in."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ctnet_ray.batches.row_numbers import EMPTY
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export import tracing
+from ctnet_ray.export.statistics import read_statistics, reads_statistics
 from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.runs.records import Version, step_number, with_digest
@@ -15,6 +16,7 @@ from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.serving import program
 from ctnet_ray.serving.folder import is_export, open_export, read_manifest
 from ctnet_ray.serving.scorer import Card, Scorer
+from ctnet_ray.serving.statistics import StatisticsLookup
 from ctnet_ray.serving.tables import Table
 from ctnet_ray.training.versions import OpenVersion, VersionRecord, open_version, read_record
 
@@ -25,21 +27,35 @@ class Traced:
 
     scorer: Scorer
     archive: bytes
+    notice: str = ""
+    """Why statistics that the version reads are not looked up; empty: they are, or it reads none."""
 
 
-def open_scorer(version: Version | str, domain: str | None = None) -> Scorer:
+@dataclass(frozen=True)
+class LookUp:
+    """Where the counts come from that a version's statistics are looked up in."""
+
+    samples: str | None = None
+    """Root of the sample store; None: the one that the version was trained from, if its counts are there."""
+    wanted: bool = True
+    """Whether statistics are looked up at all; else rows say them."""
+
+
+def open_scorer(version: Version | str, domain: str | None = None, look_up: LookUp = LookUp()) -> Scorer:
     """Open a version for scoring.
 
     Args:
         version: The version; or its folder, or that of an export of it, local or URI.
         domain: Domain of the rows to score; None: the one that it was trained for, or exported.
+        look_up: Where its statistics come from; an export has its own.
 
     Raises:
-        CtnetError: As `open_version`; its network can't be traced; or it knows no such domain.
+        CtnetError: As `open_version`; its network can't be traced; it knows no such domain; or the sample
+            store that is named lacks the counts.
     """
     if isinstance(version, str) and is_export(version):
         return open_export(version)
-    return traced(open_version(version), domain).scorer
+    return traced(open_version(version), domain, look_up).scorer
 
 
 def read_card(version: Version | str, domain: str | None = None) -> Card:
@@ -59,14 +75,31 @@ def read_card(version: Version | str, domain: str | None = None) -> Card:
     return card_of(record, _scored_domain(record, domain))
 
 
-def traced(opened: OpenVersion, domain: str | None = None) -> Traced:
+def traced(opened: OpenVersion, domain: str | None = None, look_up: LookUp = LookUp()) -> Traced:
     """Trace an open version, whose tables the scorer shares.
 
     Raises:
         CtnetError: As `open_scorer`.
     """
     record = opened.record
-    return trace_model(opened.model, record.spec, card_of(record, _scored_domain(record, domain)))
+    card = card_of(record, _scored_domain(record, domain))
+    statistics, notice = _statistics(record, card.domain, look_up)
+    traced_model = trace_model(opened.model, record.spec, card)
+    return Traced(replace(traced_model.scorer, statistics=statistics), traced_model.archive, notice)
+
+
+def _statistics(record: VersionRecord, domain: str, look_up: LookUp) -> tuple[StatisticsLookup | None, str]:
+    """Return what a version's statistics are looked up in; where it is not there, why."""
+    if not reads_statistics(record, domain):
+        return None, ""
+    if not look_up.wanted:
+        return None, "they were not asked for"
+    try:
+        return read_statistics(record, domain, look_up.samples), ""
+    except CtnetError as error:
+        if look_up.samples:
+            raise
+        return None, str(error)
 
 
 def trace_model(model: Model, spec: ModelSpec, card: Card) -> Traced:

@@ -17,7 +17,7 @@ import ctnet_ray
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
-from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin, StateTable
+from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin, StateTable, StatisticsRecord
 from ctnet_ray.samples.state_tables import Kind, write_table
 from ctnet_ray.schema import GROUP, LABEL
 
@@ -32,6 +32,8 @@ class DayLinks:
     """What the samples look back on."""
     kinds: Sequence[Kind] = ()
     """Kinds of the tables that the writer is given for later days (`DayWriter.state`)."""
+    statistics: StatisticsRecord | None = None
+    """Which columns are statistics."""
     before_publish: Callable[[], None] = lambda: None
     """Called before a day that is there is changed, or a new one is made."""
 
@@ -135,6 +137,7 @@ class DayWriter:
             f"ctnet-ray {ctnet_ray.__version__}",
             origin=links.origin,
             state=self._finish_state(links.kinds),
+            statistics=links.statistics,
         )
 
     def _finish_files(self, rows_per_group: int) -> tuple[SampleFile, ...]:

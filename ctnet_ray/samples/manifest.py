@@ -12,6 +12,8 @@ from ctnet_ray.storage import Count, FileName, Sha256
 
 Rows = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
 """Rows of a day; more is a damaged number, and everything is planned with it."""
+Of = tuple[str, ...]
+"""Columns of ids, or of lists of ids, whose ids are counted together: one, or a pair and more."""
 _WHOLE = ConfigDict(extra="forbid")
 
 
@@ -54,6 +56,21 @@ class StateOrigin:
 
 
 @dataclass(frozen=True, config=_WHOLE)
+class StatisticsRecord:
+    """Which columns of a day are statistics, and of what (`ctnet_ray.samples.statistics`)."""
+
+    of: tuple[Of, ...]
+    windows: tuple[int | None, ...]
+    """Days before the row's; None: all."""
+    prior: float
+    """Impressions at the rate of all rows that each id is given beforehand."""
+    domains: tuple[str | None, ...]
+    """Domains whose impressions are counted apart, in columns of their own; None: those of all together."""
+    published: dict[str, str] = Field(default_factory=dict)
+    """Where the counts of domains whose samples are elsewhere lie, by domain."""
+
+
+@dataclass(frozen=True, config=_WHOLE)
 class Manifest:
     """What one sample day holds."""
 
@@ -72,6 +89,8 @@ class Manifest:
     """What the samples looked back on; None: on nothing that is kept."""
     state: dict[FileName, StateTable] = Field(default_factory=dict)
     """What later days need of this one, by kind, and the keys of its rows."""
+    statistics: Annotated[StatisticsRecord | None, Field(exclude_if=lambda record: record is None)] = None
+    """Which columns are statistics; None: none are, or an older release wrote the day."""
     counted: str = ""
     """Of a day of published statistics, which has no rows: digest of the sample day that it counts."""
 

@@ -99,20 +99,25 @@ class RunningState:
         self._manifests: dict[tuple[str, date], Manifest] = {}
 
     def before(
-        self, day: date, touched: Mapping[str, pa.Array], *, window: int = 0, from_scratch: bool = False
+        self,
+        day: date,
+        touched: Mapping[str, pa.Array | None],
+        *,
+        window: int = 0,
+        from_scratch: bool = False,
     ) -> Past:
         """Read what some ids have of the days before a day.
 
         Args:
             day: The day.
-            touched: Ids, int64, by kind.
+            touched: Ids, int64, by kind; None: all.
             window: Days before the day whose tables are needed one by one.
             from_scratch: Whether nothing before counts.
 
         Raises:
             CtnetError: A day before has no state, another kind of state, or a damaged one.
         """
-        ordered = {kind: np.sort(ids.to_numpy()) for kind, ids in touched.items()}
+        ordered = {kind: None if ids is None else np.sort(ids.to_numpy()) for kind, ids in touched.items()}
         if from_scratch:
             return Past(StateOrigin(self.log, "", True), None, {}, [], day)
         snapshot = self._snapshot(day)
@@ -185,7 +190,7 @@ class RunningState:
         return digest
 
     def _read_day(
-        self, manifests: Sequence[Manifest], touched: Mapping[str, np.ndarray]
+        self, manifests: Sequence[Manifest], touched: Mapping[str, np.ndarray | None]
     ) -> dict[str, pa.Table]:
         return {
             kind.name: pa.concat_tables(

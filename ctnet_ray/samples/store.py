@@ -165,7 +165,7 @@ class SampleStore:
             manifest = writer.finish(domain, day, rows_per_group, links)
             if stored and self._is_same(stored, manifest):
                 writer.leave(stored)
-                if (stored.origin, stored.state) == (manifest.origin, manifest.state):
+                if _links(stored) == _links(manifest):
                     return
             elif stored:
                 if existing == "refuse" and stored.digest != manifest.digest:
@@ -201,6 +201,11 @@ class SampleStore:
         except CtnetError:
             return False
         return True
+
+
+def _links(manifest: Manifest) -> tuple[object, ...]:
+    """Return what a manifest says of the days before and after."""
+    return manifest.origin, manifest.state, manifest.statistics
 
 
 def _day(folder: str) -> date | None:

@@ -51,6 +51,8 @@ class Field:
     """Of numbers: how many."""
     required: bool = True
     """Whether a row must have it; null it may be."""
+    looked_up: bool = False
+    """Whether it is a statistic that is looked up where a row lacks it, or has null."""
 
     @property
     def due(self) -> str:

@@ -4,6 +4,7 @@
     program.pt2          the network's graph, without a tensor (`ctnet_ray.serving.program`)
     parameters.safetensors
     table_0000.safetensors ...   a file for each table: weight, and of one with an eviction ids and rows
+    statistics_0000.safetensors ...   a file for each domain whose impressions are counted: ids and counts
     README.md            the card for people
 
 Whole or absent, and nothing in it is executed: safetensors, JSON, and a graph that calls torch's operators.
@@ -27,6 +28,7 @@ from ctnet_ray.schema import Role, Schema
 from ctnet_ray.serving import program
 from ctnet_ray.serving.program import Program, Signature
 from ctnet_ray.serving.scorer import Card, Scorer
+from ctnet_ray.serving.statistics import StatisticsCard, StatisticsLookup, counts_name, lookup_of, read_counts
 from ctnet_ray.serving.tables import Table
 from ctnet_ray.storage import Count, FileName, Sha256
 
@@ -61,6 +63,10 @@ class Manifest:
     """File of each table."""
     files: dict[FileName, File]
     format: Annotated[int, Field(ge=FORMAT, le=FORMAT)] = FORMAT
+    statistics: StatisticsCard | None = None
+    """Statistics that are looked up; None: whoever scores gives them."""
+    tensors: dict[str, FileName] = Field(default_factory=dict)
+    """Further files of tensors, by what they hold."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -128,7 +134,8 @@ def scorer_of(manifest: Manifest, read: "Files", tables: Mapping[str, Table], ne
     missing = sorted(set(manifest.signature.parameters) - parameters.keys())
     if missing:
         raise CtnetError(f"{read.uri}: {PARAMETERS} lacks {missing[0]}: {_WAY_OUT}")
-    return Scorer(manifest.card, manifest.schemas, network, parameters, tables)
+    statistics = _statistics(manifest, read)
+    return Scorer(manifest.card, manifest.schemas, network, parameters, tables, statistics)
 
 
 def is_export(uri: str) -> bool:
@@ -180,6 +187,18 @@ class Files:
             return safetensors.torch.load(content)
         except SafetensorError as error:
             raise CtnetError(f"{storage.join(self.uri, name)}: {error}: {_WAY_OUT}") from error
+
+
+def _statistics(manifest: Manifest, read: Files) -> StatisticsLookup | None:
+    card = manifest.statistics
+    if card is None:
+        return None
+    names = {domain: counts_name(domain) for domain in card.record.domains}
+    counts = {
+        domain: read_counts(card, read.tensors(manifest.tensors.get(name, name)))
+        for domain, name in names.items()
+    }
+    return lookup_of(card, counts, manifest.schemas.values(), manifest.card.domain)
 
 
 def table_of(tensors: Mapping[str, torch.Tensor]) -> Table:

@@ -4,7 +4,7 @@ Shapes: N rows, C candidates, L longest sequence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from ctnet_ray.schema import Role, Schema
 from ctnet_ray.serving import graph
 from ctnet_ray.serving.fields import Field, InputError, fields_of, samples_of
 from ctnet_ray.serving.program import Input, Program
+from ctnet_ray.serving.statistics import StatisticsLookup
 from ctnet_ray.serving.tables import Table
 
 _BATCH = 8192  #: rows that are scored at once
@@ -71,11 +72,19 @@ class Scorer:
     program: Program
     parameters: Mapping[str, torch.Tensor]
     tables: Mapping[str, Table]
+    statistics: StatisticsLookup | None = None
+    """Statistics that rows need not say; None: they are fields like others."""
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """What a row may say, by name."""
-        return fields_of(self.schemas.values(), self.card.domain)
+        """What a row may say, by name; statistics that are looked up are not required."""
+        fields = fields_of(self.schemas.values(), self.card.domain)
+        if not self.statistics:
+            return fields
+        looked_up, ids = self.statistics.columns, self.statistics.fields
+        by_name = {field.name: field for field in ids} | {field.name: field for field in fields}
+        optional = {name: replace(by_name[name], required=False, looked_up=True) for name in looked_up}
+        return tuple((by_name | optional)[name] for name in sorted(by_name))
 
     def score(self, rows: Rows) -> Scores:
         """Return the probability of a click for each row, float32 [N].
@@ -96,7 +105,8 @@ class Scorer:
             InputError: As `score`.
         """
         columns, count = _columns(rows)
-        return samples_of(columns, self.fields, count)
+        (samples,) = self._complete(samples_of(columns, self.fields, count))
+        return samples
 
     def score_samples(self, samples: pa.Table) -> Scores:
         """Return the probability of a click for each row of a sample day, float32 [N].
@@ -125,13 +135,19 @@ class Scorer:
         self._check_names(user, columns)
         if not count:
             raise InputError("no candidates: give one at least")
-        of_user = [field for field in self.fields if field.name in user or field.name not in columns]
         others = [field for field in self.fields if field.name in columns]
-        user_row = samples_of({name: [value] for name, value in user.items()}, of_user, 1)
+        lacking = [field for field in self.fields if field.required and field.name not in columns]
+        of_user = [field for field in self.fields if field.name in user or field in lacking]
         rows = samples_of(columns, others, count)
         if not of_user:
-            return self.score_samples(rows)
+            return self.score_samples(*self._complete(rows))
+        user_row = samples_of({name: [value] for name, value in user.items()}, of_user, 1)
+        user_row, rows = self._complete(user_row, rows)
         return self._score([user_row, rows], rows.column_names)
+
+    def _complete(self, *parts: pa.Table) -> list[pa.Table]:
+        """Return rows with the statistics that they lack."""
+        return self.statistics.complete(parts) if self.statistics else list(parts)
 
     def _check_names(self, user: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
         known = {field.name for field in self.fields}

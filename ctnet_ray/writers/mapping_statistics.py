@@ -8,7 +8,8 @@ from typing import Any
 from ctnet_ray import plain_data as plain
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.statistics import MEASURES, Statistics
+from ctnet_ray.samples.statistics import MEASURES
+from ctnet_ray.writers.statistics import Statistics
 
 
 def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: str) -> Statistics:

@@ -22,13 +22,14 @@ from ctnet_ray import storage
 from ctnet_ray.dense import Numbers
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import Outcome
-from ctnet_ray.samples.manifest import Manifest, StateOrigin
+from ctnet_ray.samples.manifest import Manifest, Of, StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
 from ctnet_ray.samples.state_tables import copy_table, read_table
+from ctnet_ray.samples.statistics import COUNTS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Schema
 from ctnet_ray.writers.schema_file import write_schema
-from ctnet_ray.writers.statistics import COUNTS, Of, Statistics, counts_kind
+from ctnet_ray.writers.statistics import Statistics, counts_kind
 
 _SCHEMA = "schema.yaml"
 
@@ -118,12 +119,12 @@ class PublishedCounts:
             )
         self._state = _state(self._store, domain, settings, writes=False)
 
-    def before(self, day: date, ids: pa.Array, window: int) -> Past:
+    def before(self, day: date, ids: pa.Array | None, window: int) -> Past:
         """Return the counts of some ids on the days before a day; `Past.newest` says up to which.
 
         Args:
             day: The day.
-            ids: The ids, int64.
+            ids: The ids, int64; None: all.
             window: Days before it whose counts are needed one by one.
 
         Raises:

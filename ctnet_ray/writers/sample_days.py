@@ -139,6 +139,7 @@ class SampleDays:
             else []
         )
         self._numbers = statistics.columns(sorted(histories.domains)) if statistics else {}
+        self._record = statistics.record(sorted(histories.domains)) if statistics else None
         self._columns = histories.columns()
         self._nothing = StateOrigin(log, "", False)
         kinds = [clicks_kind(histories.names, histories.length)] if histories.names else []
@@ -314,6 +315,7 @@ class SampleDays:
                 [*self._columns, *self._numbers],
                 seen.origin,
                 self._kinds,
+                self._record,
                 lambda: self._note_change(day),
             ),
         ) as writer:

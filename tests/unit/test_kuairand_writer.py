@@ -286,13 +286,18 @@ def test_a_number_that_is_none_is_an_error_with_the_files_name(tmp_path):
         convert(raw, tmp_path / "out")
 
 
-@pytest.mark.real_data
-def test_the_real_download(tmp_path):
+def real_download() -> Path:
+    """Return the folder of the download; without one the test is skipped."""
     beside = Path(__file__).parents[3] / "shared/data/kuairand_pure"
     raw = Path(os.environ.get("CTNET_KUAIRAND", beside))
     if not raw.is_dir():
         pytest.skip(f"no KuaiRand sample at {raw}: set CTNET_KUAIRAND")
-    store, report = convert(raw, tmp_path / "out")
+    return raw
+
+
+@pytest.mark.real_data
+def test_the_real_download(tmp_path):
+    store, report = convert(real_download(), tmp_path / "out")
 
     assert report.read == 206_909
     assert report.dropped == {"exact duplicate": 14}

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.serving.http.access import check_host, is_allowed, read_token
 from ctnet_ray.serving.http.metrics import ServingMetrics
 from ctnet_ray.serving.http.request import ARROW, Limits
-from ctnet_ray.serving.http.served_model import ServedModel, keep_looking
+from ctnet_ray.serving.http.served_model import ServedModel, keep_looking, try_once
 from tests.unit.serving_world import TWO, FormulaScorer, Registry, Server, serving
 
 TOKEN = "a-token-of-24-characters"  # noqa: S105
@@ -278,3 +279,11 @@ def test_looks_go_on_until_they_are_ended() -> None:
     ended.set()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_the_row_that_tries_a_model_leaves_out_what_is_looked_up() -> None:
+    scorer = FormulaScorer(1)
+    scorer.fields = tuple(replace(field, looked_up=field.name == "price") for field in scorer.fields)
+    try_once(scorer)
+    ((user, candidates),) = scorer.asked
+    assert {*user, *candidates} == {"user", "clicked", "item", "pixels"}

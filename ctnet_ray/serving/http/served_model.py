@@ -125,7 +125,8 @@ def try_once(scorer: RequestScorer) -> None:
     Raises:
         CtnetError: The score is no probability.
     """
-    row = {field.name: _nothing(field) for field in scorer.fields}
+    # What is looked up is left out, so that the look-up is tried too.
+    row = {field.name: _nothing(field) for field in scorer.fields if not field.looked_up}
     of_candidate, nothing = row.popitem()
     (score,) = scorer.score_request(row, {of_candidate: [nothing]})
     if not (np.isfinite(score) and 0 <= score <= 1):
