@@ -110,8 +110,12 @@ def _measure(
 
 
 def _point(candidates: int, alone: float, rate: float, at: Load) -> Point:
-    milliseconds = (round(one, 2) for one in (1e3 * alone, rate, at.p50, at.p95, at.p99))
-    return Point("", "", 0, candidates, 0, *milliseconds, at.failed, machine_facts(1))
+    alone_ms, knee_a_second, p50, p95, p99 = (
+        round(figure, 2) for figure in (1e3 * alone, rate, at.p50, at.p95, at.p99)
+    )
+    return Point(
+        "", "", 0, candidates, 0, alone_ms, knee_a_second, p50, p95, p99, at.failed, machine_facts(1)
+    )
 
 
 def _one_at_a_time(port: int, path: str, bodies: Sequence[bytes]) -> float:
