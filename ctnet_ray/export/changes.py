@@ -104,7 +104,7 @@ def _steps(newer: Version, older: Version) -> Sequence[Version] | str:
             return f"the step of {step.day} began anew"
         path.append(version)
         version = step.parent
-    if version != older:
+    if (version.run, version.day) != (older.run, older.day):  # a run's folder may have been moved
         return f"{newer.id} was not made from {older.id}"
     if "" != version.digest != (older.digest or with_digest(older).digest):
         return f"{older.id} was made again since"
