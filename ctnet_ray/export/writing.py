@@ -8,6 +8,7 @@ import torch
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.export.mlflow_files import mlflow_files
 from ctnet_ray.export.opening import Traced
 from ctnet_ray.serving.folder import KNOWN, PARAMETERS, PROGRAM, README, ROWS, WEIGHT, File, Manifest
 from ctnet_ray.serving.scorer import Scorer
@@ -43,8 +44,15 @@ def export(traced: Traced, uri: str) -> Manifest:
         for name, file in tables.items():
             write(file, _bytes(_tensors(scorer.tables[name])))
         write(README, _readme(scorer).encode())
+        for_mlflow = mlflow_files(scorer)
+        for name, content in for_mlflow.items():
+            write(name, content)
         manifest = Manifest(scorer.card, dict(scorer.schemas), scorer.program.signature, tables, files)
         publish(manifest.to_dict())
+    found = storage.read_folder(uri)
+    if found and found[1] != uri:  # MLflow looks for its own at the top
+        for name, content in for_mlflow.items():
+            storage.write_bytes(storage.join(uri, name), content)
     return manifest
 
 

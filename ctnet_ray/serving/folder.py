@@ -5,6 +5,7 @@
     parameters.safetensors
     table_0000.safetensors ...   a file for each table: weight, and of one with an eviction ids and rows
     README.md            the card for people
+    MLmodel ...          what MLflow reads (`ctnet_ray.export.mlflow_files`); always at the folder's top
 
 Whole or absent, and nothing in it is executed: safetensors, JSON, and a graph that calls torch's operators.
 """
@@ -32,6 +33,7 @@ from ctnet_ray.storage import Count, FileName, Sha256
 
 FORMAT = 1  #: of the folder; readers refuse another
 PROGRAM, PARAMETERS, README = "program.pt2", "parameters.safetensors", "README.md"
+MLMODEL = "MLmodel"  #: by which MLflow knows a model
 WEIGHT, KNOWN, ROWS = "weight", "ids", "rows"  #: tensors of a table's file
 _WAY_OUT = "export it again"
 _Schema = Annotated[
@@ -110,6 +112,15 @@ def read_manifest(uri: str) -> tuple[Manifest, str]:
         return MANIFEST.validate_python(found[0]), found[1]
     except ValidationError as error:
         raise CtnetError(f"{uri}: its manifest {first_problem(error)}: {_WAY_OUT}") from error
+
+
+def check_at_top(uri: str, name: str) -> None:
+    """Compare a file at the top of an exported version, where others look for it, with the manifest.
+
+    Raises:
+        CtnetError: There is no exported version, or the file is damaged.
+    """
+    _Files(uri, uri, read_manifest(uri)[0].files).bytes(name)
 
 
 @dataclass(frozen=True)
