@@ -19,7 +19,6 @@ from ctnet_ray.export.mlflow_files import EXAMPLE, REQUEST, mlflow_files
 from ctnet_ray.serving.fields import Field, InputError
 from ctnet_ray.serving.folder import MLMODEL
 from ctnet_ray.serving.scorer import Card
-from tests.unit.loop_world import BASE, DAYS, World
 
 ROWS = {
     "item": [3, 3, None],
@@ -30,26 +29,14 @@ ROWS = {
 }
 
 
-@pytest.fixture(scope="module")
-def version(job_world: World) -> ct.ModelVersion:
-    folder = next((job_world.root / "models").glob(f"{BASE}-*"))
-    return ct.open_version(str(folder / f"day={DAYS[3]}"))
-
-
-@pytest.fixture
-def exported(version: ct.ModelVersion, tmp_path: Path) -> Path:
-    version.export(str(tmp_path / "exported"))
-    return tmp_path / "exported"
-
-
 @pytest.mark.parametrize("times", [1, 2])
-def test_mlflow_gives_the_scorer_s_scores(version: ct.ModelVersion, tmp_path: Path, times: int) -> None:
+def test_mlflow_gives_the_scorer_s_scores(opened_base: ct.ModelVersion, tmp_path: Path, times: int) -> None:
     for _ in range(times):  # written again, its files lie in a folder of the folder
-        version.export(str(tmp_path / "exported"))
+        opened_base.export(str(tmp_path / "exported"))
     model = mlflow.pyfunc.load_model(str(tmp_path / "exported"))
     scores = model.predict(pd.DataFrame(ROWS))
     assert scores.dtype == np.float32
-    np.testing.assert_array_equal(scores, version.score(ROWS))
+    np.testing.assert_array_equal(scores, opened_base.score(ROWS))
 
 
 def test_the_signature_says_the_fields_and_the_example_has_them(exported: Path) -> None:

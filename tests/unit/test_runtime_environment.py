@@ -14,23 +14,21 @@ from packaging.requirements import Requirement
 import ctnet_ray as ct
 from ctnet_ray.export.mlflow_files import REQUIREMENTS, RUNTIME
 from tests.documented import ROOT
-from tests.unit.loop_world import BASE, DAYS, World
 
 ROWS = {"item": ["3", "x"], "user": ["u", None], "tag": [1, 2], "clicks": [[1, 2], []], "tags": [["a"], None]}
 ABSENT = ("ray", "mlflow", "torchrec", "fbgemm_gpu", "pandas", "sklearn", "pip")
 
 
-def test_an_export_is_scored_with_its_requirements_alone(job_world: World, tmp_path: Path) -> None:
-    folder = next((job_world.root / "models").glob(f"{BASE}-*"))
-    version = ct.open_version(str(folder / f"day={DAYS[3]}"))
-    version.export(str(tmp_path / "exported"))
-    python = make_environment(tmp_path / "runtime", requirements_of(tmp_path / "exported"))
+def test_an_export_is_scored_with_its_requirements_alone(
+    opened_base: ct.ModelVersion, exported: Path, tmp_path: Path
+) -> None:
+    python = make_environment(tmp_path / "runtime", requirements_of(exported))
     scoring = f"""
         import importlib.util, json
 
         print(json.dumps([name for name in {ABSENT!r} if importlib.util.find_spec(name)]))
         from ctnet_ray.serving.folder import open_export
-        print(json.dumps(open_export({str(tmp_path / "exported")!r}).score({ROWS!r}).tolist()))
+        print(json.dumps(open_export({str(exported)!r}).score({ROWS!r}).tolist()))
     """
     found = subprocess.run(
         [str(python), "-I", "-W", "error", "-c", dedent(scoring)], capture_output=True, text=True, check=False
@@ -38,7 +36,7 @@ def test_an_export_is_scored_with_its_requirements_alone(job_world: World, tmp_p
     assert found.returncode == 0, found.stderr
     there, scores = map(json.loads, found.stdout.splitlines())
     assert there == []
-    assert scores == version.score(ROWS).tolist()
+    assert scores == opened_base.score(ROWS).tolist()
 
 
 def requirements_of(folder: Path) -> list[str]:
