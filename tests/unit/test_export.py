@@ -1,13 +1,9 @@
 """An exported version stands on its own, is verified, and holds nothing that is executed."""
 
-import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -20,23 +16,6 @@ from ctnet_ray.serving import program
 from ctnet_ray.serving.fields import InputError
 
 ROW = {"item": [3], "user": ["u"], "tag": [1], "clicks": [[1, 2]], "tags": [[]]}
-
-
-def test_an_export_is_scored_where_ray_mlflow_and_torchrec_are_not_installed(
-    opened_base: ct.ModelVersion, exported: Path
-) -> None:
-    scoring = f"""
-        import json, sys
-
-        for name in ("ray", "mlflow", "torchrec", "fbgemm_gpu", "sklearn"):
-            sys.modules[name] = None
-        from ctnet_ray.serving.folder import open_export
-        print(json.dumps(open_export({str(exported)!r}).score({ROW!r}).tolist()))
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", dedent(scoring)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(found.stdout) == opened_base.score(ROW).tolist()
 
 
 def test_a_version_says_its_fields_its_schema_and_its_layers(opened_base: ct.ModelVersion) -> None:
