@@ -7,9 +7,6 @@ variables and files (PGPASSWORD, ~/.pgpass, ~/.my.cnf).
 import re
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlencode, urlsplit
 
-import sqlalchemy
-from sqlalchemy.exc import ArgumentError
-
 SECRET = re.compile(r"secret|password|passwd|pwd|token|key|sig|credential|odbc_connect", re.IGNORECASE)
 """Names of parameters that hold a secret."""
 _URI = re.compile(r"\w[\w+.-]*://[^\s'\"<>]+")
@@ -49,7 +46,7 @@ def _bare(uri: str) -> str:
     scheme, _, rest = uri.partition("://")
     try:
         shown = _bare_http(uri) if scheme.lower() in ("http", "https") else _bare_database(uri)
-    except (ArgumentError, ValueError):
+    except ValueError:
         shown = None
     if shown is not None:
         return shown
@@ -70,7 +67,14 @@ def _bare_http(uri: str) -> str | None:
 
 
 def _bare_database(uri: str) -> str | None:
-    url = sqlalchemy.make_url(uri)
+    # Not at the top: who scores with an exported version has no database, and needs no SQLAlchemy.
+    import sqlalchemy
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = sqlalchemy.make_url(uri)
+    except ArgumentError:
+        return None
     server = url.username is not None or url.host
     if server and "@" in f"{url.host}{url.database}":
         return None

@@ -1,4 +1,4 @@
-"""Score many rows by a version: sample days or Parquet files in, Parquet files with scores out.
+"""Score many rows by a version: sample days, Parquet or CSV files in, Parquet files with scores out.
 
 python -m jobs.score NAME@champion --input samples/channel/day=2022-05-08 --output scores
 """
@@ -13,6 +13,7 @@ def main(
     output: str = "scores",
     domain: str | None = None,
     skip_bad: bool = False,
+    list_separator: str = "",
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
 ) -> None:
@@ -24,11 +25,12 @@ def main(
     Args:
         name: Registered version: NAME/VERSION, NAME@ALIAS, or NAME for the version of its newest day; or the
             folder of a version or of an export.
-        input: Folder of a sample day, or of all days of a domain in a sample store; or Parquet files of raw
-            values, a path or pattern, with a column for each field of the version.
+        input: Folder of a sample day, or of all days of a domain in a sample store; or Parquet or CSV files
+            of raw values, a path or pattern, with a column for each field of the version.
         output: Folder of the scores, local or URI.
         domain: Domain of the rows; null: the one that the version was trained for.
         skip_bad: Leave rows out that can't be scored, and count them; without it they end the command.
+        list_separator: Text between the items of a list in CSV files, such as '|'; empty: they hold none.
         compute: Workers, each of which opens the version once.
         tracking: Where versions are registered.
     """
@@ -39,7 +41,9 @@ def main(
     if not input:
         raise CtnetError("--input is missing: name a sample day's folder, or Parquet files")
     version = find_version(name, tracking.mlflow_uri)
-    scored = score_files(version, domain, input, output, skip_bad=skip_bad, compute=compute)
+    scored = score_files(
+        version, domain, input, output, skip_bad=skip_bad, list_separator=list_separator, compute=compute
+    )
     skipped = f", {scored.skipped:,} rows left out" if scored.skipped else ""
     print(f"{scored.rows:,} rows scored, in {output}{skipped}")
 

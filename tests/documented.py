@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """Its lines as the shell splits them, without comments; of a loop the first round."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        lines = _closed(self.text.replace("\\\n", " ").splitlines())
         return [words for line in lines if (words := shlex.split(_first_round(line), comments=True))]
 
 
@@ -44,10 +45,22 @@ def read_blocks() -> dict[tuple[str, str], Block]:
     return by_key
 
 
-def read_python(page: str) -> list[str]:
-    """Return the Python blocks of a page."""
+def read_blocks_of(page: str, language: str) -> list[str]:
+    """Return the blocks of a page that are in a language."""
     found = _FENCED.findall((ROOT / page).read_text())
-    return [text for language, text in found if language == "python"]
+    return [text for named, text in found if named == language]
+
+
+def _closed(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines, those between two quotes as one."""
+    quoted = ""
+    for line in lines:
+        quoted += line
+        if quoted.partition("#")[0].count("'") % 2:
+            quoted += "\n"
+            continue
+        yield quoted
+        quoted = ""
 
 
 def _first_round(line: str) -> str:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import ray.data
@@ -16,6 +17,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.batch_scores import Part, Scored, begin, find_parts, finish, score_part
 from ctnet_ray.export.opening import LookUp, open_scorer, read_card
 from ctnet_ray.runs.records import Version
+from ctnet_ray.serving.scorer import Scorer
 from ctnet_ray.terminal import open_console
 from ctnet_ray.training.context import start_alone
 
@@ -35,8 +37,13 @@ class _Worker:
         threads: int,
     ) -> None:
         start_alone(threads)
-        self._scorer = open_scorer(version, domain, look_up)
+        self._version, self._domain, self._look_up = version, domain, look_up
         self._output, self._skip_bad = output, skip_bad
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """What scores; opened by the first call, for what a constructor raises comes as a traceback."""
+        return open_scorer(self._version, self._domain, self._look_up)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -54,6 +61,7 @@ def score_files(
     output: str,
     *,
     skip_bad: bool,
+    list_separator: str,
     compute: ComputeConfig,
 ) -> Scored:
     """Score many rows by a version; parts that are there are not scored again.
@@ -64,6 +72,7 @@ def score_files(
         source: The rows (`ctnet_ray.export.batch_scores.find_parts`).
         output: Folder of the scores, local or URI, reachable from every worker.
         skip_bad: Whether rows that can't be scored are left out and counted.
+        list_separator: Text between the items of a list in CSV files.
         compute: Workers.
 
     Raises:
@@ -71,7 +80,7 @@ def score_files(
     """
     output = storage.absolute(output)
     card = read_card(version, domain)
-    parts = find_parts(source if "://" in source else storage.absolute(source))
+    parts = find_parts(source if "://" in source else storage.absolute(source), list_separator)
     missing = begin(output, parts, card, skip_bad=skip_bad)
     if missing:
         ensure_ray(compute)

@@ -1,7 +1,7 @@
 """Scores of many rows, in files: part by part, each whole or absent, so that a job that was killed goes on.
 
     _scores.json                 what is scored by which version: written first, compared when the job goes on
-    part-00000.parquet ...       a part for each few row groups of the input, its rows in their order
+    part-00000.parquet ...       a part for each few row groups of the input, or range of a CSV file, in order
     _manifest.json               rows and checksum of each part: written last
 
 A part has the input's columns that are no lists, `score` (float32, the probability of a click) and `version`.
@@ -24,6 +24,7 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.export import csv_rows
 from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.serving.scorer import Card, Scorer
@@ -37,19 +38,26 @@ _SKIPPED = b"skipped"  #: in a part's metadata: rows that could not be scored
 
 @dataclass(frozen=True)
 class Part:
-    """Some row groups of one file."""
+    """Some row groups of one Parquet file, or a range of a CSV file's bytes."""
 
     name: str
     """File of its scores."""
     uri: str
     """File of its rows."""
     first: int
-    """First row group."""
+    """First row group; of CSV the first byte."""
     end: int
-    """Row group after the last one."""
+    """Row group after the last one; of CSV the byte after it."""
     rows: int
     is_samples: bool
     """Whether it is of a sample day."""
+    list_separator: str = ""
+    """Of CSV: text between the items of a list."""
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether it is of a CSV file."""
+        return self.uri.endswith(csv_rows.SUFFIX)
 
 
 @dataclass(frozen=True)
@@ -62,22 +70,26 @@ class Scored:
     """Rows that could not be scored."""
 
 
-def find_parts(uri: str) -> list[Part]:
+def find_parts(uri: str, list_separator: str = "") -> list[Part]:
     """Return the parts of an input, in order.
 
     Args:
-        uri: Folder of a sample day, of all sample days of a domain, or Parquet files: a path or pattern, or
-            the URI of one.
+        uri: Folder of a sample day, of all sample days of a domain, or Parquet or CSV files: a path or
+            pattern, or the URI of one.
+        list_separator: Text between the items of a list in CSV files; empty: their cells hold none.
 
     Raises:
-        CtnetError: There is nothing, a file is no Parquet or has no rows, or a day was changed since it was
+        CtnetError: There is nothing, a file can't be read or has no rows, or a day was changed since it was
             written.
     """
     days = _sample_days(uri)
     files = days or ([uri] if "://" in uri else [str(path.absolute()) for path in find_files([uri])])
     parts: list[Part] = []
     for file in files:
-        parts += _parts(file, len(parts), is_samples=bool(days))
+        if file.endswith(csv_rows.SUFFIX):
+            parts += _csv_parts(file, len(parts), list_separator)
+        else:
+            parts += _parts(file, len(parts), is_samples=bool(days))
     if not parts:
         raise CtnetError(f"input: {uri} has no rows: there is nothing to score")
     return parts
@@ -114,13 +126,22 @@ def _parts(uri: str, number: int, *, is_samples: bool) -> Iterator[Part]:
             metadata = pq.ParquetFile(stream).metadata
     except (OSError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
-        raise CtnetError(f"input: {uri} can't be read as Parquet ({reason}): give Parquet files") from error
+        raise CtnetError(f"input: {uri} can't be read as Parquet ({reason}): give Parquet or .csv") from error
     first = rows = 0
     for group in range(metadata.num_row_groups):
         rows += metadata.row_group(group).num_rows
         if rows >= ROWS_PER_PART or (rows and group == metadata.num_row_groups - 1):
             yield Part(f"part-{number:05}.parquet", uri, first, group + 1, rows, is_samples)
             first, rows, number = group + 1, 0, number + 1
+
+
+def _csv_parts(uri: str, number: int, list_separator: str) -> Iterator[Part]:
+    try:
+        for first, end, lines in csv_rows.find_ranges(uri):
+            yield Part(f"part-{number:05}.parquet", uri, first, end, lines, False, list_separator)
+            number += 1
+    except OSError as error:
+        raise CtnetError(f"input: {uri} can't be read ({' '.join(str(error).split())}): repair it") from error
 
 
 def begin(output: str, parts: Sequence[Part], card: Card, *, skip_bad: bool) -> list[Part]:
@@ -193,9 +214,11 @@ def finish(output: str, parts: Sequence[Part], card: Card) -> Scored:
 def _read(part: Part) -> pa.Table:
     filesystem, path = storage.resolve(part.uri)
     try:
+        if part.is_csv:
+            return csv_rows.read_range(part.uri, part.first, part.end)
         with filesystem.open_input_file(path) as stream:
             return pq.ParquetFile(stream).read_row_groups(list(range(part.first, part.end)))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise CtnetError(f"input: {part.uri} can't be read ({reason}): write it again") from error
 
@@ -203,7 +226,8 @@ def _read(part: Part) -> pa.Table:
 def _scores(scorer: Scorer, part: Part, rows: pa.Table, skip_bad: bool) -> tuple[pa.Table, np.ndarray]:
     """Return the rows that can be scored and their scores: where some can't, they are found by halves."""
     try:
-        return rows, scorer.score_samples(rows) if part.is_samples else scorer.score(rows)
+        known = csv_rows.typed(rows, scorer.fields, part.list_separator) if part.is_csv else rows
+        return known, scorer.score_samples(known) if part.is_samples else scorer.score(known)
     except CtnetError as error:
         if not skip_bad:
             raise CtnetError(f"{part.uri}: {error}; --skip-bad true leaves such rows out") from error
@@ -214,4 +238,5 @@ def _scores(scorer: Scorer, part: Part, rows: pa.Table, skip_bad: bool) -> tuple
         *(_scores(scorer, part, some, skip_bad) for some in (rows.slice(0, half), rows.slice(half))),
         strict=True,
     )
-    return pa.concat_tables(tables), np.concatenate(scores)
+    there = [table for table in tables if table.num_rows] or [rows.slice(0, 0)]
+    return pa.concat_tables(there), np.concatenate(scores)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from ctnet_ray import storage
+from ctnet_ray.export.mlflow_files import mlflow_files
 from ctnet_ray.export.opening import Traced
 from ctnet_ray.samples.statistics import Counts
 from ctnet_ray.serving.deltas import check_place
@@ -16,6 +17,7 @@ from ctnet_ray.serving.folder import (
     is_export,
     table_bytes,
     tensor_bytes,
+    write_at_top,
 )
 from ctnet_ray.serving.scorer import Scorer
 from ctnet_ray.serving.statistics import counts_name, counts_tensors
@@ -40,6 +42,7 @@ def export(traced: Traced, uri: str) -> Manifest:
             files[name] = file_of(content)
         manifest = manifest_of(traced.scorer, files)
         publish(manifest.to_dict())
+    write_at_top(uri, mlflow_files(traced.scorer))
     return manifest
 
 
@@ -53,6 +56,7 @@ def contents(traced: Traced) -> Iterator[tuple[str, bytes]]:
     for domain, file in counts_files(scorer).items():
         yield file, tensor_bytes(counts_tensors(_counts(scorer)[domain]))
     yield README, _readme(scorer, traced.notice).encode()
+    yield from mlflow_files(scorer).items()
 
 
 def table_files(scorer: Scorer) -> dict[str, str]:

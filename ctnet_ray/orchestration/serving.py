@@ -136,7 +136,8 @@ def serve_model(name: str, options: ServingOptions, tracking: TrackingConfig) ->
         CtnetError: It can't be found or loaded, the port is taken, or Ray does not start.
     """
     check_host(options.host, options.token)
-    with _until_told() as wait, serving(model_source(name, tracking), options) as address:
+    # Told last: a Ray that starts takes SIGTERM for itself, and aborts the process with it.
+    with serving(model_source(name, tracking), options) as address, _until_told() as wait:
         said = f"{name} is served at {address}/score (health: /healthz, /ready; metrics: /metrics)"
         open_console().print(said, soft_wrap=True, highlight=False)
         wait()

@@ -25,6 +25,7 @@ from ctnet_ray import storage
 from ctnet_ray.batches.row_numbers import EMPTY
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.serving.folder import (
+    FOR_MLFLOW,
     Config,
     File,
     Files,
@@ -36,6 +37,7 @@ from ctnet_ray.serving.folder import (
     scorer_of,
     table_bytes,
     table_of,
+    write_at_top,
 )
 from ctnet_ray.serving.scorer import Card
 from ctnet_ray.serving.tables import Table
@@ -158,6 +160,7 @@ def write_applied(uri: str, deltas: Sequence[Delta], output: str) -> Manifest:
             with filesystem.open_output_stream(f"{path}/{name}") as stream:
                 stream.write(content)
         publish(result.to_dict())
+    write_at_top(output, {name: deltas[-1].read.bytes(name) for name in FOR_MLFLOW})
     return result
 
 

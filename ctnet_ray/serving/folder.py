@@ -6,6 +6,7 @@
     table_0000.safetensors ...   a file for each table: weight, and of one with an eviction ids and rows
     statistics_0000.safetensors ...   a file for each domain whose impressions are counted: ids and counts
     README.md            the card for people
+    MLmodel ...          what MLflow reads (`ctnet_ray.export.mlflow_files`); always at the folder's top
 
 Whole or absent, and nothing in it is executed: safetensors, JSON, and a graph that calls torch's operators.
 """
@@ -34,6 +35,9 @@ from ctnet_ray.storage import Count, FileName, Sha256
 
 FORMAT = 1  #: of the folder; readers refuse another
 PROGRAM, PARAMETERS, README = "program.pt2", "parameters.safetensors", "README.md"
+MLMODEL = "MLmodel"  #: by which MLflow knows a model
+REQUIREMENTS, EXAMPLE, REQUEST = "requirements.txt", "input_example.json", "serving_input_example.json"
+FOR_MLFLOW = (MLMODEL, REQUIREMENTS, EXAMPLE, REQUEST)
 WEIGHT, KNOWN, ROWS = "weight", "ids", "rows"  #: tensors of a table's file
 _WAY_OUT = "export it again"
 _Schema = Annotated[
@@ -157,6 +161,27 @@ def read_manifest(uri: str) -> tuple[Manifest, str]:
         return MANIFEST.validate_python(found[0]), found[1]
     except ValidationError as error:
         raise CtnetError(f"{uri}: its manifest {first_problem(error)}: {_WAY_OUT}") from error
+
+
+def write_at_top(uri: str, contents: Mapping[str, bytes]) -> None:
+    """Write files of an export beside its manifest too, where the export lies in a folder below.
+
+    Raises:
+        OSError: A file can't be written.
+    """
+    found = storage.read_folder(uri)
+    if found and found[1] != uri:
+        for name, content in contents.items():
+            storage.write_bytes(storage.join(uri, name), content)
+
+
+def check_at_top(uri: str, name: str) -> None:
+    """Compare a file at the top of an exported version, where others look for it, with the manifest.
+
+    Raises:
+        CtnetError: There is no exported version, or the file is damaged.
+    """
+    Files(uri, uri, read_manifest(uri)[0].files).bytes(name)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ No weights are copied: a version's artifact is a card that says where they are a
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -33,19 +33,10 @@ from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE, guard_tags, passed
-from ctnet_ray.runs.records import (
-    EvaluationRecord,
-    RunRecord,
-    StepRecord,
-    Version,
-    parse_day,
-    read_evaluations,
-    read_steps,
-    version_folder,
-    without_weights,
-)
+from ctnet_ray.runs.records import RunRecord, StepRecord, Version, parse_day
 from ctnet_ray.tracking import logged_models, projection
 from ctnet_ray.tracking.connection import connect, talking, unless_exists
+from ctnet_ray.tracking.run_steps import FolderStep, read_steps_left
 from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
@@ -54,17 +45,6 @@ NEWEST = "newest"
 CARD = "model/card.json"
 _PAGE = 1000
 _UNKNOWN = -1
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What a run's folder holds of one step."""
-
-    record: StepRecord
-    evaluation: EvaluationRecord | None
-    version: Version
-    removed: bool
-    """Whether its weights were removed: what was deleted in MLflow then stays so."""
 
 
 @dataclass
@@ -138,7 +118,7 @@ class Tracker:
         if record is None:
             raise CtnetError(f"no run at {folder}: run.json is not there")
         known = self._shown.get(record.run)
-        steps = list(_read_steps(folder, known.settled if known else set()))
+        steps = read_steps_left(folder, known.settled if known else ())
         # What was created before a failure is found again by its tags.
         shown = self._shown.pop(record.run, None)
         with talking(self._uri):
@@ -321,7 +301,9 @@ class Tracker:
             self._client.set_terminated(run.info.run_id)
             return run.info.run_id
 
-    def _publish(self, record: RunRecord, folder: str, steps: list[_Step], shown: _Shown | None) -> _Shown:
+    def _publish(
+        self, record: RunRecord, folder: str, steps: list[FolderStep], shown: _Shown | None
+    ) -> _Shown:
         shown = shown or self._load(record, folder)
         if any(_contradicts(shown, step) for step in steps):
             for run in (shown.parent, *shown.children.values()):
@@ -348,7 +330,8 @@ class Tracker:
         if number is None:
             self._client.delete_registered_model_alias(model, NEWEST)
         else:
-            self._client.set_registered_model_alias(model, NEWEST, str(number))
+            # The client's own method first reads all versions, to see that the model is no prompt.
+            self._client._get_registry_client().set_registered_model_alias(model, NEWEST, str(number))
         shown.aliased = number
 
     def _load(self, record: RunRecord, folder: str) -> _Shown:
@@ -404,7 +387,7 @@ class Tracker:
         shown.parent = self._client.get_run(run_id)
         shown.record = digest
 
-    def _show_step(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
+    def _show_step(self, record: RunRecord, step: FolderStep, shown: _Shown) -> None:
         day = step.record.day
         parent = shown.parent.info
         if parent.status != "RUNNING":
@@ -454,7 +437,7 @@ class Tracker:
         if points:
             self._client.log_batch(run_id, metrics=points)
 
-    def _show_samples(self, run_id: str, step: _Step) -> None:
+    def _show_samples(self, run_id: str, step: FolderStep) -> None:
         inputs = projection.datasets(step.record, step.evaluation)
         for attempts_left in (2, 1, 0):
             try:
@@ -464,7 +447,7 @@ class Tracker:
                 if not attempts_left:
                     raise
 
-    def _show_version(self, record: RunRecord, step: _Step, shown: _Shown) -> None:
+    def _show_version(self, record: RunRecord, step: FolderStep, shown: _Shown) -> None:
         """Register the step's version, or bring its tags up to date; those of its LoggedModel follow."""
         day = step.record.day
         version = shown.versions[day] = self._register(record, step, shown)
@@ -472,7 +455,7 @@ class Tracker:
             tags = logged_models.standing_tags(version, step.evaluation)
             logged_models.set_tags(self._client, shown.models[day], tags)
 
-    def _register(self, record: RunRecord, step: _Step, shown: _Shown) -> Version:
+    def _register(self, record: RunRecord, step: FolderStep, shown: _Shown) -> Version:
         refs = [ref for ref in (step.record.parent, step.record.source) if ref]
         found = {
             ref: shown.versions.get(ref.day) if ref.run == record.run else self.find(ref.run, ref.day)
@@ -555,29 +538,20 @@ class Tracker:
         return f"it has {', '.join(names)}{nearest(name, names)}" if names else "it has none"
 
 
-def _read_steps(folder: str, settled: set[date]) -> Iterator[_Step]:
-    evaluations, removed = read_evaluations(folder), without_weights(folder)
-    for step in read_steps(folder):
-        if step.day not in settled:
-            # A registered location has to hold in any working directory.
-            version = Version(step.run, step.day, storage.absolute(version_folder(folder, step.day)))
-            yield _Step(step, evaluations.get(step.day), version, step.day in removed)
-
-
 def _files(uri: str) -> list[dict[str, Any]]:
     """Return name, bytes and sha256 of each of a version's files."""
     found = storage.read_folder(uri)
     return found[0].get("files", []) if found else []
 
 
-def _lacks_version(shown: _Shown, step: _Step) -> bool:
+def _lacks_version(shown: _Shown, step: FolderStep) -> bool:
     """Whether a step's version was deleted in MLflow, alone or with its model, or was accepted since."""
     version = shown.versions.get(step.record.day)
     said = {key: version.tags[key] for key in (HELD_BACK, ACCEPTED) if key in version.tags} if version else {}
     return version is None or said != guard_tags(step.evaluation)
 
 
-def _contradicts(shown: _Shown, step: _Step) -> bool:
+def _contradicts(shown: _Shown, step: FolderStep) -> bool:
     """Whether the step's run pictures another step than the one in the folder."""
     day = step.record.day
     if day not in shown.children:

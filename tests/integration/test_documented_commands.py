@@ -4,7 +4,11 @@ import json
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,23 +18,27 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import requests
 import yaml
 from jsonargparse import auto_parser
 from ray.scripts.scripts import cli as ray_cli
 
 import ctnet_ray
+from ctnet_ray.cluster.serving import listen
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.writers.synthetic import write_schema, write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from jobs import command as command_module
-from tests.documented import ROOT, read_blocks, read_python
+from tests.documented import ROOT, read_blocks, read_blocks_of
 from tests.integration.commands import start
 
 Check = Literal["run", "parse", "none"]
 #: What is done with each block that names no language; a new one must be put in here.
 CHECKS: dict[tuple[str, str], Check] = {
     ("README.md", "make demo"): "run",
+    ("README.md", ".venv/bin/python -m jobs.serve --model demo.channe"): "run",
+    ("README.md", "curl http://127.0.0.1:8000/score -H 'Content-Type:"): "run",
     ("README.md", ". .venv/bin/activate"): "run",
     ("README.md", "python -m jobs.pretrain_source --config configs/so"): "run",
     ("README.md", "ray up ray_cluster.yaml"): "parse",  # a cluster
@@ -70,6 +78,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/results.md", "python -m benchmarks.recovery --store data/kuairan"): "parse",
     ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou"): "run",
     ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet/1 --"): "run",
+    ("docs/scoring.md", "mlflow models serve -m exported --env-manager loca"): "none",  # test_mlflow_serve.py
     ("docs/sweeps.md", "python -m tuning.sweep --config configs/kuairand_s"): "parse",
 }
 #: Files that people make of a shipped one.
@@ -77,6 +86,8 @@ COPIES = {"my_comparison.yaml": "demo.yaml", "my_source.yaml": "source.yaml"}
 #: What stands for FILE.yaml.
 FILES = {"jobs.pretrain_source": "configs/source.yaml", "tuning.sweep": "configs/kuairand_sweep.yaml"}
 BLOCKS = read_blocks()
+SERVE = ("README.md", ".venv/bin/python -m jobs.serve --model demo.channe")
+CURL = ("README.md", "curl http://127.0.0.1:8000/score -H 'Content-Type:")
 
 
 def test_every_block_is_checked_or_said_not_to_be() -> None:
@@ -105,7 +116,7 @@ def test_all_that_a_command_names_is_there(
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for words in _typed(BLOCKS[key].commands):
         match words:
-            case ["python", "-m", module, *options]:
+            case ["python" | ".venv/bin/python", "-m", module, *options]:
                 start(
                     monkeypatch, module, [FILES[module] if word == "FILE.yaml" else word for word in options]
                 )
@@ -116,7 +127,7 @@ def test_all_that_a_command_names_is_there(
             case ["ray", *options]:
                 _parse_for_ray(options)
             case _:
-                assert words[0] in {".", "export", ".venv/bin/pre-commit"}
+                assert words[0] in {".", "curl", "export", ".venv/bin/pre-commit"}
 
 
 @pytest.mark.usefixtures("cluster")
@@ -124,6 +135,48 @@ def test_the_demo(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_demo_samples(days=10)  # the demo writes what is not there, at a size of minutes
     _run(monkeypatch, "README.md", "make demo")
     assert (fresh / "demo/report/index.html").is_file()
+
+    answer = _answer_while_served(monkeypatch)
+    (shown,) = (json.loads(text) for text in read_blocks_of("README.md", "json"))
+    newest = Tracker("sqlite:///demo/mlflow.db", "demo").resolve("demo.channel.ctnet")
+    assert (answer["model"], answer["version"]) == ("demo.channel.ctnet", str(newest.number))
+    assert all(0 < score < 1 for score in answer["scores"])
+    assert (answer.keys(), len(answer["scores"])) == (shown.keys(), len(shown["scores"]))
+
+
+def _answer_while_served(patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Serve as README says, on another port, and return what its `curl` gets."""
+    ((_, _, module, *options),) = BLOCKS[SERVE].commands
+    ((_, address, _, header, _, body),) = BLOCKS[CURL].commands
+    with listen("127.0.0.1", 0) as free:
+        port = str(free.getsockname()[1])
+    name, value = header.split(": ")
+    is_over, rays = threading.Event(), signal.getsignal(signal.SIGTERM)
+
+    def ask() -> requests.Response | None:
+        while not is_over.wait(0.2):
+            with suppress(requests.ConnectionError):
+                response = requests.post(
+                    address.replace("8000", port), body, headers={name: value}, timeout=60
+                )
+                # It ends the server, which answers a moment before it listens to signals.
+                while signal.getsignal(signal.SIGTERM) == rays:
+                    if is_over.wait(0.05):
+                        return response
+                os.kill(os.getpid(), signal.SIGTERM)
+                return response
+        return None
+
+    with ThreadPoolExecutor(1) as beside:
+        asked = beside.submit(ask)
+        try:
+            start(patch, module, [*options, "--port", port])
+        finally:
+            is_over.set()
+        response = asked.result()
+    assert response is not None
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 @pytest.mark.slow  # the next one starts the same runs, by the daily job
@@ -157,8 +210,8 @@ def _check_scores(fresh: Path, monkeypatch: pytest.MonkeyPatch, version: str) ->
     names = [field.name for field in ctnet_ray.open_version(version).fields]
     user = {name: None for name in names if name != "item"}
     given = {"user": user, "candidates": {"item": [1, 2]}, "rows": {name: [None] for name in names}}
-    for page in ("README.md", "docs/scoring.md"):
-        (block,) = read_python(page)
+    given["frame"] = pd.DataFrame(given["rows"])
+    for block in [*read_blocks_of("README.md", "python"), *read_blocks_of("docs/scoring.md", "python")]:
         exec(block, dict(given))  # noqa: S102
 
     _run(monkeypatch, "docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou")

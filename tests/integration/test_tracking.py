@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._model_registry.client import ModelRegistryClient
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
@@ -20,6 +21,7 @@ from ctnet_ray.runs.records import (
     Version,
     version_folder,
 )
+from ctnet_ray.tracking import run_steps
 from ctnet_ray.tracking.tracker import Tracker
 from tests.integration.tracked_runs import (
     DAY,
@@ -139,6 +141,9 @@ def test_one_more_step_costs_few_requests(
     write_step(tmp_path / "run", record, day)
     evaluate(tmp_path / "run", record, day)
     calls = _Calls(monkeypatch)
+    # What a long run makes long: all its steps, and all versions of its model.
+    monkeypatch.setattr(run_steps, "read_steps", _fail)
+    monkeypatch.setattr(ModelRegistryClient, "get_registered_model", _fail)
     tracker.publish(str(tmp_path / "run"))
     assert sorted(calls.names) == [
         "create_logged_model",
@@ -372,6 +377,9 @@ class _Calls:
         names = [name for name, member in vars(MlflowClient).items() if callable(member) and name[0] != "_"]
         for name in names:
             patch.setattr(MlflowClient, name, self._wrap(name, getattr(MlflowClient, name), kill_at))
+        name = "set_registered_model_alias"  # which the tracker calls there
+        wrapped = self._wrap(name, getattr(ModelRegistryClient, name), kill_at)
+        patch.setattr(ModelRegistryClient, name, wrapped)
 
     def _wrap(self, name, method, kill_at):
         def call(*args, **kwargs):

@@ -11,13 +11,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import ctnet_ray as ct
 from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.state import TrainingState
 from tests.unit.case_world import Case, copy_case
 from tests.unit.guard_world import Spoiling
-from tests.unit.loop_world import MANAGED, World, make_world
+from tests.unit.loop_world import BASE, DAYS, MANAGED, World, make_world
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,6 +70,20 @@ def job_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> 
 def managed_world(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> World:
     """The same with tables that evict ids."""
     return make_world(tmp_path_factory.mktemp("managed_world"), MANAGED)
+
+
+@pytest.fixture(scope="session")
+def opened_base(job_world: World) -> ct.ModelVersion:
+    """A version of the base model, opened."""
+    folder = next((job_world.root / "models").glob(f"{BASE}-*"))
+    return ct.open_version(str(folder / f"day={DAYS[3]}"))
+
+
+@pytest.fixture
+def exported(opened_base: ct.ModelVersion, tmp_path: Path) -> Path:
+    """An export of it."""
+    opened_base.export(str(tmp_path / "exported"))
+    return tmp_path / "exported"
 
 
 @pytest.fixture

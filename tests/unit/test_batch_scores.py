@@ -9,9 +9,10 @@ import pytest
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.export import batch_scores
+from ctnet_ray.export import batch_scores, csv_rows
 from ctnet_ray.export.batch_scores import Scored, begin, find_parts, finish, score_part
 from ctnet_ray.export.opening import open_scorer, read_card
+from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.scorer import Scorer
 from tests.unit.loop_world import BASE, DAYS, ROWS, World
 
@@ -29,8 +30,10 @@ def day(world: World, number: int = 5) -> str:
     return str(world.root / "samples" / "channel" / f"day={DAYS[number]}")
 
 
-def score_all(scorer: Scorer, source: str, output: Path, *, skip_bad: bool = False) -> Scored:
-    parts = find_parts(source)
+def score_all(
+    scorer: Scorer, source: str, output: Path, *, skip_bad: bool = False, list_separator: str = ""
+) -> Scored:
+    parts = find_parts(source, list_separator)
     for part in begin(str(output), parts, scorer.card, skip_bad=skip_bad):
         score_part(scorer, part, str(output), skip_bad=skip_bad)
     return finish(str(output), parts, scorer.card)
@@ -114,13 +117,68 @@ def test_raw_values_are_scored_and_rows_that_cannot_be_are_counted(scorer: Score
 
 
 def test_inputs_that_hold_nothing_to_score_are_one_line(job_world: World, tmp_path: Path) -> None:
-    (tmp_path / "text.csv").write_text("item\n1\n")
+    (tmp_path / "text.txt").write_text("item\n1\n")
+    (tmp_path / "header.csv").write_text("item,user\n")
+    (tmp_path / "nothing.csv").write_text("")
     pq.write_table(pa.table({"item": pa.array([], pa.int64())}), tmp_path / "empty.parquet")
     for name, message in {
         "absent.parquet": "no file matches",
-        "text.csv": "can't be read as Parquet",
+        "text.txt": "can't be read as Parquet",
+        "header.csv": "has no rows",
+        "nothing.csv": "has no rows",
         "empty.parquet": "has no rows",
     }.items():
         with pytest.raises(CtnetError, match=message) as caught:
             find_parts(str(tmp_path / name))
         assert "\n" not in str(caught.value)
+
+
+CSV = """\ufeffrequest,item,user,tag,clicks,tags
+007,a,1,1,a,
+008,"b, c",2,1,,x
+009,c,3,,a|b,x|y
+"""
+
+
+def test_csv_is_scored_range_by_range(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_rows, "RANGE_BYTES", 20)  # ends in the second line
+    (tmp_path / "rows.csv").write_text(CSV)
+    assert score_all(scorer, str(tmp_path / "rows.csv"), tmp_path / "out", list_separator="|") == Scored(3, 0)
+    files = sorted((tmp_path / "out").glob("part-*.parquet"))
+    assert [pq.read_metadata(file).num_rows for file in files] == [2, 1]
+    table = pa.concat_tables(pq.read_table(file) for file in files)
+    assert table["request"].to_pylist() == ["007", "008", "009"]
+    expected = scorer.score(
+        {
+            "item": ["a", "b, c", "c"],
+            "user": ["1", "2", "3"],
+            "tag": ["1", "1", None],
+            "clicks": [["a"], None, ["a", "b"]],
+            "tags": [None, ["x"], ["x", "y"]],
+        }
+    )
+    np.testing.assert_array_equal(table["score"].to_numpy(), expected)
+    with pytest.raises(CtnetError, match=r"rows\.csv: field 'clicks': string where a list of ids is due"):
+        score_all(scorer, str(tmp_path / "rows.csv"), tmp_path / "none")
+
+
+def test_a_csv_line_with_too_few_cells_is_one_line(scorer: Scorer, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("item,user\n1,2\n3\n")
+    with pytest.raises(
+        CtnetError, match=r"rows\.csv can't be read \(CSV parse error: Row #2: Expected 2 columns"
+    ):
+        score_all(scorer, str(tmp_path / "rows.csv"), tmp_path / "out")
+
+
+def test_texts_become_numbers_and_lists_of_them() -> None:
+    rows = pa.table({"price": ["1.5", None], "pixels": ["1;2.5", None], "key": ["a", "b"]})
+    fields = (Field("pixels", "numbers", 2), Field("price", "number"))
+    assert csv_rows.typed(rows, fields, ";").to_pydict() == {
+        "price": [1.5, None],
+        "pixels": [[1.0, 2.5], None],
+        "key": ["a", "b"],
+    }
+    with pytest.raises(CtnetError, match="field 'price': text where a number is due"):
+        csv_rows.typed(pa.table({"price": ["cheap"]}), fields, "")

@@ -1,13 +1,9 @@
 """An exported version stands on its own, is verified, and holds nothing that is executed."""
 
-import json
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -18,55 +14,24 @@ import ctnet_ray as ct
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.serving import program
 from ctnet_ray.serving.fields import InputError
-from tests.unit.loop_world import BASE, DAYS, World
 
 ROW = {"item": [3], "user": ["u"], "tag": [1], "clicks": [[1, 2]], "tags": [[]]}
 
 
-@pytest.fixture(scope="module")
-def version(job_world: World) -> ct.ModelVersion:
-    """A version of the base model, opened."""
-    folder = next((job_world.root / "models").glob(f"{BASE}-*"))
-    return ct.open_version(str(folder / f"day={DAYS[3]}"))
-
-
-@pytest.fixture
-def exported(version: ct.ModelVersion, tmp_path: Path) -> Path:
-    version.export(str(tmp_path / "exported"))
-    return tmp_path / "exported"
-
-
-def test_an_export_is_scored_where_ray_mlflow_and_torchrec_are_not_installed(
-    version: ct.ModelVersion, exported: Path
-) -> None:
-    scoring = f"""
-        import json, sys
-
-        for name in ("ray", "mlflow", "torchrec", "fbgemm_gpu", "sklearn"):
-            sys.modules[name] = None
-        from ctnet_ray.serving.folder import open_export
-        print(json.dumps(open_export({str(exported)!r}).score({ROW!r}).tolist()))
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", dedent(scoring)], capture_output=True, text=True, check=True
-    )
-    assert json.loads(found.stdout) == version.score(ROW).tolist()
-
-
-def test_a_version_says_its_fields_its_schema_and_its_layers(version: ct.ModelVersion) -> None:
-    assert [(field.name, field.kind) for field in version.fields] == [
+def test_a_version_says_its_fields_its_schema_and_its_layers(opened_base: ct.ModelVersion) -> None:
+    assert [(field.name, field.kind) for field in opened_base.fields] == [
         ("clicks", "ids"),
         ("item", "id"),
         ("tag", "id"),
         ("tags", "ids"),
         ("user", "id"),
     ]
-    assert list(version.schema) == ["target"]
-    layers = version.layers(ROW)
+    assert list(opened_base.schema) == ["target"]
+    layers = opened_base.layers(ROW)
     assert [tuple(layer.shape) for layer in layers.values()] == [(1, 20), (1, 8), (1, 4), (1, 1)]
-    np.testing.assert_allclose(torch.sigmoid(layers["logit"]).numpy()[0], version.score(ROW), atol=1e-6)
+    np.testing.assert_allclose(torch.sigmoid(layers["logit"]).numpy()[0], opened_base.score(ROW), atol=1e-6)
     with pytest.raises(CtnetError, match="open it by its registered name"):
-        _ = version.lineage
+        _ = opened_base.lineage
 
 
 Rows = dict[str, Any]
@@ -81,11 +46,11 @@ BAD_ROWS: dict[str, tuple[Rows, str]] = {
 
 
 @pytest.mark.parametrize("fault", BAD_ROWS)
-def test_rows_that_cannot_be_scored_are_refused_in_one_line(version: ct.ModelVersion, fault: str) -> None:
+def test_rows_that_cannot_be_scored_are_refused_in_one_line(opened_base: ct.ModelVersion, fault: str) -> None:
     changed, message = BAD_ROWS[fault]
     rows = {name: column for name, column in {**ROW, **changed}.items() if column is not None}
     with pytest.raises(InputError) as caught:
-        version.score(rows)
+        opened_base.score(rows)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
@@ -100,15 +65,15 @@ def test_rows_that_cannot_be_scored_are_refused_in_one_line(version: ct.ModelVer
     ],
 )
 def test_requests_that_cannot_be_scored_are_refused(
-    version: ct.ModelVersion, user: Rows, candidates: Rows, message: str
+    opened_base: ct.ModelVersion, user: Rows, candidates: Rows, message: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        version.score_request(user, candidates)
+        opened_base.score_request(user, candidates)
     assert str(caught.value).startswith(message)
 
 
-def test_no_rows_have_no_scores(version: ct.ModelVersion) -> None:
-    assert version.score({name: [] for name in ROW}).shape == (0,)
+def test_no_rows_have_no_scores(opened_base: ct.ModelVersion) -> None:
+    assert opened_base.score({name: [] for name in ROW}).shape == (0,)
 
 
 def _cut(path: Path) -> None:
@@ -139,9 +104,9 @@ def test_a_damaged_export_is_refused(exported: Path, damage: str) -> None:
 
 
 def test_a_program_that_holds_more_than_a_graph_is_refused_before_it_is_opened(
-    version: ct.ModelVersion, exported: Path
+    opened_base: ct.ModelVersion, exported: Path
 ) -> None:
-    content, signature = (exported / "program.pt2").read_bytes(), version.scorer.program.signature
+    content, signature = (exported / "program.pt2").read_bytes(), opened_base.scorer.program.signature
 
     def with_file(name: str, change: Callable[[bytes], bytes]) -> bytes:
         stream = BytesIO()
@@ -165,11 +130,11 @@ def test_a_program_that_holds_more_than_a_graph_is_refused_before_it_is_opened(
             program.read(changed, signature, "program.pt2")
 
 
-def test_an_export_replaces_an_export_and_nothing_else(version: ct.ModelVersion, exported: Path) -> None:
-    version.export(str(exported))
-    assert ct.open_export(str(exported)).score(ROW) == version.score(ROW)
+def test_an_export_replaces_an_export_and_nothing_else(opened_base: ct.ModelVersion, exported: Path) -> None:
+    opened_base.export(str(exported))
+    assert ct.open_export(str(exported)).score(ROW) == opened_base.score(ROW)
     assert "The probability of a click in channel, by base" in next(exported.rglob("README.md")).read_text()
     (exported.parent / "other").mkdir()
     (exported.parent / "other" / "thesis.txt").write_text("mine")
     with pytest.raises(CtnetError, match="holds something that is no exported version"):
-        version.export(str(exported.parent / "other"))
+        opened_base.export(str(exported.parent / "other"))

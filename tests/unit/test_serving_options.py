@@ -1,8 +1,11 @@
 """How a model is served, checked before Ray starts; and the load generator."""
 
 import json
+import os
+import signal
 import socket
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +14,9 @@ import pytest
 from benchmarks.serving.knee import main
 from benchmarks.serving.load import find_knee, knee, offer
 from ctnet_ray.cluster.serving import ServingOptions, check_port, listen
+from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration import serving as server
 from tests.unit.serving_world import TWO, serving
 
 
@@ -20,6 +25,26 @@ def test_what_can_t_be_is_named() -> None:
         ((name, value),) = options.items()
         with pytest.raises(CtnetError, match=f"--{name} can't be {value}: give"):
             replace(ServingOptions(), **options)
+
+
+def test_a_server_is_ended_in_order_though_ray_took_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    @contextmanager
+    def like_ray(source: object, options: ServingOptions) -> Iterator[str]:
+        signal.signal(signal.SIGTERM, lambda number, frame: pytest.fail("aborted"))
+        yield "http://127.0.0.1:8000"
+        said.append("ended")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(server, "serving", like_ray)
+    monkeypatch.setattr(server, "model_source", lambda name, tracking: None)
+    monkeypatch.setattr(signal, "pause", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        server.serve_model("ctnet@champion", ServingOptions(), TrackingConfig())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert said == ["ended"]
 
 
 def test_a_port_that_is_taken_is_not_shared() -> None:

@@ -1,0 +1,76 @@
+"""What a run's folder holds that MLflow may not show yet: its steps, each with how it scored."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+
+from ctnet_ray import storage
+from ctnet_ray.runs.records import (
+    WEIGHTS_REMOVED,
+    EvaluationRecord,
+    StepRecord,
+    Version,
+    parse_day,
+    read_evaluations,
+    read_steps,
+    version_folder,
+    without_weights,
+)
+
+_FEW = 8  #: steps that are read by their own files; more are read from the run's index
+
+
+@dataclass(frozen=True)
+class FolderStep:
+    """What a run's folder holds of one step."""
+
+    record: StepRecord
+    evaluation: EvaluationRecord | None
+    version: Version
+    removed: bool
+    """Whether its weights were removed: what was deleted in MLflow then stays so."""
+
+
+def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
+    """Return a run's steps, by day, but for those that are settled.
+
+    Args:
+        folder: The run's folder.
+        settled: Days of steps that need not be read again: where all but a few are, a step costs one listing
+            of the folder's days, not all that the run ever made.
+
+    Raises:
+        CtnetError: A file holds something else.
+    """
+    if settled:
+        days = [day for day in _days(folder) if day not in settled]
+        if len(days) <= _FEW:
+            found = (_read_step(folder, day) for day in days)
+            return [step for step in found if step]
+    evaluations, removed = read_evaluations(folder), without_weights(folder)
+    return [
+        _step(folder, record, evaluations.get(record.day), record.day in removed)
+        for record in read_steps(folder)
+        if record.day not in settled
+    ]
+
+
+def _days(folder: str) -> list[date]:
+    """Return the days of a run's versions, ascending."""
+    names = (name for name in storage.list_folders(folder) if name.startswith("day="))
+    return [parse_day(name.removeprefix("day="), storage.join(folder, name)) for name in names]
+
+
+def _read_step(folder: str, day: date) -> FolderStep | None:
+    found = storage.read_folder(version_folder(folder, day))
+    if found is None:
+        return None
+    manifest, _ = found
+    record = StepRecord.from_dict(manifest["step"])
+    return _step(folder, record, EvaluationRecord.read(folder, day), WEIGHTS_REMOVED in manifest)
+
+
+def _step(folder: str, record: StepRecord, evaluation: EvaluationRecord | None, removed: bool) -> FolderStep:
+    # A registered location has to hold in any working directory.
+    version = Version(record.run, record.day, storage.absolute(version_folder(folder, record.day)))
+    return FolderStep(record, evaluation, version, removed)
