@@ -76,6 +76,11 @@ def test_selected_runs_are_compared(ui: Ui) -> None:
         page.get_by_text("Comparing 3 Runs from 1 Experiment").wait_for()
         shown = _rows(page, "Run Name:")["Run Name:"]
         assert sorted(shown) == names
+        metrics = _metric_names(page)
+        assert metrics[0] == "auc"
+        costs = [name.startswith("system/") for name in metrics]
+        assert not any(costs[: metrics.index("logloss")])
+        assert any(costs)
 
         methods = [name.split()[1] for name in shown]
         for index in range(3):
@@ -167,6 +172,16 @@ def _rows(page: Page, having: str) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in found if row}
 
 
+def _metric_names(page: Page) -> list[str]:
+    """Return what the table of metrics shows, from top to bottom."""
+    page.get_by_role("link", name="auc", exact=True).wait_for()
+    return page.locator(".ReactVirtualized__Grid__innerScrollContainer a").evaluate_all(
+        """links => links
+            .sort((a, b) => a.getBoundingClientRect().top - b.getBoundingClientRect().top)
+            .map(link => link.innerText)"""
+    )
+
+
 def _metric(page: Page, key: str) -> list[str]:
     """Return a row of the table of metrics: cells that stand at one height, from left to right."""
     return page.get_by_role("link", name=key, exact=True).evaluate(
@@ -215,7 +230,7 @@ def _write_run(folder: Path, method: str, seed: int) -> RunRecord:
     record.write(str(folder))
     for index in range(DAYS):
         day = FIRST + timedelta(days=index)
-        metrics = {"train_loss": 0.5 - 0.01 * index, "rows": 100.0, "seconds": 2.0, "rows_per_second": 50.0}
+        metrics = {"train_loss": 0.5 - 0.01 * index, "rows": 100.0, "seconds": 2.0, "parameters_held": 9.0}
         step = StepRecord(run, day, None, None, (_samples(day),), 100 * (index + 1), metrics, {})
         with storage.new_folder(version_folder(str(folder), day)) as (_, publish):
             publish({"step": step.to_dict(), "files": []})
