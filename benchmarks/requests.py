@@ -29,7 +29,8 @@ from ctnet_ray.schema import Schema
 from ctnet_ray.serving.scorer import Card, Scorer
 from jobs.command import run
 
-_CARD = Card("benchmark", "", "benchmark", "2026-01-01", samples.DOMAIN, "benchmark", "", "", "", "")
+#: Of scorers that no version is behind.
+CARD = Card("benchmark", "", "benchmark", "2026-01-01", samples.DOMAIN, "benchmark", "", "", "", "")
 _WARM = 3  #: requests before those that count: the first one rewrites the graph
 Request = tuple[dict[str, Any], dict[str, Any]]
 
@@ -87,7 +88,7 @@ def _specs(base: TowerSpec) -> dict[str, ModelSpec]:
 
 
 def _scorer(spec: ModelSpec) -> Scorer:
-    return trace_model(build_model(spec).eval(), spec, _CARD).scorer
+    return trace_model(build_model(spec).eval(), spec, CARD).scorer
 
 
 def _request(schema: Schema, candidates: int, length: int, rng: np.random.Generator) -> Request:
