@@ -29,7 +29,8 @@ from ctnet_ray.schema import Schema
 from ctnet_ray.serving.scorer import Card, Scorer
 from jobs.command import run
 
-_CARD = Card("benchmark", "", "benchmark", "2026-01-01", samples.DOMAIN, "benchmark", "", "", "", "")
+#: Of scorers that no version is behind.
+CARD = Card("benchmark", "", "benchmark", "2026-01-01", samples.DOMAIN, "benchmark", "", "", "", "")
 _WARM = 3  #: requests before those that count: the first one rewrites the graph
 Request = tuple[dict[str, Any], dict[str, Any]]
 
@@ -94,7 +95,7 @@ def random_scorer(spec: ModelSpec) -> Scorer:
 
 def random_version(spec: ModelSpec, digest: str = "") -> Traced:
     """Return a version of random weights, and what its card says of its digest."""
-    return trace_model(build_model(spec).eval(), spec, replace(_CARD, digest=digest))
+    return trace_model(build_model(spec).eval(), spec, replace(CARD, digest=digest))
 
 
 def random_request(schema: Schema, candidates: int, length: int, rng: np.random.Generator) -> Request:

@@ -18,6 +18,7 @@ Shapes: N rows, E ids of them, K ids that are counted, W windows.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,7 +95,7 @@ def count(past: Sequence["Past"], day: date, windows: tuple[int | None, ...], do
         )
         place_R = np.searchsorted(ids_K, id_R)
         clicks[place_R], impressions[place_R] = clicks_R, impressions_R
-    total = ids_K == hash_id("\x1f".join(TOTAL))
+    total = ids_K == _name_id(TOTAL)
     totals = int(clicks_K[total].sum()), int(impressions_K[total].sum())
     return Counts(windows, ids_K, clicks_WK, impressions_WK, *totals)
 
@@ -112,10 +113,12 @@ def statistics(
         prior: Impressions at the rate of all rows that each id is given beforehand.
     """
     columns = {}
+    is_one_each = len(row_E) == rows and np.array_equal(row_E, np.arange(rows))
     for window, clicks_E, impressions_E in zip(counts.windows, *counts.look_up(id_E), strict=True):
         values = _measures(clicks_E, impressions_E, counts.rate, prior)
         for measure, value_E in zip(MEASURES, values, strict=True):
-            columns[window, measure] = _mean_by_row(value_E, row_E, rows)
+            value_N = value_E if is_one_each else _mean_by_row(value_E, row_E, rows)
+            columns[window, measure] = value_N.astype(np.float32)
     return columns
 
 
@@ -144,7 +147,7 @@ def row_ids(samples: pa.Table, of: Of) -> tuple[Ids, Ids]:
         of: Columns whose ids are counted together.
     """
     row_E = np.arange(samples.num_rows)
-    id_E = np.full(len(row_E), hash_id("\x1f".join(of)), np.int64)
+    id_E = np.full(len(row_E), _name_id(of), np.int64)
     for name in of:
         column = samples[name].combine_chunks()
         if not pa.types.is_list(column.type):
@@ -167,6 +170,12 @@ def summed_counts(table: pa.Table) -> pa.Table:
     return summed.rename_columns(["domain", "id", "clicks", "impressions"]).sort_by(
         [("domain", "ascending"), ("id", "ascending")]
     )
+
+
+@cache
+def _name_id(of: Of) -> int:
+    """Return an id of the names, so that ids of other columns are others."""
+    return hash_id("\x1f".join(of))
 
 
 def _summed(tables: Sequence[pa.Table], domain: str | None) -> tuple[Ids, Ids, Ids]:
@@ -194,8 +203,6 @@ def _measures(
     yield np.log1p(impressions_E)
 
 
-def _mean_by_row(value_E: NDArray[np.float64], row_E: Ids, rows: int) -> NDArray[np.float32]:
-    if len(value_E) == rows and np.array_equal(row_E, np.arange(rows)):
-        return value_E.astype(np.float32)
-    sums = np.bincount(row_E, weights=value_E, minlength=rows)
-    return (sums / np.maximum(np.bincount(row_E, minlength=rows), 1)).astype(np.float32)
+def _mean_by_row(value_E: NDArray[np.float64], row_E: Ids, rows: int) -> NDArray[np.float64]:
+    sums_N = np.bincount(row_E, weights=value_E, minlength=rows)
+    return sums_N / np.maximum(np.bincount(row_E, minlength=rows), 1)

@@ -143,6 +143,8 @@ class Scorer:
             return self.score_samples(*self._complete(rows))
         user_row = samples_of({name: [value] for name, value in user.items()}, of_user, 1)
         user_row, rows = self._complete(user_row, rows)
+        if not user_row.num_columns:
+            return self.score_samples(rows)
         return self._score([user_row, rows], rows.column_names)
 
     def _complete(self, *parts: pa.Table) -> list[pa.Table]:

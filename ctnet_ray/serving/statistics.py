@@ -6,7 +6,7 @@ Shapes: N rows, C candidates.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,8 @@ from ctnet_ray.samples.statistics import Counts, row_ids, statistic_columns, sta
 from ctnet_ray.schema import Schema
 from ctnet_ray.serving.fields import Field, InputError
 
+_Column: TypeAlias = pa.Array | pa.ChunkedArray
+_Columns: TypeAlias = dict[str, _Column]  # of one table, by name
 _IDS, _CLICKS, _IMPRESSIONS, _TOTALS = "ids", "clicks", "impressions", "totals"  # tensors of a domain's file
 
 
@@ -64,22 +66,22 @@ class StatisticsLookup:
         Raises:
             InputError: A statistic is due, and a column by which it is looked up is absent.
         """
-        completed = list(parts)
-        for of, by_domain in self._due(parts).items():
-            place, ids = _id_columns(parts, of, next(iter(by_domain.values()))[0])
+        completed = [dict(zip(part.column_names, part.columns, strict=True)) for part in parts]
+        for of, by_domain in self._due(completed).items():
+            place, ids = _id_columns(completed, of, next(iter(by_domain.values()))[0])
             id_E, row_E = row_ids(ids, of)
             for domain, names in by_domain.items():
                 values = statistics(self.counts[domain], id_E, row_E, ids.num_rows, self.card.record.prior)
                 for name in names:
                     _, _, window, measure = self._columns[name]
                     _put(completed, place, name, values[window, measure])
-        return completed
+        return [pa.table(columns) for columns in completed]
 
-    def _due(self, parts: Sequence[pa.Table]) -> dict[Of, dict[str | None, list[str]]]:
+    def _due(self, parts: Sequence[_Columns]) -> dict[Of, dict[str | None, list[str]]]:
         """Return the columns that have to be looked up, by ids and domain."""
         due: dict[Of, dict[str | None, list[str]]] = {}
         for name, (domain, of, _, _) in self._columns.items():
-            given = [part[name] for part in parts if name in part.column_names]
+            given = [part[name] for part in parts if name in part]
             if not given or pc.any(pc.is_null(given[0], nan_is_null=True)).as_py():
                 due.setdefault(of, {}).setdefault(domain, []).append(name)
         return due
@@ -122,34 +124,33 @@ def counts_name(domain: str | None) -> str:
     return f"statistics/{domain}" if domain else "statistics"
 
 
-def _id_columns(parts: Sequence[pa.Table], of: Of, statistic: str) -> tuple[int, pa.Table]:
+def _id_columns(parts: Sequence[_Columns], of: Of, statistic: str) -> tuple[int, pa.Table]:
     """Return the columns of ids of a statistic, and in which of the tables it belongs."""
-    places = {name: place for name in of for place, part in enumerate(parts) if name in part.column_names}
+    places = {name: place for name in of for place, part in enumerate(parts) if name in part}
     for name in of:
         if name not in places:
             raise InputError(
                 f"it is missing: {statistic} is looked up by it: give it, or null where there is none", name
             )
     place = max(places.values())
-    rows = parts[place].num_rows
+    rows = len(next(iter(parts[place].values())))
     return place, pa.table({name: _repeated(parts[places[name]][name], rows) for name in of})
 
 
-def _put(parts: list[pa.Table], place: int, name: str, values_N: np.ndarray) -> None:
+def _put(parts: Sequence[_Columns], place: int, name: str, values_N: np.ndarray) -> None:
     """Put values into a column of one of the tables, where no number is given in any."""
-    values: pa.Array | pa.ChunkedArray = pa.array(values_N)
+    values: _Column = pa.array(values_N)
     for given_in, part in enumerate(parts):
-        if name in part.column_names:
+        if name in part:
             place = max(place, given_in)
-            rows = parts[place].num_rows
-            given = _repeated(part[name], rows).cast(pa.float64())
-            absent = pc.is_null(given, nan_is_null=True)
-            values = pc.if_else(absent, _repeated(values, rows).cast(pa.float64()), given)
-            parts[given_in] = part.drop_columns([name])
+            given = part.pop(name).cast(pa.float64())
+            rows = max(len(given), len(values))
+            absent = pc.is_null(_repeated(given, rows), nan_is_null=True)
+            values = pc.if_else(absent, _repeated(values, rows).cast(pa.float64()), _repeated(given, rows))
             break
-    parts[place] = parts[place].append_column(name, values)
+    parts[place][name] = values
 
 
-def _repeated(column: pa.Array | pa.ChunkedArray, rows: int) -> pa.Array | pa.ChunkedArray:
+def _repeated(column: _Column, rows: int) -> _Column:
     """Return a user's value for each candidate."""
     return column.take(pa.array(np.zeros(rows, np.int64))) if len(column) != rows else column

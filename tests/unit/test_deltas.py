@@ -17,7 +17,7 @@ from ctnet_ray.export.opening import Traced
 from ctnet_ray.export.writing import export
 from ctnet_ray.orchestration.serving import ExportedFolder
 from ctnet_ray.serving.deltas import Delta, read_delta, write_applied
-from ctnet_ray.serving.folder import open_export
+from ctnet_ray.serving.folder import FOR_MLFLOW, open_export
 from ctnet_ray.serving.http.metrics import ServingMetrics
 from ctnet_ray.serving.http.served_model import ServedModel
 from jobs import export as export_command

@@ -189,6 +189,7 @@ def test_a_number_that_is_given_wins_and_null_is_looked_up(worlds: dict[str, Ser
     np.testing.assert_array_equal(
         scorer.score_request({**user, name: None}, candidates), scorer.score_request(user, candidates)
     )
+    np.testing.assert_array_equal(scorer.score_request({name: None}, raw), scorer.score(raw))
 
 
 def test_statistics_are_fields_again_where_nobody_wants_them_looked_up(
