@@ -93,9 +93,9 @@ def random_scorer(spec: ModelSpec) -> Scorer:
     return random_version(spec).scorer
 
 
-def random_version(spec: ModelSpec, digest: str = "") -> Traced:
-    """Return a version of random weights, and what its card says of its digest."""
-    return trace_model(build_model(spec).eval(), spec, replace(CARD, digest=digest))
+def random_version(spec: ModelSpec, number: str = "") -> Traced:
+    """Return a version of random weights, with a number of its own."""
+    return trace_model(build_model(spec).eval(), spec, replace(CARD, version=number, digest=number))
 
 
 def random_request(schema: Schema, candidates: int, length: int, rng: np.random.Generator) -> Request:

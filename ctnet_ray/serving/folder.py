@@ -119,6 +119,8 @@ def open_folder(uri: str) -> OpenExport:
     read = Files(uri, folder, manifest.files)
     tables = {name: table_of(read.tensors(file)) for name, file in manifest.tables.items()}
     network = program.read(read.bytes(PROGRAM), manifest.signature, storage.join(uri, PROGRAM))
+    for name in (README, *FOR_MLFLOW):  # nothing here reads them, people and MLflow do
+        read.bytes(name)
     return OpenExport(manifest, scorer_of(manifest, read, tables, network))
 
 

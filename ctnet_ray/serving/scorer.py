@@ -59,7 +59,12 @@ class Card:
     @property
     def id(self) -> str:
         """NAME/VERSION, or RUN@DAY."""
-        return f"{self.model}/{self.version}" if self.version else f"{self.run}@{self.day}"
+        return f"{self.model}/{self.version}" if self.version else self.label
+
+    @property
+    def label(self) -> str:
+        """What an answer names: its number, or RUN@DAY."""
+        return self.version or f"{self.run}@{self.day}"
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def answer(scorer: RequestScorer, body: Body, limits: Limits) -> Answer:
     except RequestError as error:
         return failure(error.status, str(error), error.field, card)
     write = write_arrow if body.accept == ARROW else write_json
-    return Answer(200, write(card, scores), body.accept, card.model, card.version, request.rows)
+    return Answer(200, write(card, scores), body.accept, card.model, card.label, request.rows)
 
 
 def failure(status: int, reason: str, field: str = "", card: Card | None = None) -> Answer:
@@ -58,21 +58,21 @@ def failure(status: int, reason: str, field: str = "", card: Card | None = None)
         card: Of the version that was asked; None: none was.
     """
     said = {"error": reason} | ({"field": field} if field else {})
-    model, version = (card.model, card.version) if card else ("", "")
+    model, version = (card.model, card.label) if card else ("", "")
     return Answer(status, json.dumps(said).encode(), model=model, version=version)
 
 
 def write_json(card: Card, scores: np.ndarray) -> bytes:
     """Return scores as JSON, with the nine digits that a float32 has."""
     written = ",".join(map("%.9g".__mod__, scores.tolist()))
-    named = json.dumps({"model": card.model, "version": card.version})
+    named = json.dumps({"model": card.model, "version": card.label})
     return f'{named[:-1]}, "scores": [{written}]}}'.encode()
 
 
 def write_arrow(card: Card, scores: np.ndarray) -> bytes:
     """Return scores as an Arrow stream of one column `score`; model and version in its metadata."""
     batch = pa.record_batch({"score": pa.array(scores, pa.float32())})
-    named = batch.replace_schema_metadata({"model": card.model, "version": card.version})
+    named = batch.replace_schema_metadata({"model": card.model, "version": card.label})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, named.schema) as stream:
         stream.write_batch(named)

@@ -105,16 +105,16 @@ class ServedModel:
     def standing(self) -> Standing:
         """Return how the model stands."""
         card = self.scorer.card
-        return Standing(card.model, card.version, card.day, self._since, self._source.name, self._failure)
+        return Standing(card.model, card.label, card.day, self._since, self._source.name, self._failure)
 
     def _swap_in(self, version: str) -> RequestScorer:
         scorer = self._source.load(version)
         try_once(scorer)
-        old = (self.scorer.card.model, self.scorer.card.version) if self._version else None
+        old = (self.scorer.card.model, self.scorer.card.label) if self._version else None
         self.scorer = scorer
         self._version, self._failure = version, ""
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
-        self._metrics.show_swap(old, (scorer.card.model, scorer.card.version))
+        self._metrics.show_swap(old, (scorer.card.model, scorer.card.label))
         LOG.info("%s answers for %s", version, self._source.name)
         return scorer
 
@@ -131,7 +131,7 @@ def try_once(scorer: RequestScorer) -> None:
     (score,) = scorer.score_request(row, {of_candidate: [nothing]})
     if not (np.isfinite(score) and 0 <= score <= 1):
         card = scorer.card
-        raise CtnetError(f"{card.model}/{card.version} scores a row of zeros {score}: it is not served")
+        raise CtnetError(f"{card.id} scores a row of zeros {score}: it is not served")
 
 
 def _nothing(field: Field) -> Any:
