@@ -77,8 +77,8 @@ CHECKS: dict[tuple[str, str], Check] = {
     ): "parse",  # test_sweep.py
     ("docs/results.md", "python -m benchmarks.recovery --store data/kuairan"): "parse",
     ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet --ou"): "run",
-    ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet/1 --"): "run",
     ("docs/scoring.md", "mlflow models serve -m exported --env-manager loca"): "none",  # test_mlflow_serve.py
+    ("docs/scoring.md", "python -m jobs.export two-teams.channel.ctnet/1 --"): "run",
     ("docs/sweeps.md", "python -m tuning.sweep --config configs/kuairand_s"): "parse",
 }
 #: Files that people make of a shipped one.
