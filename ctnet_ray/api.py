@@ -166,8 +166,8 @@ def open_version(
     Raises:
         CtnetError: There is no such version, a file of it was changed, or its source version is not there.
     """
-    tracking = TrackingConfig()
-    mlflow_uri = mlflow_uri or tracking.mlflow_uri
+    # The file of a relative URI is that of now: MLflow would remember the first one's.
+    mlflow_uri = (TrackingConfig(mlflow_uri=mlflow_uri) if mlflow_uri else TrackingConfig()).mlflow_uri
     opened = versions.open_version(find_version(name, mlflow_uri), device)
     return ModelVersion(opened, mlflow_uri, domain, LookUp(samples, statistics))
 

@@ -83,14 +83,18 @@ def test_a_version_scores_as_the_run_that_made_it(
     assert sorted(Path(plan.folder).rglob("*")) == before
 
 
-def test_a_version_is_opened_from_a_notebook(job_world: World, tmp_path: Path) -> None:
+def test_a_version_is_opened_from_a_notebook(
+    job_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = run(job_world, "base", tmp_path / "run")
     (batch, *_) = batches_of(plan)
     opened = ctnet_ray.open_version(plan.version(DAYS[3]).uri)
     assert opened.record.step == read_steps(plan.folder)[0]
     assert torch.equal(opened.opened.score(batch), open_version(plan.version(DAYS[3])).score(batch))
-    with pytest.raises(CtnetError, match=rf"no MLflow database at {tmp_path}/absent\.db"):
-        ctnet_ray.open_version("ctnet.channel.base", f"sqlite:///{tmp_path}/absent.db")
+    monkeypatch.chdir(tmp_path)
+    for uri in (f"sqlite:///{tmp_path}/absent.db", "sqlite:///absent.db"):
+        with pytest.raises(CtnetError, match=rf"no MLflow database at {tmp_path}/absent\.db"):
+            ctnet_ray.open_version("ctnet.channel.base", uri)
     assert not hasattr(ctnet_ray, "open_versions")
 
 
