@@ -1,6 +1,7 @@
 """What a run's folder holds that MLflow may not show yet: its steps, each with how it scored."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
@@ -10,7 +11,6 @@ from ctnet_ray.runs.records import (
     EvaluationRecord,
     StepRecord,
     Version,
-    parse_day,
     read_evaluations,
     read_steps,
     version_folder,
@@ -56,9 +56,13 @@ def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
 
 
 def _days(folder: str) -> list[date]:
-    """Return the days of a run's versions, ascending."""
-    names = (name for name in storage.list_folders(folder) if name.startswith("day="))
-    return [parse_day(name.removeprefix("day="), storage.join(folder, name)) for name in names]
+    """Return the days of a run's versions, ascending; a folder that names no day is none of them."""
+    days = []
+    for name in storage.list_folders(folder):
+        if name.startswith("day="):
+            with suppress(ValueError):
+                days.append(date.fromisoformat(name.removeprefix("day=")))
+    return days
 
 
 def _read_step(folder: str, day: date) -> FolderStep | None:

@@ -27,8 +27,12 @@ TWO = {"user": {"user": 7}, "candidates": {"item": ["a", "b"], "price": [0.5, 1]
 @dataclass(frozen=True)
 class FormulaCard:
     model: str
-    version: str
+    label: str
     day: str = "2022-05-04"
+
+    @property
+    def id(self) -> str:
+        return f"{self.model}/{self.label}"
 
 
 class FormulaScorer:
@@ -54,7 +58,7 @@ class FormulaScorer:
         self.asked.append((user, columns))
         rows = len(next(iter(columns.values())))
         price = np.array(columns.get("price", [0] * rows), np.float32)
-        version = int(self.card.version)
+        version = int(self.card.label)
         return np.float32(version) / (version + 1 + price)
 
 

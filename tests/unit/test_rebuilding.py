@@ -60,7 +60,8 @@ def made(world: World, method: str) -> tuple[RunPlan, Registered]:
 
 
 def contents(folder: str) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path(folder).glob("*.safetensors")}
+    paths = (path for pattern in ("*.safetensors", "*.bits") for path in Path(folder).glob(pattern))
+    return {path.name: path.read_bytes() for path in paths}
 
 
 @pytest.mark.parametrize("method", SETTINGS)
@@ -114,7 +115,7 @@ def test_a_difference_is_found(world: World, tmp_path: Path) -> None:
     card = registered.card(registered.versions("again")[-1])
     shutil.rmtree(version_folder(plan.folder, DAYS[4]))
     name = card["files"][0]["name"]
-    other = {**card, "files": [{**card["files"][0], "sha256": "0" * 64}]}
+    other = {**card, "files": [{**card["files"][0], "sha256": "0" * 64}, *card["files"][1:]]}
     assert rebuild("again/3", str(tmp_path / "into"), registered, lambda _: other).differing == (name,)
 
 

@@ -19,8 +19,13 @@ class Card(Protocol):
         ...
 
     @property
-    def version(self) -> str:
-        """Its version."""
+    def id(self) -> str:
+        """The version, for people: NAME/VERSION, or RUN@DAY of one that is not registered."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """The version as answers name it: its number, or RUN@DAY."""
         ...
 
     @property
