@@ -63,8 +63,12 @@ class ExportedFolder:
     """A folder that `jobs.export` made, and the deltas in it; one that is made again is served in turn."""
 
     name: str
-    opened: OpenExport | None = field(default=None, init=False, repr=False)
+    opened: OpenExport | None = field(default=None, init=False, repr=False, compare=False)
     """What this process loaded last: later deltas are applied to it."""
+
+    def __reduce__(self) -> tuple[type["ExportedFolder"], tuple[str]]:
+        # Serve pickles what a replica was made with, after it was made too; a program can't be.
+        return ExportedFolder, (self.name,)
 
     def current(self) -> str:
         """Return the folder and the digest of the version that its deltas lead to.

@@ -1,6 +1,7 @@
 """Deltas make of an export the bytes of a full export of a later version; in their order, or not at all."""
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -190,7 +191,9 @@ def test_a_server_applies_deltas_as_they_come(base: Traced, tmp_path: Path) -> N
     served, made = tmp_path / "served", tmp_path / "made/deltas"
     export(base, str(served))
     (served / "deltas").mkdir()
-    model = ServedModel(ExportedFolder(str(served)), ServingMetrics())
+    source = ExportedFolder(str(served))
+    model = ServedModel(source, ServingMetrics())
+    assert pickle.loads(pickle.dumps(source)) == ExportedFolder(str(served))  # as Ray Serve does then
     old = model.scorer
     score, tables = old.score(ROW), dict(old.tables)
     assert isinstance(old.tables, dict)
