@@ -15,7 +15,7 @@ from typing import Any
 from ctnet_ray.errors import CtnetError
 
 HOST = "127.0.0.1"
-_START_SECONDS = 120
+_START_SECONDS = 300
 _END_SECONDS = 30
 Request = tuple[Mapping[str, Any], Mapping[str, Sequence[Any]]]
 
