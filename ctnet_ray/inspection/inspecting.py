@@ -68,6 +68,7 @@ def inspect(inspected: Inspected) -> Inspection:
     samples, schema = SampleStore(inspected.store), inspected.schema
     manifests = _manifests(samples, inspected)
     source, targets = _roles(manifests, inspected)
+    manifests = {domain: days for domain, days in manifests.items() if domain in (source, *targets)}
     user = identity(schema, inspected.user, "--user", _USERS)
     item = identity(schema, inspected.item, "--item", _ITEMS)
     total = sum(manifest.rows for days in manifests.values() for manifest in days)
@@ -107,20 +108,19 @@ def inspect(inspected: Inspected) -> Inspection:
 
 
 def _manifests(samples: SampleStore, inspected: Inspected) -> dict[str, list[Manifest]]:
-    """Return the days of each domain that is asked for."""
+    """Return the days of each domain."""
     domains = samples.domains()
     asked = {name for name in (inspected.source, *inspected.targets) if name}
     if missing := sorted(asked - set(domains)):
         there = ", ".join(domains) or "none"
         raise CtnetError(f"no samples of {missing[0]} in {samples.root}: there are {there}")
-    chosen = [name for name in domains if not inspected.targets or name in asked or not inspected.source]
     manifests = {
         domain: [
             samples.manifest(domain, day)
             for day in samples.days(domain, inspected.first_day)
             if day <= inspected.last_day
         ]
-        for domain in chosen
+        for domain in domains
     }
     manifests = {domain: days for domain, days in manifests.items() if days}
     if not manifests:
@@ -188,7 +188,7 @@ def _day_facts(
 def _feature_facts(
     measures: Sequence[DayMeasures], schema: Schema, walked: Walked, scored_days: int
 ) -> Iterator[FeatureFacts]:
-    domain, rows = measures[0].domain, max(sum(day.rows for day in measures), 1)
+    domain = measures[0].domain
     counting = {feature.name for feature in schema.features if feature.kind == "sequence"}
     counting |= {feature.name for feature in schema.dense if feature.counts_in is not None}
     for feature in dict.fromkeys(name for day in measures for name in day.columns):
@@ -199,7 +199,7 @@ def _feature_facts(
             domain,
             feature,
             feature in counting,
-            sum(day.columns[feature].empty for day in there) / rows,
+            sum(day.columns[feature].empty for day in there) / sum(day.rows for day in there),
             sum(day.columns[feature].infinite for day in there),
             fmean(aucs) if aucs else None,
             drift,

@@ -8,14 +8,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from pydantic_core import to_json
 
-from ctnet_ray.inspection.advising import DRIFT, LEAK, LITTLE, NONE, WORTH
+from ctnet_ray.inspection.advising import DRIFT, LEAK
 from ctnet_ray.inspection.facts import Advice, DayFacts, Inspection, Probe
 from ctnet_ray.report import figures
-from ctnet_ray.report.blocks import Cell, Chapter, Page, Plot, Section, Tone, amount, grid, number
+from ctnet_ray.report.blocks import Cell, Chapter, Page, Plot, Section, amount, grid, number
 from ctnet_ray.report.writing import write_pages
 from ctnet_ray.terminal import open_console
-
-_TONES: dict[str, Tone] = {WORTH: "good", LITTLE: "bad", NONE: "bad"}
 
 
 def write(inspection: Inspection, folder: Path, command: str = "") -> None:
@@ -161,31 +159,38 @@ def _days(domain: str, days: Sequence[DayFacts]) -> Section:
         for day in days
     ]
     columns = ("day", "rows", "CTR", "new users", "new items", "groups for GAUC", "unlike the days before")
-    figure, (panels,) = figures.panels(1, 3, 10, 2.6)
-    shown: tuple[tuple[str, list[float | None]], ...] = (
-        ("rows", [float(day.rows) for day in days]),
-        ("CTR", [day.ctr for day in days]),
-        ("share of rows", [day.new_items for day in days]),
-    )
-    for axes, (title, values) in zip(panels, shown, strict=True):
-        curves = {title: values} if title != "share of rows" else {"new items": values}
-        if title == "share of rows":
-            curves["new users"] = [day.new_users for day in days]
-        drawn: dict[str, list[float]] = {}
-        for index, (name, curve) in enumerate(curves.items()):
-            points = [(day.day, value) for day, value in zip(days, curve, strict=True) if value is not None]
-            at: Any = [day for day, _ in points]
-            drawn[name] = [value for _, value in points]
-            axes.plot(at, drawn[name], markersize=3, label=name, **figures.line_style(index))
-        figures.finish_days(axes, title, {}, [*(values for values in drawn.values() if values), [0.0]])
-        if len(curves) > 1:
-            axes.legend()
     return Section(
         "Days",
         "New: share of rows whose id none of the days before has, estimated. Groups for GAUC: those with a "
         "click and a row without one. Unlike: what a run's guard would refuse the day for.",
-        (Plot(f"days_{domain}", f"Rows, CTR and new ids of {domain} by day", figure), grid(columns, rows)),
+        (
+            Plot(f"days_{domain}", f"Rows, CTR and new ids of {domain} by day", _curves(days)),
+            grid(columns, rows),
+        ),
     )
+
+
+def _curves(days: Sequence[DayFacts]) -> Figure:
+    panels: tuple[tuple[str, dict[str, list[float | None]]], ...] = (
+        ("rows", {"rows": [float(day.rows) for day in days]}),
+        ("CTR", {"CTR": [day.ctr for day in days]}),
+        (
+            "share of rows",
+            {"new items": [day.new_items for day in days], "new users": [day.new_users for day in days]},
+        ),
+    )
+    figure, (row,) = figures.panels(1, len(panels), 10, 2.6)
+    for axes, (title, curves) in zip(row, panels, strict=True):
+        drawn = []
+        for index, (name, curve) in enumerate(curves.items()):
+            points = [(day.day, value) for day, value in zip(days, curve, strict=True) if value is not None]
+            at: Any = [day for day, _ in points]
+            drawn.append([value for _, value in points])
+            axes.plot(at, drawn[-1], markersize=3, label=name, **figures.line_style(index))
+        figures.finish_days(axes, title, {}, [*filter(None, drawn), [0.0]])
+        if len(curves) > 1:
+            axes.legend()
+    return figure
 
 
 def _features(inspection: Inspection, domain: str) -> Section:

@@ -63,7 +63,7 @@ class ExportedFolder:
     """A folder that `jobs.export` made, and the deltas in it; one that is made again is served in turn."""
 
     name: str
-    opened: OpenExport | None = field(default=None, init=False, repr=False, compare=False)
+    opened: OpenExport | None = field(default=None, init=False, repr=False)
     """What this process loaded last: later deltas are applied to it."""
 
     def __reduce__(self) -> tuple[type["ExportedFolder"], tuple[str]]:

@@ -193,7 +193,8 @@ def test_a_server_applies_deltas_as_they_come(base: Traced, tmp_path: Path) -> N
     (served / "deltas").mkdir()
     source = ExportedFolder(str(served))
     model = ServedModel(source, ServingMetrics())
-    assert pickle.loads(pickle.dumps(source)) == ExportedFolder(str(served))  # noqa: S301  (as Ray Serve does)
+    # Ray Serve pickles it once more, now that the model is open: nothing of that may be in it.
+    assert len(pickle.dumps(source)) < 500
     old = model.scorer
     score, tables = old.score(ROW), dict(old.tables)
     assert isinstance(old.tables, dict)

@@ -206,3 +206,11 @@ def test_the_command_prints_the_answer_and_writes_page_and_json(
     assert (
         page.page(inspect(Inspected(str(tmp_path / "samples"), SCHEMA))).chapters[1].title == "What to mend"
     )
+
+
+def test_domains_that_are_neither_source_nor_target_are_left_alone(tmp_path: Path) -> None:
+    world(tmp_path, 3)
+    write_day(tmp_path, "search", 0, 100, TASTE)
+    found = inspect(Inspected(str(tmp_path), SCHEMA, targets=("channel",)))
+    assert (found.source, found.targets) == ("feed", ("channel",))
+    assert {day.domain for day in found.days} == {"feed", "channel"}
