@@ -1,14 +1,16 @@
-"""Click rates of values on earlier days, counted as days go by."""
+"""Click rates of values on earlier days, counted as days go by, and measured as statistics are.
 
-from typing import Any
+Shapes: N rows, K values that are counted.
+"""
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ctnet_ray.inspection.columns import Cells, DayRows
+from ctnet_ray.samples.statistics import MEASURES, Counts, statistics
 
 SMOOTHING = 10.0  #: rows at the domain's click rate that each value begins with
+_NOTHING = np.zeros((1, 0), np.int64)
 
 
 class EarlierCounts:
@@ -18,40 +20,35 @@ class EarlierCounts:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], pd.DataFrame] = {}
-        self._totals: dict[str, NDArray[np.float64]] = {}
+        self._counts: dict[tuple[str, str], Counts] = {}
 
     def add(self, rows: DayRows) -> None:
         """Count a day's rows."""
-        today = np.array([len(rows.label_N), rows.label_N.sum()], float)
-        self._totals[rows.domain] = self._totals.get(rows.domain, np.zeros(2)) + today
         for feature, cells_N in rows.cells.items():
-            frame = pd.DataFrame({"cell": cells_N, "rows": 1, "clicks": rows.label_N.astype(np.int64)})
-            day: Any = frame.groupby("cell")[["rows", "clicks"]].sum()
-            before: Any = self._counts.get((rows.domain, feature))
-            self._counts[rows.domain, feature] = day if before is None else before.add(day, fill_value=0)
+            before = self._of(rows.domain, feature)
+            ids_K, place_N = np.unique(np.concatenate([before.ids_K, cells_N]), return_inverse=True)
+            places = np.split(place_N, [len(before.ids_K)])
+            clicks_WK, impressions_WK = np.zeros((2, 1, len(ids_K)), np.int64)
+            clicks_WK[0, places[0]], impressions_WK[0, places[0]] = before.clicks_WK, before.impressions_WK
+            clicks_WK[0] += np.bincount(places[1], rows.label_N, len(ids_K)).astype(np.int64)
+            impressions_WK[0] += np.bincount(places[1], minlength=len(ids_K))
+            totals = int(clicks_WK.sum()), int(impressions_WK.sum())
+            self._counts[rows.domain, feature] = Counts((None,), ids_K, clicks_WK, impressions_WK, *totals)
 
     def values(self, domain: str, feature: str) -> int:
         """Return the number of different values."""
-        return len(self._counts.get((domain, feature), ()))
+        return len(self._of(domain, feature).ids_K)
 
-    def rows(self, domain: str, feature: str, cells_N: Cells) -> NDArray[np.float64]:
+    def rows(self, domain: str, feature: str, cells_N: Cells) -> NDArray[np.integer]:
         """Return the rows that each value has had, [N]."""
-        return self._of(domain, feature, cells_N)[:, 0]
+        return self._of(domain, feature).look_up(cells_N)[1][0]
 
-    def inputs(self, domain: str, feature: str, cells_N: Cells) -> NDArray[np.float64]:
-        """Return log-odds of each value's smoothed click rate, and the log of 1 + its rows, [N, 2].
+    def inputs(self, domain: str, feature: str, cells_N: Cells) -> NDArray[np.float32]:
+        """Return each value's log-odds and log of its rows (`samples.statistics`), [N, 2]."""
+        row_N = np.arange(len(cells_N))
+        columns = statistics(self._of(domain, feature), cells_N, row_N, len(cells_N), SMOOTHING)
+        return np.column_stack([columns[None, measure] for measure in MEASURES])
 
-        With c clicks of n rows, click rate r of the domain and `SMOOTHING` m the rate is (c + m r) / (n + m).
-        """
-        counts_N2 = self._of(domain, feature, cells_N)
-        total, clicks = self._totals.get(domain, (0.0, 0.0))
-        prior = (clicks + 1) / (total + 2)
-        rate_N = (counts_N2[:, 1] + SMOOTHING * prior) / (counts_N2[:, 0] + SMOOTHING)
-        return np.column_stack([np.log(rate_N / (1 - rate_N)), np.log1p(counts_N2[:, 0])])
-
-    def _of(self, domain: str, feature: str, cells_N: Cells) -> NDArray[np.float64]:
-        counts = self._counts.get((domain, feature))
-        if counts is None:
-            return np.zeros((len(cells_N), 2))
-        return counts.reindex(cells_N, fill_value=0).to_numpy(np.float64)
+    def _of(self, domain: str, feature: str) -> Counts:
+        nothing = Counts((None,), _NOTHING[0], _NOTHING, _NOTHING, 0, 0)
+        return self._counts.get((domain, feature), nothing)

@@ -106,7 +106,7 @@ def _inputs(counts: EarlierCounts, rows: DayRows, source: str) -> Inputs:
     target_NF, source_NF = (
         np.column_stack(
             [counts.inputs(domain, feature, cells_N) for feature, cells_N in sorted(rows.cells.items())]
-        ).astype(np.float32)
+        )
         for domain in (rows.domain, source)
     )
     return Inputs(rows.day, rows.label_N, target_NF, source_NF)

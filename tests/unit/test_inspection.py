@@ -74,10 +74,13 @@ def test_a_value_s_rate_is_that_of_earlier_days_smoothed() -> None:
     counts.add(rows_of(0, "feed", [1, 1, 0, 0], item=[5, 5, 5, 6]))
     counts.add(rows_of(1, "feed", [0, 1], item=[5, 6]))
     inputs = counts.inputs("feed", "item", np.array([5, 7]))
-    prior = (3 + 1) / (6 + 2)  # three clicks of six rows
-    rate = (2 + 10 * prior) / (4 + 10)  # two clicks of four rows
-    np.testing.assert_allclose(inputs[0], [math.log(rate / (1 - rate)), math.log(5)])
-    np.testing.assert_allclose(inputs[1], [math.log(prior / (1 - prior)), 0.0])
+    # Two clicks of four rows where three of six are clicks, odds of one: (2 + 10 / 2) / (2 + 10 / 2).
+    np.testing.assert_allclose(inputs[0], [0.0, math.log(5)], rtol=1e-6)
+    np.testing.assert_allclose(inputs[1], [0.0, 0.0])
+    counts.add(rows_of(2, "feed", [1, 1], item=[5, 5]))
+    # Four of six where five of eight are: odds (4 + 6.25) / (2 + 3.75) against 5 / 3.
+    clicked = counts.inputs("feed", "item", np.array([5]))[0]
+    np.testing.assert_allclose(clicked, [math.log(10.25 / 5.75 / (5 / 3)), math.log(7)], rtol=1e-6)
     assert counts.inputs("search", "item", np.array([5])).tolist() == [[0.0, 0.0]]
 
 
