@@ -94,12 +94,12 @@ def _secrets(uri: str) -> set[str]:
     before, mark, _ = rest.rpartition("@")
     user, colon, password = before.partition(":")
     # Where there is no password, the user is a token.
-    found = {password if colon else user} if mark else set()
+    secrets = {password if colon else user} if mark else set()
     try:
         query = parse_qsl(urlsplit(uri).query)
     except ValueError:
         query = []
-    found |= {value for name, value in query if SECRET.search(name)}
-    plain = {form for text in found for form in (text, unquote(text), unquote_plus(text))}
+    secrets |= {value for name, value in query if SECRET.search(name)}
+    plain = {form for text in secrets for form in (text, unquote(text), unquote_plus(text))}
     forms = plain | {form for text in plain for form in (quote(text, safe=""), quote_plus(text))}
     return {form for form in forms if len(form) >= _SHORTEST}

@@ -135,20 +135,20 @@ class Schema:
             CtnetError: The tower uses no feature with a table, or a sequence without the feature it attends
                 to.
         """
-        kept = [feature for feature in self.features if tower in feature.towers and not feature.clicks_in]
-        kept = [feature for feature in kept if several_domains or feature.kind != "domain"]
-        if not kept:
+        features = [feature for feature in self.features if tower in feature.towers and not feature.clicks_in]
+        features = [feature for feature in features if several_domains or feature.kind != "domain"]
+        if not features:
             alone = " with a table" if self.dense else ""
             raise CtnetError(f"schema: no feature{alone} names the {tower} tower in `towers`")
-        names = {feature.name for feature in kept}
-        for feature in kept:
+        names = {feature.name for feature in features}
+        for feature in features:
             if feature.attends_to and feature.attends_to not in names:
                 raise CtnetError(
                     f"schema: features.{feature.name}.attends_to: "
                     f"the {tower} tower has no {feature.attends_to!r}"
                 )
         numbers = [feature for feature in self.dense if tower in feature.towers]
-        return self._part(kept, [feature for feature in numbers if _is_read(feature, counts_in)])
+        return self._part(features, [feature for feature in numbers if _is_read(feature, counts_in)])
 
     def counted_domains(self, domain: str) -> frozenset[str]:
         """Return the domains whose statistics a domain's samples have."""
@@ -177,9 +177,9 @@ class Schema:
                     "add one, or leave out methods minet and dasl"
                 )
         clicks_in = {None, *domains} if interests else {None}
-        kept = [feature for feature in self.features if feature.kind != "domain"]
+        features = [feature for feature in self.features if feature.kind != "domain"]
         return self._part(
-            [feature for feature in kept if feature.clicks_in in clicks_in],
+            [feature for feature in features if feature.clicks_in in clicks_in],
             [feature for feature in self.dense if _is_read(feature, domains)],
         )
 
@@ -264,8 +264,8 @@ def _table_to_dict(table: Table) -> dict[str, Any]:
 
 def _feature_to_dict(feature: Feature) -> dict[str, Any]:
     values = {field.name: getattr(feature, field.name) for field in fields(feature) if field.name != "name"}
-    kept = {key: value for key, value in values.items() if value is not None and value != ()}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
+    given = {key: value for key, value in values.items() if value is not None and value != ()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
 
 
 def _width(value: Any, where: str) -> int:

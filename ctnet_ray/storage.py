@@ -149,10 +149,10 @@ def sweep(uri: str) -> None:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     for folder in (join(uri, name) for name in list_folders(uri)):
         tokens = {name for name in list_folders(folder) if _TOKEN.fullmatch(name)}
-        found = read_folder(folder) if tokens else None
-        if found is None and local:
+        published = read_folder(folder) if tokens else None
+        if published is None and local:
             continue  # its manifest was lost, for a local folder is never without
-        for token in tokens - {found[1].rpartition("/")[2] if found else ""}:
+        for token in tokens - {published[1].rpartition("/")[2] if published else ""}:
             remove(join(folder, token))
 
 
@@ -187,8 +187,8 @@ def _copy_and_delete(filesystem: fs.FileSystem, path: str, target: str) -> None:
         filesystem.delete_file(path)
         return
     manifest = f"{path}/{MANIFEST}"
-    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    files = [info.path for info in found if info.type is fs.FileType.File and info.path != manifest]
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    files = [info.path for info in infos if info.type is fs.FileType.File and info.path != manifest]
     if filesystem.get_file_info(manifest).type is fs.FileType.File:
         for file in [*files, manifest]:
             filesystem.copy_file(file, target + file.removeprefix(path))
@@ -200,10 +200,10 @@ def list_folders(uri: str) -> list[str]:
     """Return the names of the folders right below `uri`, sorted; none where `uri` is absent."""
     filesystem, path = resolve(uri)
     selector = fs.FileSelector(path, allow_not_found=True)
-    found = (
+    names = (
         info.base_name for info in filesystem.get_file_info(selector) if info.type is fs.FileType.Directory
     )
-    return sorted(name for name in found if not name.startswith(_TEMPORARY))
+    return sorted(name for name in names if not name.startswith(_TEMPORARY))
 
 
 def list_files(uri: str) -> dict[str, tuple[int, int | None]]:

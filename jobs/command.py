@@ -67,14 +67,14 @@ def _with_values(options: Sequence[str], flags: Collection[str]) -> list[str]:
 
 def _with_lists(options: Sequence[str], several: Collection[str]) -> list[str]:
     """Return a command line on which the words behind an option that takes several are one list."""
-    found, left = [], deque(options)
+    arguments, left = [], deque(options)
     while left:
-        found.append(left.popleft())
-        if found[-1].removeprefix("--") in several and not (left and left[0].startswith("[")):
+        arguments.append(left.popleft())
+        if arguments[-1].removeprefix("--") in several and not (left and left[0].startswith("[")):
             words = [*takewhile(lambda word: not word.startswith("--"), left)]
             left = deque([*left][len(words) :])
-            found[-1] += f"={json.dumps(words)}"
-    return found
+            arguments[-1] += f"={json.dumps(words)}"
+    return arguments
 
 
 def run(

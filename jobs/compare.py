@@ -48,8 +48,8 @@ def main(
 
     if methods:
         comparison = replace(comparison, methods=(methods,) if isinstance(methods, str) else methods)
-    what = Comparison(comparison, model, training, source_training, compute, tracking, guard)
-    compare(what, storage.absolute(output), typed("jobs.compare"), outside_checks=outside_checks)
+    job = Comparison(comparison, model, training, source_training, compute, tracking, guard)
+    compare(job, storage.absolute(output), typed("jobs.compare"), outside_checks=outside_checks)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ def main(
     from ctnet_ray.tracking.lineage import ancestry, tree
     from ctnet_ray.tracking.tracker import Tracker
 
-    found = ancestry(Tracker(tracking.mlflow_uri, tracking.experiment, create=False), name)
+    ancestors = ancestry(Tracker(tracking.mlflow_uri, tracking.experiment, create=False), name)
     if json:
-        print(json_format.dumps(found, indent=2))
+        print(json_format.dumps(ancestors, indent=2))
     else:
-        Console().print(tree(found))
+        Console().print(tree(ancestors))
 
 
 if __name__ == "__main__":

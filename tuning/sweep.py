@@ -46,8 +46,8 @@ def main(
     from ctnet_ray.orchestration.comparison import Comparison
     from ctnet_ray.sweep.sweep import Sweep, run_sweep
 
-    what = Sweep(Comparison(comparison, model, training, source_training, compute, tracking, guard), sweep)
-    run_sweep(what, storage.absolute(output), command=typed("tuning.sweep"))
+    job = Sweep(Comparison(comparison, model, training, source_training, compute, tracking, guard), sweep)
+    run_sweep(job, storage.absolute(output), command=typed("tuning.sweep"))
 
 
 if __name__ == "__main__":

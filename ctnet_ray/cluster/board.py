@@ -165,7 +165,7 @@ class Queue:
         if index is not None:
             self._news.stepped.append(self._entries[index].work)
 
-    def grows(self, group: int, workers: int, held: int) -> bool:
+    def grows(self, group: int, workers: int, cluster_workers: int) -> bool:
         """Say whether a group should end here, between two steps, to be made anew with more workers.
 
         It should once for each time that the room for it grew: Ray may give it no more all the same.
@@ -173,10 +173,10 @@ class Queue:
         Args:
             group: The group.
             workers: Workers that it has.
-            held: Workers that the cluster holds, for all groups.
+            cluster_workers: Workers that the cluster holds, for all groups.
         """
         state = self._groups[group]
-        room = held // len(self._groups)
+        room = cluster_workers // len(self._groups)
         state.regroups = room > max(workers, state.room)
         state.room = room
         return state.regroups

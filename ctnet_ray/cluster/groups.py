@@ -55,8 +55,8 @@ def count_groups(compute: ComputeConfig, runs: int, nodes: Iterable[dict[str, fl
         runs: Runs to be walked.
         nodes: Resources of each node: {"CPU": 16.0, "GPU": 1.0, ...}.
     """
-    wanted = compute.parallel_runs or runs
-    return max(1, min(runs, wanted, workers_held(nodes, compute) // compute.workers))
+    at_once = compute.parallel_runs or runs
+    return max(1, min(runs, at_once, workers_held(nodes, compute) // compute.workers))
 
 
 def run_groups(groups: Groups, count: int) -> None:
@@ -131,24 +131,24 @@ def _trainer(groups: Groups, group: int, fits: int) -> TorchTrainer:
 
 def cause(failures: Iterable[Exception]) -> str:
     """Say in one line what ended a group, given what its workers raised."""
-    found = list(failures)
-    if _is_dead(found) or not found:
+    errors = list(failures)
+    if _is_dead(errors) or not errors:
         # The others' errors only say that they lost it.
         return (
             "a worker died without a word (out of memory?): lower training.batch_size, or give it more memory"
         )
-    return f"{type(found[0]).__name__}: {next(iter(str(found[0]).splitlines()), '')}"[:_LONGEST_CAUSE]
+    return f"{type(errors[0]).__name__}: {next(iter(str(errors[0]).splitlines()), '')}"[:_LONGEST_CAUSE]
 
 
 def is_defect(error: TrainingFailedError) -> bool:
     """Whether a group ended by an exception that says more with its traceback."""
     if not isinstance(error, WorkerGroupError):
         return True
-    found = list(error.worker_failures.values())
-    return not _is_dead(found) and not any(isinstance(failure, CtnetError) for failure in found)
+    failures = list(error.worker_failures.values())
+    return not _is_dead(failures) and not any(isinstance(failure, CtnetError) for failure in failures)
 
 
 def _is_dead(failures: Iterable[Exception]) -> bool:
     # Ray Train says that it could not ask a worker, and keeps what it met when it tried.
-    found = (getattr(error, "health_check_failure", error) for error in failures)
-    return any(isinstance(error, RayActorError) for error in found)
+    causes = (getattr(error, "health_check_failure", error) for error in failures)
+    return any(isinstance(error, RayActorError) for error in causes)

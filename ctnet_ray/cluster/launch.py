@@ -129,9 +129,9 @@ def _launch(
     return board
 
 
-def _settled(compute: ComputeConfig, held: int) -> ComputeConfig:
+def _settled(compute: ComputeConfig, room: int) -> ComputeConfig:
     """Fix the number of workers where no machine comes or goes, to what there is room for."""
-    workers = max(compute.fewest_workers, min(compute.workers, held))
+    workers = max(compute.fewest_workers, min(compute.workers, room))
     return replace(compute, workers=workers, min_workers=None)
 
 

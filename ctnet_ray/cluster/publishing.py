@@ -136,5 +136,5 @@ def newest_step(work: Work) -> str:
     evaluation = EvaluationRecord.read(work.folder, day)
     auc = evaluation.metrics.get(LEADING) if evaluation else None
     scored = f", AUC {auc:.4f} on {evaluation.samples.day}" if evaluation and auc is not None else ""
-    held = ", held back" if evaluation and evaluation.stops else ""
-    return f"{work.run} {day}{scored}{held}"
+    standing = ", held back" if evaluation and evaluation.stops else ""
+    return f"{work.run} {day}{scored}{standing}"

@@ -89,7 +89,7 @@ def score_files(
         with Progress(console=open_console(stderr=True)) as progress:
             task = progress.add_task("scoring rows", total=total, completed=done)
             # Rows of sample days have their statistics.
-            look_up = LookUp(wanted=not all(part.is_samples for part in missing))
+            look_up = LookUp(enabled=not all(part.is_samples for part in missing))
             threads = math.ceil(compute.cpus_per_worker)
             arguments = (version, domain, look_up, output, skip_bad, threads)
             for row in _scored(missing, arguments, compute).iter_rows():

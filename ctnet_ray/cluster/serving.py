@@ -235,9 +235,9 @@ def _reason(name: str) -> CtnetError:
     told = serve.status().applications.get(name)
     text = "\n".join(one.message for one in told.deployments.values()) if told else ""
     said = re.findall(r"^(?:[\w.]*\.)?(\w+(?:Error|Exception)): (.+)$", text, re.MULTILINE)
-    own = [reason for kind, reason in said if kind in ("CtnetError", "InputError")]
-    reason = own[-1] if own else (": ".join(said[-1]) if said else "see Serve's logs")
-    return CtnetError(reason if own else f"the replicas did not start ({reason})")
+    ours = [reason for kind, reason in said if kind in ("CtnetError", "InputError")]
+    reason = ours[-1] if ours else (": ".join(said[-1]) if said else "see Serve's logs")
+    return CtnetError(reason if ours else f"the replicas did not start ({reason})")
 
 
 def _forget_the_dead() -> None:

@@ -29,17 +29,17 @@ def ensure_ray(compute: ComputeConfig) -> None:
         CtnetError: The cluster does not answer or refuses, or this machine can't hold the workers.
     """
     workers = compute.fewest_workers
-    wanted = {"CPU": workers * compute.cpus_per_worker, "GPU": float(workers * compute.gpu)}
+    needs = {"CPU": workers * compute.cpus_per_worker, "GPU": float(workers * compute.gpu)}
     if not ray.is_initialized():
         if os.environ.get("RAY_ADDRESS"):
             _join(os.environ["RAY_ADDRESS"])
         else:
             _start(compute)
-    held = ray.cluster_resources()
-    for resource, amount in wanted.items():
-        if amount <= held.get(resource, 0):
+    resources = ray.cluster_resources()
+    for resource, amount in needs.items():
+        if amount <= resources.get(resource, 0):
             continue
-        lack = f"{workers} workers need {amount:g} {resource}s and there are {held.get(resource, 0):g}"
+        lack = f"{workers} workers need {amount:g} {resource}s and there are {resources.get(resource, 0):g}"
         if not os.environ.get("RAY_ADDRESS"):
             raise CtnetError(f"{lack}: lower compute.workers or compute.cpus_per_worker, or use a cluster")
         # An autoscaling cluster may grow to it, one that does not never will: Ray waits without a word.

@@ -92,8 +92,8 @@ class RayContext:
             return False
         more: Any = False
         if self.rank == 0:
-            held = workers_held(live_nodes(), self._compute)
-            more = ray.get(self._board.grows.remote(self._group, self.world_size, held))
+            cluster_workers = workers_held(live_nodes(), self._compute)
+            more = ray.get(self._board.grows.remote(self._group, self.world_size, cluster_workers))
         return bool(self._share(int(more)))
 
     def _share(self, value: int) -> int:

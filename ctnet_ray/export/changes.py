@@ -57,18 +57,18 @@ def changes_since(opened: OpenVersion, since: VersionRecord, rows: Mapping[str, 
     }
     touched, unknown = {}, {}
     for name, count in rows.items():
-        found = [_touched(part, steps[part.of_source], count) for part in parts[name]]
-        reasons = [why for why in found if isinstance(why, str)]
+        answers = [_touched(part, steps[part.of_source], count) for part in parts[name]]
+        reasons = [why for why in answers if isinstance(why, str)]
         if reasons:
             unknown[name] = reasons[0]
         else:
-            touched[name] = _together([entry for entry in found if isinstance(entry, Touched)])
+            touched[name] = _together([entry for entry in answers if isinstance(entry, Touched)])
     return Changes(touched, unknown)
 
 
 def _parts(model: Model, table: str, *, has_weights: bool) -> Iterator[_Part]:
     names = tracing.table_names(model)
-    prefix, _, own = table.rpartition(".")
+    prefix, _, column = table.rpartition(".")
     slot = model.source_slot() if model.frozen() or not has_weights else None
     within = model.prefix(slot) if slot else ""
     if slot and table.startswith(within):
@@ -77,7 +77,7 @@ def _parts(model: Model, table: str, *, has_weights: bool) -> Iterator[_Part]:
         yield _Part(of_source=False, name=table)
     for residual, base in model.added_tables().items():
         if names[base] == prefix and tracing.is_folded(residual):
-            yield _Part(of_source=False, name=f"{names[residual]}.{own}")
+            yield _Part(of_source=False, name=f"{names[residual]}.{column}")
 
 
 def _source_steps(record: VersionRecord, since: VersionRecord) -> Sequence[Version] | str:
@@ -114,20 +114,20 @@ def _steps(newer: Version, older: Version) -> Sequence[Version] | str:
 def _touched(part: _Part, steps: Sequence[Version] | str, rows: int) -> Touched | str:
     if isinstance(steps, str):
         return steps
-    found = [Touched(np.zeros(rows, bool))]
+    by_step = [Touched(np.zeros(rows, bool))]
     for version in steps:
         by_table = read_touched(version.uri, {part.name: rows})
         if by_table is None:
             return f"{version.id} has no record of the rows that it touched"
         if part.name not in by_table:
             return f"{version.id} says nothing of it"
-        found.append(by_table[part.name])
-    return _together(found)
+        by_step.append(by_table[part.name])
+    return _together(by_step)
 
 
-def _together(found: Sequence[Touched]) -> Touched:
-    given = [entry.given_R for entry in found if entry.given_R is not None]
+def _together(by_part: Sequence[Touched]) -> Touched:
+    given = [entry.given_R for entry in by_part if entry.given_R is not None]
     return Touched(
-        np.logical_or.reduce([entry.rows_R for entry in found]),
+        np.logical_or.reduce([entry.rows_R for entry in by_part]),
         np.logical_or.reduce(given) if given else None,
     )

@@ -37,7 +37,7 @@ class LookUp:
 
     samples: str | None = None
     """Root of the sample store; None: the one that the version was trained from, if its counts are there."""
-    wanted: bool = True
+    enabled: bool = True
     """Whether statistics are looked up at all; else rows say them."""
 
 
@@ -92,7 +92,7 @@ def _statistics(record: VersionRecord, domain: str, look_up: LookUp) -> tuple[St
     """Return what a version's statistics are looked up in; where it is not there, why."""
     if not reads_statistics(record, domain):
         return None, ""
-    if not look_up.wanted:
+    if not look_up.enabled:
         return None, "they were not asked for"
     try:
         return read_statistics(record, domain, look_up.samples), ""

@@ -51,18 +51,16 @@ def _read(record: VersionRecord, store: SampleStore, domain: str) -> StatisticsL
             f"{domain} {manifest.day} in {store.root} does not say how its statistics were computed: prepare "
             "it again from its logs, by this release"
         )
-    wanted = _part(manifest.statistics, _dense(record, domain))
-    if not wanted.of:
+    read = _part(manifest.statistics, _dense(record, domain))
+    if not read.of:
         raise CtnetError(f"{domain} {manifest.day} in {store.root} has no statistic that the version reads")
-    past, newest = _past(store, manifest, day, wanted)
-    counts = {
-        one: _counted(count(past, day + timedelta(days=1), wanted.windows, one)) for one in wanted.domains
-    }
-    columns = {name: manifest.columns[name] for of in wanted.of for name in of}
+    past, newest = _past(store, manifest, day, read)
+    counts = {one: _counted(count(past, day + timedelta(days=1), read.windows, one)) for one in read.domains}
+    columns = {name: manifest.columns[name] for of in read.of for name in of}
     card = StatisticsCard(
         day.isoformat(),
         {name: last.isoformat() for name, last in sorted(newest.items())},
-        replace(wanted, published={}),
+        replace(read, published={}),
         {name: "ids" if kind.startswith("list") else "id" for name, kind in columns.items()},
     )
     return lookup_of(card, counts, record.spec.inputs.values(), domain)
@@ -90,10 +88,10 @@ def _part(record: StatisticsRecord, read: set[str]) -> StatisticsRecord:
 
 
 def _past(
-    store: SampleStore, manifest: Manifest, day: date, wanted: StatisticsRecord
+    store: SampleStore, manifest: Manifest, day: date, read: StatisticsRecord
 ) -> tuple[list[Past], dict[str, date]]:
     """Return the counts up to a day, and the newest day of each domain that is in them."""
-    window = max((days for days in wanted.windows if days), default=0)
+    window = max((days for days in read.windows if days), default=0)
     after = day + timedelta(days=1)
     log = manifest.log or ""
     kind = counts_kind(manifest.state[COUNTS].settings)
@@ -101,9 +99,9 @@ def _past(
     parts = [state.before(after, {COUNTS: None}, window=window)]
     _check_beginning(store, parts[0], log)
     newest = {domain: _newest_day(store, domain, log, day) for domain in store.domains()}
-    for domain, uri in wanted.published.items():
-        if domain in wanted.domains:
-            published = PublishedCounts(domain, uri, wanted.of).before(after, None, window)
+    for domain, uri in read.published.items():
+        if domain in read.domains:
+            published = PublishedCounts(domain, uri, read.of).before(after, None, window)
             parts.append(published)
             newest[domain] = published.newest
     return parts, {domain: last for domain, last in newest.items() if last}

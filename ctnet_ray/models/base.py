@@ -78,7 +78,7 @@ class Model(nn.Module):
 
 def reading(tables: Iterable[Tables], role: Role) -> list[tuple[Tables, Role]]:
     """Return tables that all look up the same input, each with it (`Model.lookups`)."""
-    return [(own, role) for own in tables]
+    return [(module, role) for module in tables]
 
 
 def derived_seed(*of: Any) -> int:

@@ -96,12 +96,12 @@ def source_notes(plan: RunPlan, config: JobConfig, registered: Registry) -> list
     left = [entry.step for entry in steps_left(plan, read_steps(plan.folder)) if entry.record is None]
     if not any(step.source for step in left):
         return []
-    held = held_back(registered.versions(config.transfer.source_series or ""))
+    newest_held = held_back(registered.versions(config.transfer.source_series or ""))
     return [
-        f"step {step.day} takes {step.source.id} of {step.source.day}: that of {held.day} is held back "
-        f"({held.tags[HELD_BACK]})"
+        f"step {step.day} takes {step.source.id} of {step.source.day}: "
+        f"that of {newest_held.day} is held back ({newest_held.tags[HELD_BACK]})"
         for step in left
-        if held and step.source and step.source.day < held.day <= step.day
+        if newest_held and step.source and step.source.day < newest_held.day <= step.day
     ]
 
 

@@ -124,8 +124,8 @@ def _newest_source(config: JobConfig, registered: Registry, role: Role) -> _Sour
     if role == "source" or METHODS[transfer.method].source != "continual" or transfer.refresh_days is None:
         return None
     versions = registered.versions(transfer.source_series or "")
-    good, held = passed(versions), held_back(versions)
-    return _Source(good[-1].day if good else date.min, held.day if held else None)
+    good, newest_held = passed(versions), held_back(versions)
+    return _Source(good[-1].day if good else date.min, newest_held.day if newest_held else None)
 
 
 def _lacks(config: JobConfig, samples: list[SampleDays], day: date, source: _Source | None, lag: int) -> str:
@@ -134,8 +134,8 @@ def _lacks(config: JobConfig, samples: list[SampleDays], day: date, source: _Sou
         if day not in domain and not may_be_passed_over(config, domain, day):
             return f"samples of {domain.domain} on {day}"
     if source and source.newest < day and (day - source.newest).days > lag:
-        held = f" (that of {source.held_back} is held back)" if source.held_back else ""
-        return f"a version of {config.transfer.source_series} of {day}{held}"
+        reason = f" (that of {source.held_back} is held back)" if source.held_back else ""
+        return f"a version of {config.transfer.source_series} of {day}{reason}"
     return ""
 
 
@@ -190,10 +190,10 @@ def _walk(plan: RunPlan, config: JobConfig, tracker: Tracker) -> str:
     except CtnetError:
         # What workers raise comes as words alone; what it was stands in the folder.
         scored = read_evaluations(plan.folder, [step.day for step in plan.steps])
-        held = next((entry for entry in scored.values() if entry.stops), None)
-        if held is None:
+        stopping = next((entry for entry in scored.values() if entry.stops), None)
+        if stopping is None:
             raise
-        return says_held_back(plan.name, held)
+        return says_held_back(plan.name, stopping)
     return ""
 
 

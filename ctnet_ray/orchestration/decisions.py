@@ -47,8 +47,8 @@ def decide(config: JobConfig, role: Role, why: str, rewind_to: date | None, dry_
     else:
         with locked([folder], console.log):
             aside = rewind(folder, rewind_to)
-    what = f"{len(aside.days)} versions and {len(aside.scored)} evaluations of {folder}"
-    console.log(f"{'would set' if dry_run else 'set'} aside {what}")
+    moved = f"{len(aside.days)} versions and {len(aside.scored)} evaluations of {folder}"
+    console.log(f"{'would set' if dry_run else 'set'} aside {moved}")
     return not dry_run
 
 
@@ -66,12 +66,13 @@ def accept(folder: str, why: str) -> date:
         CtnetError: None is held back, or it can't score a day at all.
     """
     scored = read_evaluations(folder, [step.day for step in read_steps(folder)])
-    held = next((entry for entry in scored.values() if entry.stops), None)
-    if held is None:
+    stopping = next((entry for entry in scored.values() if entry.stops), None)
+    if stopping is None:
         raise CtnetError(f"--accept: no version in {folder} is held back: leave it out")
-    if not held.metrics:
+    if not stopping.metrics:
         raise CtnetError(
-            f"--accept: the version of {held.day} can't score a day at all: --rewind_to {held.day} instead"
+            f"--accept: the version of {stopping.day} can't score a day at all: "
+            f"--rewind_to {stopping.day} instead"
         )
-    replace(held, accepted=Acceptance(who(), datetime.now(UTC), why)).write(folder)
-    return held.day
+    replace(stopping, accepted=Acceptance(who(), datetime.now(UTC), why)).write(folder)
+    return stopping.day

@@ -117,9 +117,9 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         reuse=method.reuse,
         guard=config.guard,
     )
-    held = next((entry for entry in scored.values() if entry.stops), None)
-    if held and config.guard.versions == "hold_back":
-        raise HeldBackError(says_held_back(record.run, held))
+    stopping = next((entry for entry in scored.values() if entry.stops), None)
+    if stopping and config.guard.versions == "hold_back":
+        raise HeldBackError(says_held_back(record.run, stopping))
     if config.data.stale_versions == "refuse":
         check_fresh(plan, samples, [*done.values()], scored)
     return plan
@@ -187,17 +187,17 @@ def _step(
     done: bool,
 ) -> StepPlan:
     """Say what a step reads: what it was trained and scored on is not read again, and may be gone."""
-    own, *beside = samples
-    train = () if done else _trained_on(own, method, day, config.transfer.window)
+    domain, *beside = samples
+    train = () if done else _trained_on(domain, method, day, config.transfer.window)
     following = day + ONE_DAY
-    evaluate = None if done and day in scored else own.of(following)
-    others = (domain.of(day) for domain in beside if train)
+    evaluate = None if done and day in scored else domain.of(following)
+    others = (other.of(day) for other in beside if train)
     return StepPlan(
         train=train,
         day=day,
         evaluate=evaluate,
         source=source,
-        beside=tuple(other for other in others if other),
+        beside=tuple(manifest for manifest in others if manifest),
     )
 
 

@@ -155,9 +155,9 @@ def _differences(days: _Pairs) -> list[Difference]:
 
 def _difference(metric: str, days: _Pairs) -> Difference:
     differences = {day: ours[metric] - theirs[metric] for day, (ours, theirs) in days.items()}
-    found = estimate({0: differences})
+    paired = estimate({0: differences})
     champion = sum(theirs[metric] for _, theirs in days.values()) / len(days)
-    return Difference(metric, champion, champion + found.mean, found.mean, found.error)
+    return Difference(metric, champion, champion + paired.mean, paired.mean, paired.error)
 
 
 def _worse(

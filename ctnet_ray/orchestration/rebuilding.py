@@ -89,8 +89,8 @@ def rebuild(name: str, into: str, registered: Registry, card: Card, store: str |
 
 def _read(version: Version, card: Card) -> _Made:
     """Return the records of a version, from its folder or from its card."""
-    found = storage.read_folder(version.uri)
-    content = found[0] if found else card(version)
+    published = storage.read_folder(version.uri)
+    content = published[0] if published else card(version)
     return _Made(RunRecord(**content["run"]), StepRecord.from_dict(content["step"]), content.get("files", ()))
 
 
@@ -148,10 +148,10 @@ def _missing(chain: Sequence[_Made], samples: SampleStore) -> Iterator[str]:
 
 def _copy(version: Version, uri: str) -> None:
     """Copy a version to where the run goes on from it."""
-    found = storage.read_folder(version.uri)
-    if storage.read_folder(uri) is not None or found is None:
+    published = storage.read_folder(version.uri)
+    if storage.read_folder(uri) is not None or published is None:
         return
-    manifest, folder = found
+    manifest, folder = published
     source, path = storage.resolve(folder)
     with storage.new_folder(uri) as (working, publish):
         target, to = storage.resolve(working)
@@ -192,9 +192,9 @@ def _role(run: RunRecord) -> Role:
 
 
 def _step(made: _Made, samples: SampleStore) -> StepPlan:
-    def manifests(own: bool) -> tuple[Manifest, ...]:
+    def manifests(of_domain: bool) -> tuple[Manifest, ...]:
         named: list[SampleRef] = [
-            entry for entry in made.step.samples if (entry.domain == made.run.domain) is own
+            entry for entry in made.step.samples if (entry.domain == made.run.domain) is of_domain
         ]
         return tuple(samples.manifest(entry.domain, entry.day) for entry in named)
 
@@ -202,8 +202,9 @@ def _step(made: _Made, samples: SampleStore) -> StepPlan:
 
 
 def _compared(version: Version, made: _Made, steps: int) -> Rebuilt:
-    found = storage.read_folder(version.uri)
-    assert found  # noqa: S101  (it was just written)
-    now, was = ({file["name"]: file["sha256"] for file in files} for files in (found[0]["files"], made.files))
+    published = storage.read_folder(version.uri)
+    assert published  # noqa: S101  (it was just written)
+    files = published[0]["files"]
+    now, was = ({file["name"]: file["sha256"] for file in version} for version in (files, made.files))
     differing = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
     return Rebuilt(version.uri, steps, len(was), tuple(differing), made.run.code_revision)

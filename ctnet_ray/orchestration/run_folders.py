@@ -21,8 +21,9 @@ class RunFolders:
 
     def versions(self, model: str) -> list[Version]:
         """Return all versions of a model, ascending by day; none if it is unknown."""
-        found = sorted(self._find(model), key=lambda version: version.day)
-        return [replace(version, name=model, number=number) for number, version in enumerate(found, start=1)]
+        versions = sorted(self._find(model), key=lambda version: version.day)
+        numbered = enumerate(versions, start=1)
+        return [replace(version, name=model, number=number) for number, version in numbered]
 
     def series(self, name: str) -> list[Version]:
         """Return a model's version of each day, ascending, but for those held back."""
@@ -37,11 +38,11 @@ class RunFolders:
         if "@" in name:
             raise CtnetError(f"{name}: an alias stands in MLflow, and here are the folders of runs alone")
         model, _, number = name.partition("/")
-        found = [version for version in self.versions(model) if number == str(version.number)]
-        found = found if number else self.series(model)
-        if not found:
+        versions = [version for version in self.versions(model) if number == str(version.number)]
+        versions = versions if number else self.series(model)
+        if not versions:
             raise CtnetError(f"no version {name} below {self._root}: run what makes it first")
-        return found[-1]
+        return versions[-1]
 
     def _find(self, model: str) -> Iterator[Version]:
         for name in storage.list_folders(self._root):

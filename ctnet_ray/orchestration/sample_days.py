@@ -94,17 +94,17 @@ def first_digests(
         CtnetError: A first day is not there, and no run was begun with it.
     """
     first = config.data.first_day
-    found = [days.of(first) for days in samples]
-    digests = tuple(day.digest for day in found if day)
+    firsts = [days.of(first) for days in samples]
+    digests = tuple(day.digest for day in firsts if day)
     if len(digests) == len(samples):
         return digests
     for name in storage.list_folders(config.tracking.models):
         if name.startswith(f"{model}-"):
             begun = _begun_with(storage.join(config.tracking.models, name), first)
-            agrees = all(day is None or day.digest in begun for day in found)
+            agrees = all(day is None or day.digest in begun for day in firsts)
             if agrees and run_of(begun) == name:
                 return begun
-    lacking = next(days for days, day in zip(samples, found, strict=True) if day is None)
+    lacking = next(days for days, day in zip(samples, firsts, strict=True) if day is None)
     raise CtnetError(
         f"{lacking.lacks(first)}, and no run of {model} was begun with that day: write it with jobs.prepare, "
         "or change data.first_day"

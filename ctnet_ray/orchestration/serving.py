@@ -41,8 +41,8 @@ class RegisteredModel:
         tracker = _tracker(self.mlflow_uri, self.experiment)
         with tracker.talking():
             # One request, where `resolve` reads all versions.
-            found = tracker.client.search_registered_models(f"name = '{model}'") if "'" not in model else []
-        numbers = {name: number for entry in found for name, number in entry.aliases.items()}
+            models = tracker.client.search_registered_models(f"name = '{model}'") if "'" not in model else []
+        numbers = {name: number for entry in models for name, number in entry.aliases.items()}
         number = numbers.get(alias or NEWEST)
         return f"{model}/{number}" if number else tracker.resolve(self.name).id
 
@@ -77,8 +77,8 @@ class ExportedFolder:
             CtnetError: There is no exported version; or all deltas that lead on are applied, and others lead
                 from elsewhere.
         """
-        card, found, waiting = self._look()
-        last = found[-1].result.card if found else card
+        card, deltas, waiting = self._look()
+        last = deltas[-1].result.card if deltas else card
         if waiting and self._is_loaded(last):
             raise CtnetError(order_fault(last, waiting))
         return f"{self.name} ({last.digest[:12]})"
@@ -90,11 +90,11 @@ class ExportedFolder:
             CtnetError: As `open_export`.
         """
         del version
-        card, found, _ = self._look()
-        cards = [card, *(delta.result.card for delta in found)]
+        card, deltas, _ = self._look()
+        cards = [card, *(delta.result.card for delta in deltas)]
         done = next((index for index, card in enumerate(cards) if self._is_loaded(card)), None)
         opened = self.opened if done is not None else None
-        self.opened = apply_deltas(opened or open_folder(self.name), found[done or 0 :])
+        self.opened = apply_deltas(opened or open_folder(self.name), deltas[done or 0 :])
         return self.opened.scorer
 
     def _look(self) -> tuple[Card, list[Delta], Delta | None]:

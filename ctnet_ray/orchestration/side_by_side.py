@@ -54,8 +54,8 @@ def evaluate_versions(
     opened = [open_version(version) for version in versions]
     title = f"{len(versions)} versions on {samples.domain} {samples.day}"
     with rows_progress(title, samples.rows) as done:
-        found = compare_on(opened, samples, cluster, done)
-    evaluation = Evaluation(tuple(records.values()), samples, cluster, found, command)
+        results = compare_on(opened, samples, cluster, done)
+    evaluation = Evaluation(tuple(records.values()), samples, cluster, results, command)
     console = open_console()
     console.print(table(evaluation))
     write(evaluation, Path(output))
@@ -76,17 +76,17 @@ def find_versions(names: Sequence[str], tracking: TrackingConfig) -> list[Versio
         CtnetError: There is no such version, or two names are of one.
     """
     tracker: Tracker | None = None
-    found: list[Version] = []
+    versions: list[Version] = []
     for name in names:
         if "://" in name or storage.exists(name):
-            found.append(read_record(storage.absolute(name)).version)
+            versions.append(read_record(storage.absolute(name)).version)
         else:
             tracker = tracker or Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
-            found.append(tracker.resolve(name))
-    for (one, version), (other, again) in combinations(zip(names, found, strict=True), 2):
+            versions.append(tracker.resolve(name))
+    for (one, version), (other, again) in combinations(zip(names, versions, strict=True), 2):
         if storage.resolve(version.uri) == storage.resolve(again.uri):
             raise CtnetError(f"{one} and {other} are one version, {version.id}: name each once")
-    return found
+    return versions
 
 
 def _samples(

@@ -33,7 +33,7 @@ class Evaluation:
     samples: Manifest
     cluster: str
     """Column that errors are clustered by."""
-    found: SideBySide
+    results: SideBySide
     command: str = ""
 
     @property
@@ -44,20 +44,20 @@ class Evaluation:
     @property
     def metrics(self) -> list[Metric]:
         """Metrics that came out, in the order of tables."""
-        return [metric for metric in METRICS.values() if metric.name in self.found.metrics]
+        return [metric for metric in METRICS.values() if metric.name in self.results.metrics]
 
     def tone(self, metric: Metric, entry: Measured) -> Tone:
         """Say whether a difference to the first version is told apart from none, at 5 % over all versions."""
         if not entry.difference_error or not metric.sign:
             return ""
-        least = critical(self.found.clusters - 1, len(self.versions) - 1) * entry.difference_error
+        least = critical(self.results.clusters - 1, len(self.versions) - 1) * entry.difference_error
         if abs(entry.difference) < least:
             return ""
         return "good" if entry.difference * metric.sign > 0 else "bad"
 
     def points(self) -> dict[str, float]:
         """Return metrics for MLflow: METRIC/VERSION, and METRIC_difference/VERSION with its error."""
-        points = {"rows": float(self.found.rows), "clusters": float(self.found.clusters)}
+        points = {"rows": float(self.results.rows), "clusters": float(self.results.clusters)}
         for metric, version, entry in self.entries():
             key = _NO_KEY.sub("_", version)
             points[f"{metric}/{key}"] = entry.value
@@ -70,15 +70,15 @@ class Evaluation:
     def entries(self) -> Iterator[tuple[str, str, Measured]]:
         """Yield metric, version and what was measured."""
         for metric in self.metrics:
-            for version, entry in zip(self.names, self.found.metrics[metric.name], strict=True):
+            for version, entry in zip(self.names, self.results.metrics[metric.name], strict=True):
                 yield metric.name, version, entry
 
 
 def table(evaluation: Evaluation) -> Table:
     """Return the metrics as a table to print: below each its difference to the first version's."""
-    found, names = evaluation.found, evaluation.names
+    results, names = evaluation.results, evaluation.names
     title = (
-        f"{evaluation.samples.domain} {evaluation.samples.day}, {found.rows:,} rows: difference to "
+        f"{evaluation.samples.domain} {evaluation.samples.day}, {results.rows:,} rows: difference to "
         f"{names[0]} ± its standard error, clustered by {evaluation.cluster}"
     )
     shown = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, padding=(0, 1))
@@ -89,9 +89,9 @@ def table(evaluation: Evaluation) -> Table:
     for metric in evaluation.metrics:
         cells = [
             Text("\n".join(filter(None, _words(metric, entry, first=not index))))
-            for index, entry in enumerate(found.metrics[metric.name])
+            for index, entry in enumerate(results.metrics[metric.name])
         ]
-        for cell, entry in zip(cells, found.metrics[metric.name], strict=True):
+        for cell, entry in zip(cells, results.metrics[metric.name], strict=True):
             cell.stylize(styles.get(evaluation.tone(metric, entry), ""))
         shown.add_row(metric.title, *cells)
     for title, row in _further(evaluation):
@@ -121,7 +121,7 @@ def write(evaluation: Evaluation, folder: Path) -> None:
         ("version", "rows", "predicted", "observed", "error"),
         (
             (name, part.rows, part.predicted, part.observed, part.error)
-            for name, curve in zip(evaluation.names, evaluation.found.calibration, strict=True)
+            for name, curve in zip(evaluation.names, evaluation.results.calibration, strict=True)
             for part in curve
         ),
     )
@@ -130,13 +130,13 @@ def write(evaluation: Evaluation, folder: Path) -> None:
 
 def page(evaluation: Evaluation) -> Page:
     """Return the page."""
-    samples, found = evaluation.samples, evaluation.found
+    samples, results = evaluation.samples, evaluation.results
     with figures.style():
         sections = (_metrics(evaluation), _calibration(evaluation), _correlation(evaluation))
     facts = (
         ("samples", f"{samples.domain} {samples.day}, {samples.uri}"),
-        ("rows", f"{found.rows:,}, {found.clicks:,} of them clicks"),
-        ("errors clustered by", f"{evaluation.cluster}, {found.clusters:,} clusters"),
+        ("rows", f"{results.rows:,}, {results.clicks:,} of them clicks"),
+        ("errors clustered by", f"{evaluation.cluster}, {results.clusters:,} clusters"),
         *((("command", evaluation.command),) if evaluation.command else ()),
     )
     chapter = Chapter(
@@ -146,13 +146,13 @@ def page(evaluation: Evaluation) -> Page:
 
 
 def _lead(evaluation: Evaluation) -> str:
-    if LEADING not in evaluation.found.metrics:
+    if LEADING not in evaluation.results.metrics:
         return "the day has clicks alone or none: nothing can be ranked on it."
     metric, first = METRICS[LEADING], evaluation.names[0]
     said = {"good": "more", "bad": "less", "": "not to be told apart"}
     parts = [
         f"{name} has {_difference(metric, entry)} ({said[evaluation.tone(metric, entry)]})"
-        for name, entry in list(zip(evaluation.names, evaluation.found.metrics[LEADING], strict=True))[1:]
+        for name, entry in list(zip(evaluation.names, evaluation.results.metrics[LEADING], strict=True))[1:]
     ]
     return f"{metric.title} less that of {first}: {', '.join(parts)}."
 
@@ -163,7 +163,7 @@ def _metrics(evaluation: Evaluation) -> Section:
             metric.title,
             *(
                 Cell(*_words(metric, entry, first=not index), tone=evaluation.tone(metric, entry))
-                for index, entry in enumerate(evaluation.found.metrics[metric.name])
+                for index, entry in enumerate(evaluation.results.metrics[metric.name])
             ),
         ]
         for metric in evaluation.metrics
@@ -181,7 +181,7 @@ def _metrics(evaluation: Evaluation) -> Section:
 def _calibration(evaluation: Evaluation) -> Section:
     rows = [
         [name, amount(part.rows), number(part.predicted), number(part.observed), number(part.error)]
-        for name, curve in zip(evaluation.names, evaluation.found.calibration, strict=True)
+        for name, curve in zip(evaluation.names, evaluation.results.calibration, strict=True)
         for part in curve
     ]
     return Section(
@@ -197,13 +197,13 @@ def _calibration(evaluation: Evaluation) -> Section:
 
 def _curves(evaluation: Evaluation) -> Figure:
     figure, ((axes,),) = figures.panels(1, 1, 7, 6)
-    for index, (name, curve) in enumerate(zip(evaluation.names, evaluation.found.calibration, strict=True)):
-        predicted, observed = ([getattr(part, what) for part in curve] for what in ("predicted", "observed"))
+    for index, (name, curve) in enumerate(zip(evaluation.names, evaluation.results.calibration, strict=True)):
+        predicted, observed = ([getattr(part, side) for part in curve] for side in ("predicted", "observed"))
         errors = [part.error for part in curve]
         axes.errorbar(
             predicted, observed, errors, markersize=4, linewidth=1, label=name, **figures.line_style(index)
         )
-    parts = [part for curve in evaluation.found.calibration for part in curve]
+    parts = [part for curve in evaluation.results.calibration for part in curve]
     top = 1.05 * max(max(part.predicted, part.observed) for part in parts)
     axes.plot([0, top], [0, top], color=figures.INK, linewidth=0.8, linestyle=":")
     axes.set_xlabel("predicted")
@@ -215,7 +215,7 @@ def _curves(evaluation: Evaluation) -> Figure:
 
 
 def _correlation(evaluation: Evaluation) -> Section:
-    names, found = evaluation.names, evaluation.found
+    names, results = evaluation.names, evaluation.results
     rows = [
         [
             name,
@@ -224,7 +224,7 @@ def _correlation(evaluation: Evaluation) -> Section:
                 for pearson, spearman in zip(pearsons, spearmans, strict=True)
             ),
         ]
-        for name, pearsons, spearmans in zip(names, found.pearson, found.spearman, strict=True)
+        for name, pearsons, spearmans in zip(names, results.pearson, results.spearman, strict=True)
     ]
     return Section(
         "Correlation of scores",
@@ -258,13 +258,13 @@ def _standing(record: VersionRecord) -> str:
 
 
 def _further(evaluation: Evaluation) -> Iterator[tuple[str, list[str]]]:
-    found = evaluation.found
+    results = evaluation.results
     yield (
         "calibration error",
-        [number(found.calibration_error(index)) for index in range(len(evaluation.versions))],
+        [number(results.calibration_error(index)) for index in range(len(evaluation.versions))],
     )
-    yield "correlation of logits", [number(value, missing="none") for value in found.pearson[0]]
-    yield "correlation of ranks", [number(value, missing="none") for value in found.spearman[0]]
+    yield "correlation of logits", [number(value, missing="none") for value in results.pearson[0]]
+    yield "correlation of ranks", [number(value, missing="none") for value in results.spearman[0]]
 
 
 def _words(metric: Metric, entry: Measured, *, first: bool) -> tuple[str, str]:

@@ -57,9 +57,9 @@ def _faults(step: StepRecord, samples: Digests, made: Mapping[Version, str]) -> 
     for sample in step.samples:
         if _written_again(sample, samples):
             yield f"{_named(sample)} were written again"
-    for what, version in (("parent", step.parent), ("source version", step.source)):
+    for role, version in (("parent", step.parent), ("source version", step.source)):
         if version and version.digest and made.get(version, "") not in ("", version.digest):
-            yield f"its {what} {version.id} was made again"
+            yield f"its {role} {version.id} was made again"
 
 
 def _written_again(sample: SampleRef, samples: Digests) -> bool:

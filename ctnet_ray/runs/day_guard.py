@@ -71,13 +71,13 @@ def refused(
         earlier = sorted(day for domain, day in trained if domain == manifest.domain and day < manifest.day)
         read = (_read(folder, manifest.domain, day) for day in earlier[-guard.days :])
         before = [passed.measures for passed in read if passed]
-        today, found = _compare(folder, manifest, folding, before, guard)
-        if found and manifest.day not in guard.accept_days:
-            lines.append(_refusal(run, today, found, len(before)))
+        today, differences = _compare(folder, manifest, folding, before, guard)
+        if differences and manifest.day not in guard.accept_days:
+            lines.append(_refusal(run, today, differences, len(before)))
             continue
         trained[manifest.domain, manifest.day] = manifest.digest
         storage.write_json(
-            _uri(folder, manifest.domain, manifest.day), to_jsonable_python(Passed(today, tuple(found)))
+            _uri(folder, manifest.domain, manifest.day), to_jsonable_python(Passed(today, tuple(differences)))
         )
     return lines
 
@@ -95,12 +95,12 @@ def _compare(
     return today, unlike(today, enough, guard)
 
 
-def _refusal(run: str, today: DayMeasures, found: Sequence[str], days: int) -> str:
-    more = f"; and {len(found) - _SAID} more" if len(found) > _SAID else ""
+def _refusal(run: str, today: DayMeasures, differences: Sequence[str], days: int) -> str:
+    more = f"; and {len(differences) - _SAID} more" if len(differences) > _SAID else ""
     than = f"unlike those of the {days} days before" if days >= FEWEST_DAYS else "not to be trained on"
     day = f"samples of {today.domain} on {today.day}"
     way_out = f"write the day again, or let it pass with --guard.accept_days [{today.day}]"
-    return f"{run}: {day} are {than}: {'; '.join(found[:_SAID])}{more}: {way_out}"
+    return f"{run}: {day} are {than}: {'; '.join(differences[:_SAID])}{more}: {way_out}"
 
 
 def _infinite(today: DayMeasures, guard: GuardConfig) -> Iterator[str]:
@@ -159,17 +159,17 @@ def _column(
         return
     column, columns = today.columns[name], [day.columns[name] for day in before]
     empty = column.empty / max(today.rows, 1)
-    most = max(own.empty / max(day.rows, 1) for own, day in zip(columns, before, strict=True))
+    most = max(past.empty / max(day.rows, 1) for past, day in zip(columns, before, strict=True))
     if guard.empty is not None and empty - most > guard.empty:
         yield f"{name} is empty in {_percent(empty, most)} (guard.empty {guard.empty:g})"
-    earlier = [own.new for own in columns if own.new is not None]
+    earlier = [past.new for past in columns if past.new is not None]
     if guard.new_ids is not None and column.new is not None and len(earlier) >= FEWEST_DAYS:
         most = max(earlier)
         if column.new - most > guard.new_ids:
             yield f"{name} has new ids in {_percent(column.new, most)} (guard.new_ids {guard.new_ids:g})"
     if guard.psi is None or today.rows < _ROWS_FOR_PSI:
         return
-    index = min(stability(column.bins, own.bins) for own in columns)
+    index = min(stability(column.bins, past.bins) for past in columns)
     if index > guard.psi:
         yield f"{name} has other values, PSI {index:.2f} (guard.psi {guard.psi:g})"
 

@@ -86,8 +86,8 @@ def _remember(folder: str, entries: dict[str, _Entry]) -> None:
 
 def _read_index(folder: str) -> dict[str, _Entry]:
     try:
-        found: Mapping[str, Any] = storage.read_json(storage.join(folder, INDEX))
-        return {name: _Entry(*entry) for name, entry in found["records"].items()}
+        content: Mapping[str, Any] = storage.read_json(storage.join(folder, INDEX))
+        return {name: _Entry(*entry) for name, entry in content["records"].items()}
     except (FileNotFoundError, CtnetError, KeyError, TypeError, AttributeError):
         return {}
 

@@ -85,8 +85,8 @@ def locked(
                 return
 
     thread = threading.Thread(target=keep_beating, daemon=True)
-    with ExitStack() as held:
-        beats.extend(held.enter_context(_locked(folder, say)) for folder in folders)
+    with ExitStack() as locks:
+        beats.extend(locks.enter_context(_locked(folder, say)) for folder in folders)
         _settle(folders, beats)
         for folder in folders:
             storage.sweep(folder)
@@ -123,23 +123,23 @@ def _interrupt() -> None:
 @contextmanager
 def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Hold one lock; yield what gives a sign of life, and says whether the lock is still held."""
-    own = _this_process()
+    here = _this_process()
     run = _run(folder)
     with _kernel_lock(folder, run) as is_free:
         before = _holder(folder)
-        if before and not _is_dead(before, own, is_free):
+        if before and not _is_dead(before, here, is_free):
             raise _held_by(run, before)
         if before:
             say(f"{run}: {before} is dead: its lock is taken over")
-        _write(folder, own)
+        _write(folder, here)
 
         def beat() -> bool:
             # What can't be read or written now may be the next time.
             with suppress(CtnetError, OSError):
                 there = _holder(folder)
-                if there and there.id != own.id:
+                if there and there.id != here.id:
                     return False
-                _write(folder, replace(own, alive=time.time()))
+                _write(folder, replace(here, alive=time.time()))
             return True
 
         try:
@@ -147,7 +147,7 @@ def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bo
         finally:
             with suppress(CtnetError, OSError):
                 there = _holder(folder)
-                if there and there.id == own.id:
+                if there and there.id == here.id:
                     storage.remove_file(storage.join(folder, _FILE))
 
 
@@ -177,12 +177,12 @@ def _kernel_lock(folder: str, run: str) -> Iterator[bool]:
         lock.release()
 
 
-def _is_dead(holder: Holder, own: Holder, kernel_says_free: bool) -> bool:
-    if holder.boot != own.boot:
+def _is_dead(holder: Holder, here: Holder, kernel_says_free: bool) -> bool:
+    if holder.boot != here.boot:
         return time.time() - holder.alive > DEAD_SECONDS
     if kernel_says_free:
         return True
-    if holder.processes != own.processes:
+    if holder.processes != here.processes:
         return time.time() - holder.alive > DEAD_SECONDS
     started = _started(holder.pid)
     return started is None or abs(started - holder.started) > _CLOCK_SECONDS

@@ -237,8 +237,8 @@ def read_rewinds(folder: str) -> list[tuple[str, Rewind]]:
     """
     root = storage.join(folder, SET_ASIDE)
     places = [storage.join(root, name) for name in storage.list_folders(root)]
-    found = ((place, _read(Rewind, f"{place}/rewind.json", "rewind", "restore it")) for place in places)
-    return [(place, entry) for place, entry in found if entry]
+    entries = ((place, _read(Rewind, f"{place}/rewind.json", "rewind", "restore it")) for place in places)
+    return [(place, entry) for place, entry in entries if entry]
 
 
 def parse_day(text: str, where: str) -> date:
@@ -291,10 +291,10 @@ def with_digest(version: Version) -> Version:
     Raises:
         CtnetError: The folder's manifest was changed.
     """
-    found = storage.read_folder(version.uri)
-    if found is None:
+    published = storage.read_folder(version.uri)
+    if published is None:
         return version
-    manifest, _ = found
+    manifest, _ = published
     step = StepRecord.from_dict(manifest["step"])
     return replace(version, digest=version_digest(step, manifest.get("files", ())))
 
@@ -327,12 +327,12 @@ def read_evaluations(folder: str, days: Iterable[date] | None = None) -> dict[da
         CtnetError: A file holds something else.
     """
     asked = None if days is None else {*days}
-    found = (
+    entries = (
         _checked(EvaluationRecord, content, storage.join(folder, name), _EVALUATION)
         for name, content in _records(folder).items()
         if name.startswith("evaluations/")
     )
-    return {entry.day: entry for entry in found if asked is None or entry.day in asked}
+    return {entry.day: entry for entry in entries if asked is None or entry.day in asked}
 
 
 def read_steps(folder: str) -> list[StepRecord]:
@@ -366,10 +366,10 @@ def _records(folder: str) -> dict[str, dict[str, Any]]:
 
 def _read_manifest(uri: str) -> dict[str, Any] | None:
     """Return what is to be known of a version without opening it: its step, its digest, its weights."""
-    found = storage.read_folder(uri)
-    if found is None:
+    published = storage.read_folder(uri)
+    if published is None:
         return None
-    manifest, _ = found
+    manifest, _ = published
     digest = version_digest(StepRecord.from_dict(manifest["step"]), manifest.get("files", ()))
     removed = {key: manifest[key] for key in (WEIGHTS_REMOVED,) if key in manifest}
     return {"step": manifest["step"], "digest": digest, **removed}

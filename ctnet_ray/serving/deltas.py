@@ -87,8 +87,8 @@ class Delta:
 
 def is_delta(uri: str) -> bool:
     """Whether a folder holds a delta."""
-    found = storage.read_folder(uri)
-    return found is not None and "since" in found[0]
+    published = storage.read_folder(uri)
+    return published is not None and "since" in published[0]
 
 
 def read_delta(uri: str) -> Delta:
@@ -101,16 +101,16 @@ def read_delta(uri: str) -> Delta:
         CtnetError: There is none, or another release wrote it.
     """
     uri = storage.absolute(uri)
-    found = storage.read_folder(uri)
-    if found is None:
+    published = storage.read_folder(uri)
+    if published is None:
         raise CtnetError(f"no delta at {uri}: jobs.export --since makes one")
     try:
-        manifest = _MANIFEST.validate_python(found[0])
+        manifest = _MANIFEST.validate_python(published[0])
     except ValidationError as error:
         raise CtnetError(
             f"{uri}: a delta's manifest {first_problem(error)}: make it again (jobs.export --since)"
         ) from error
-    return Delta(uri, manifest, Files(uri, found[1], manifest.files))
+    return Delta(uri, manifest, Files(uri, published[1], manifest.files))
 
 
 def apply_deltas(opened: OpenExport, deltas: Sequence[Delta]) -> OpenExport:
@@ -189,19 +189,19 @@ def find_deltas(uri: str, card: Card) -> tuple[list[Delta], Delta | None]:
     """
     root = storage.join(storage.absolute(uri), FOLDER)
     files = storage.list_files(root)
-    found = [
+    deltas = [
         _read_once(storage.join(root, name.rpartition("/")[0]), stamp)
         for name, stamp in sorted(files.items())
         if not name.startswith(".") and name.endswith(f"/{storage.MANIFEST}") and name.count("/") == 1
     ]
-    found.sort(key=lambda delta: delta.result.card.step)
+    deltas.sort(key=lambda delta: delta.result.card.step)
     # Of two that go on from the same version the one that goes further.
-    by_since = {(delta.manifest.since.digest, delta.manifest.since.domain): delta for delta in found}
+    by_since = {(delta.manifest.since.digest, delta.manifest.since.domain): delta for delta in deltas}
     chain: list[Delta] = []
     while (delta := by_since.pop((card.digest, card.domain), None)) is not None:
         chain.append(delta)
         card = delta.result.card
-    return chain, next((delta for delta in found if delta.result.card.step > card.step), None)
+    return chain, next((delta for delta in deltas if delta.result.card.step > card.step), None)
 
 
 def order_fault(card: Card, delta: Delta) -> str:

@@ -146,8 +146,8 @@ def scorer_of(manifest: Manifest, read: "Files", tables: Mapping[str, Table], ne
 
 def is_export(uri: str) -> bool:
     """Whether a folder holds an exported version, and not a version of a run."""
-    found = storage.read_folder(uri)
-    return found is not None and "signature" in found[0]
+    published = storage.read_folder(uri)
+    return published is not None and "signature" in published[0]
 
 
 def read_manifest(uri: str) -> tuple[Manifest, str]:
@@ -156,11 +156,11 @@ def read_manifest(uri: str) -> tuple[Manifest, str]:
     Raises:
         CtnetError: There is none, or another release wrote it.
     """
-    found = storage.read_folder(uri)
-    if found is None:
+    published = storage.read_folder(uri)
+    if published is None:
         raise CtnetError(f"no exported version at {uri}: jobs.export makes one")
     try:
-        return MANIFEST.validate_python(found[0]), found[1]
+        return MANIFEST.validate_python(published[0]), published[1]
     except ValidationError as error:
         raise CtnetError(f"{uri}: its manifest {first_problem(error)}: {_WAY_OUT}") from error
 
@@ -171,8 +171,8 @@ def write_at_top(uri: str, contents: Mapping[str, bytes]) -> None:
     Raises:
         OSError: A file can't be written.
     """
-    found = storage.read_folder(uri)
-    if found and found[1] != uri:
+    published = storage.read_folder(uri)
+    if published and published[1] != uri:
         for name, content in contents.items():
             storage.write_bytes(storage.join(uri, name), content)
 

@@ -25,43 +25,43 @@ _USED = "used.json"  #: rewritten whenever a sweep is about to read the folder
 class _Writer:
     """A frozen tower in an actor of Ray Data."""
 
-    def __init__(self, model: ModelSpec, wanted: Sequence[DayLayers], gpu: bool) -> None:
+    def __init__(self, model: ModelSpec, day_layers: Sequence[DayLayers], gpu: bool) -> None:
         start_alone()
         assert model.source  # noqa: S101
         self._tower = FrozenTower(model.source, torch.device("cuda" if gpu else "cpu"))
-        self._wanted = wanted
+        self._day_layers = day_layers
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._tower.write(self._wanted[int(row["id"])])
+        self._tower.write(self._day_layers[int(row["id"])])
         return row
 
 
-def size(model: ModelSpec, wanted: Iterable[DayLayers]) -> int:
+def size(model: ModelSpec, day_layers: Iterable[DayLayers]) -> int:
     """Return the bytes that layers take: two a value."""
     if model.source is None:
         return 0
     values = sum(model.source.layers.values())
-    return sum(2 * values * own.samples.rows for own in {own.folder: own for own in wanted}.values())
+    return sum(2 * values * day.samples.rows for day in {day.folder: day for day in day_layers}.values())
 
 
 def compute(
-    model: ModelSpec, wanted: Sequence[DayLayers], resources: ComputeConfig, console: Console
+    model: ModelSpec, day_layers: Sequence[DayLayers], resources: ComputeConfig, console: Console
 ) -> None:
     """Compute the layers that are not there yet.
 
     Args:
         model: The model that reads them.
-        wanted: Versions and days.
+        day_layers: Versions and days.
         resources: CPUs and GPUs of one actor.
         console: Where to say what is done.
     """
-    missing = [own for own in wanted if storage.read_folder(own.folder) is None]
+    missing = [day for day in day_layers if storage.read_folder(day.folder) is None]
     if not missing:
         return
-    rows = sum(own.samples.rows for own in missing)
+    rows = sum(day.samples.rows for day in missing)
     console.log(f"computing the source tower's layers of {len(missing)} days ({rows:,} rows) for all trials")
-    held = ray.cluster_resources().get("CPU", 1)
-    actors = max(1, min(len(missing), int(held / resources.cpus_per_worker)))
+    cpus = ray.cluster_resources().get("CPU", 1)
+    actors = max(1, min(len(missing), int(cpus / resources.cpus_per_worker)))
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     written = ray.data.range(len(missing), override_num_blocks=len(missing)).map(
         _Writer,  # type: ignore[arg-type]
@@ -74,28 +74,28 @@ def compute(
     written.materialize()
 
 
-def make_room(root: str, wanted: Sequence[DayLayers], limit: int) -> int:
+def make_room(root: str, day_layers: Sequence[DayLayers], limit: int) -> int:
     """Remove the layers used longest ago, until what is kept fits; those that are wanted stay.
 
     Args:
         root: Root of all frozen layers.
-        wanted: What is about to be read.
+        day_layers: What is about to be read.
         limit: Bytes to keep at most.
 
     Returns:
         Number of folders removed.
     """
-    for own in wanted:
-        if storage.exists(own.folder):
-            storage.write_json(storage.join(own.folder, _USED), {})
+    for day in day_layers:
+        if storage.exists(day.folder):
+            storage.write_json(storage.join(day.folder, _USED), {})
     folders = [storage.join(root, name) for name in storage.list_folders(root)]
-    kept = {own.folder for own in wanted}
+    needed = {day.folder for day in day_layers}
     by_age = sorted((*_use(folder), folder) for folder in folders)
     total, removed = sum(bytes_ for _, bytes_, _ in by_age), 0
     for _, bytes_, folder in by_age:
         if total <= limit:
             break
-        if folder not in kept:
+        if folder not in needed:
             storage.remove(folder)
             total, removed = total - bytes_, removed + 1
     return removed

@@ -59,42 +59,42 @@ class Keeper(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Keep the day that a trial has scored."""
-        own = self._of(trial)
-        if own.status != "running" or "failure" in result:
+        known = self._of(trial)
+        if known.status != "running" or "failure" in result:
             return
-        metrics = {**own.metrics, result["day"]: result["metrics"]}
-        self._keep(replace(own, metrics=metrics, costs=result["costs"]))
-        self._shown.show(self.trials[own.number])
+        metrics = {**known.metrics, result["day"]: result["metrics"]}
+        self._keep(replace(known, metrics=metrics, costs=result["costs"]))
+        self._shown.show(self.trials[known.number])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep how a trial ended."""
-        own, result = self._of(trial), trial.last_result
-        if own.status != "running":
+        known, result = self._of(trial), trial.last_result
+        if known.status != "running":
             return
         last = self._job.comparison.config.last_scored_day
         if failure := result.get("failure"):
-            self._end(own, "failed", failure)
-        elif own.days and own.days[-1] == last:
-            self._end(own, "finished", "")
+            self._end(known, "failed", failure)
+        elif known.days and known.days[-1] == last:
+            self._end(known, "finished", "")
         else:
-            self._end(own, "stopped", f"others were better by {own.days[-1] if own.days else 'then'}")
+            self._end(known, "stopped", f"others were better by {known.days[-1] if known.days else 'then'}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep that a trial's actor died, again and again."""
-        own = self._of(trial)
-        if own.status == "running":
-            self._end(own, "failed", DIED)
+        known = self._of(trial)
+        if known.status == "running":
+            self._end(known, "failed", DIED)
 
     def _of(self, trial: Any) -> Trial:
         return self.trials[int(trial.config["number"])]
 
-    def _end(self, own: Trial, status: Status, reason: str) -> None:
-        ended = replace(own, status=status, reason=reason)
+    def _end(self, known: Trial, status: Status, reason: str) -> None:
+        ended = replace(known, status=status, reason=reason)
         self._keep(ended)
         self._shown.show(ended)
         # Its versions serve nobody: what it found is kept, and the winner is trained again on all days.
         if status != "failed":
-            for plan in plans_of(self._job, own.number, own.settings):
+            for plan in plans_of(self._job, known.number, known.settings):
                 storage.remove(plan.folder)
         self._console.log(self._line(ended))
 
@@ -103,7 +103,7 @@ class Keeper(tune.Callback):
         trial.write(self._folder)
 
     def _line(self, trial: Trial) -> str:
-        ended = [own for own in self.trials.values() if own.status != "running"]
+        ended = [other for other in self.trials.values() if other.status != "running"]
         mean = trial.mean(self._job.metric)
         value = f"{self._job.metric} {mean:.4f}" if mean is not None else "no metric"
         outcome = f"{trial.label} {trial.status}, {value} over {len(trial.days)} days"

@@ -78,15 +78,15 @@ def compute_layers(job: TrialJob, cache_gib: float, console: Console) -> None:
     if not job.frozen_layers:
         return
     plans: list[RunPlan] = plans_of(job, 0, {})
-    wanted = [own for plan in plans for own in frozen_layers_of(plan)]
-    if not wanted:
+    day_layers = [day for plan in plans for day in frozen_layers_of(plan)]
+    if not day_layers:
         return
     limit = int(cache_gib * _GIB)
-    needed = frozen_layers.size(plans[0].model, wanted)
+    needed = frozen_layers.size(plans[0].model, day_layers)
     if needed > limit:
         raise CtnetError(
             f"the source tower's layers of these days take {needed / _GIB:.1f} GiB and sweep.cache_gib is "
             f"{cache_gib:g}: raise it, or set it to 0 and each trial runs the tower itself"
         )
-    frozen_layers.make_room(job.frozen_layers, wanted, limit - needed)
-    frozen_layers.compute(plans[0].model, wanted, job.comparison.compute, console)
+    frozen_layers.make_room(job.frozen_layers, day_layers, limit - needed)
+    frozen_layers.compute(plans[0].model, day_layers, job.comparison.compute, console)

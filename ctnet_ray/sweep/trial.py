@@ -143,7 +143,8 @@ def _results(job: TrialJob, number: int, settings: Settings) -> Iterator[dict[st
         day = evaluations[0].samples.day
         if day < first:
             continue
-        metrics = {**trial.metrics, day.isoformat(): _means([own.metrics for own in evaluations])}
+        means = _means([evaluation.metrics for evaluation in evaluations])
+        metrics = {**trial.metrics, day.isoformat(): means}
         trial = replace(trial, metrics=metrics, costs=_costs(plans))
         if result := _result(trial, day, job.metric, day == last):
             yield result
@@ -157,7 +158,7 @@ def _result(trial: Trial, day: date, metric: MetricName, done: bool) -> dict[str
     Raises:
         CtnetError: There is none to the end.
     """
-    until = {own: values for own, values in trial.metrics.items() if own <= day.isoformat()}
+    until = {scored: values for scored, values in trial.metrics.items() if scored <= day.isoformat()}
     value = replace(trial, metrics=until).mean(metric)
     if value is None and not done:
         return None
@@ -182,31 +183,31 @@ def _evaluations(plan: RunPlan) -> Iterator[EvaluationRecord]:
         plan.record.write(plan.folder)
     walk: Iterator[Any] | None = None
     for step in plan.steps:
-        found = EvaluationRecord.read(plan.folder, step.day)
-        if found is None:
+        evaluation = EvaluationRecord.read(plan.folder, step.day)
+        if evaluation is None:
             if step.evaluate is None:
                 continue
             walk = walk or loop.walk(plan, OnDevice())
             next(walked for walked in walk if walked.day == step.day)
-            found = EvaluationRecord.read(plan.folder, step.day)
-        assert found  # noqa: S101
-        yield found
+            evaluation = EvaluationRecord.read(plan.folder, step.day)
+        assert evaluation  # noqa: S101
+        yield evaluation
 
 
 def _compute_layers(plans: Sequence[RunPlan]) -> None:
     """Compute what was not computed ahead: layers of a refresh period of the trial's own."""
     for plan in plans:
-        missing = [own for own in frozen_layers_of(plan) if storage.read_folder(own.folder) is None]
+        missing = [day for day in frozen_layers_of(plan) if storage.read_folder(day.folder) is None]
         if missing and plan.model.source:
             tower = FrozenTower(plan.model.source, OnDevice().device)
-            for own in missing:
-                tower.write(own)
+            for day in missing:
+                tower.write(day)
 
 
 def _means(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the means of the metrics that all seeds have."""
-    common = set.intersection(*(set(own) for own in metrics))
-    return {name: sum(own[name] for own in metrics) / len(metrics) for name in sorted(common)}
+    common = set.intersection(*(set(of_seed) for of_seed in metrics))
+    return {name: sum(of_seed[name] for of_seed in metrics) / len(metrics) for name in sorted(common)}
 
 
 def _costs(plans: Sequence[RunPlan]) -> dict[str, float]:

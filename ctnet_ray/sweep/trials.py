@@ -43,8 +43,8 @@ class Trial:
 
     def mean(self, metric: str) -> float | None:
         """Return a metric's mean over its days; None where no day has it."""
-        found = [values[metric] for values in self.metrics.values() if metric in values]
-        return sum(found) / len(found) if found else None
+        values_of_days = [values[metric] for values in self.metrics.values() if metric in values]
+        return sum(values_of_days) / len(values_of_days) if values_of_days else None
 
     def write(self, folder: str) -> None:
         """Write it into a sweep's folder."""

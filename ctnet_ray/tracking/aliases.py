@@ -71,8 +71,8 @@ class Aliases:
             CtnetError: There is no such model, or MLflow fails.
         """
         with self._tracker.talking():
-            held = alias in self._client.get_registered_model(self._model).aliases
-        return self._tracker.resolve(f"{self._model}@{alias}") if held else None
+            is_set = alias in self._client.get_registered_model(self._model).aliases
+        return self._tracker.resolve(f"{self._model}@{alias}") if is_set else None
 
     def promote(self, version: Version, alias: str, by: Change, evidence: dict[str, Any]) -> None:
         """Let an alias mean a version. A second call after a kill ends what the first began.

@@ -67,15 +67,15 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
             client = MlflowClient(tracking_uri=told, registry_uri=told)
             # Artifacts go beside an SQLite file, and elsewhere to where the server has them.
             artifacts = (file.parent / "mlruns").as_uri() if file else None
-            found = client.get_experiment_by_name(experiment)
-            if not found and create:
-                found = _create_experiment(client, experiment, artifacts, tags)
-    if found and found.lifecycle_stage != "active":
+            known = client.get_experiment_by_name(experiment)
+            if not known and create:
+                known = _create_experiment(client, experiment, artifacts, tags)
+    if known and known.lifecycle_stage != "active":
         raise CtnetError(
             f"experiment {experiment!r} in {bare_uri(uri)} was deleted: "
             "restore it or set another tracking.experiment"
         )
-    return client, found.experiment_id if found else ""
+    return client, known.experiment_id if known else ""
 
 
 @contextmanager

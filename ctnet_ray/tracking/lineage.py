@@ -58,29 +58,29 @@ def ancestry(tracker: Tracker, name: str) -> dict[str, Any]:
             entries[this] = {"registered": False}
             continue
         tags = known[this].tags
-        links = {what: _link(tracker, tags, what) for what in ("parent", "source")}
+        links = {role: _link(tracker, tags, role) for role in ("parent", "source")}
         entries[this] = _entry(known[this], links)
-        for what, link in links.items():
+        for role, link in links.items():
             if link and "@" in link:
-                entries[link] = {"registered": False, "uri": tags.get(f"{what}_uri")}
+                entries[link] = {"registered": False, "uri": tags.get(f"{role}_uri")}
             elif link:
                 open_ids.append(link)
     return {"version": first.id, "versions": entries}
 
 
-def tree(found: dict[str, Any]) -> Tree:
+def tree(ancestors: dict[str, Any]) -> Tree:
     """Return an ancestry as a tree to print.
 
     A chain of steps of one model is one branch, newest first, one line a step; a parent or a source series
     of another model is a branch of its own, once.
 
     Args:
-        found: What `ancestry` returns.
+        ancestors: What `ancestry` returns.
     """
-    entries = found["versions"]
+    entries = ancestors["versions"]
     root = Tree("")
     branches: dict[str, Tree] = {}
-    for chain, why, below in _chains(found["version"], entries):
+    for chain, why, below in _chains(ancestors["version"], entries):
         title, common = _title(chain, entries, why)
         branch = branches[below].add(title) if below else root
         branch.label = title
@@ -143,20 +143,20 @@ def _line(this: str, entries: dict[str, Any], common: set[str]) -> Text:
     return Text(" · ".join(parts))
 
 
-def _link(tracker: Tracker, tags: Any, what: str) -> str | None:
+def _link(tracker: Tracker, tags: Any, role: str) -> str | None:
     """Return the ID of a version's parent or source."""
-    if what in tags:
-        return tags[what]
-    reference = tags.get(f"{what}_ref")
+    if role in tags:
+        return tags[role]
+    reference = tags.get(f"{role}_ref")
     if not reference:
         return None
     run, _, day = reference.rpartition("@")
     # It may have been published after this version was.
-    version = tracker.find(run, parse_day(day, f"tag {what}_ref of {tags.get('run')}"))
+    version = tracker.find(run, parse_day(day, f"tag {role}_ref of {tags.get('run')}"))
     return version.id if version else reference
 
 
 def _entry(version: Version, links: dict[str, str | None]) -> dict[str, Any]:
-    kept = {key: version.tags.get(key) for key in (*_KEPT, *_STANDING)}
+    tags = {key: version.tags.get(key) for key in (*_KEPT, *_STANDING)}
     samples = json.loads(version.tags.get("samples", "[]"))
-    return {"registered": True, "day": version.day.isoformat(), **links, "samples": samples, **kept}
+    return {"registered": True, "day": version.day.isoformat(), **links, "samples": samples, **tags}

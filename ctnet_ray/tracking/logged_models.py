@@ -53,8 +53,8 @@ def log_model(
     """
     run_id = run.info.run_id
     condition = f"source_run_id = '{run_id}'"
-    found = None if new else next(iter(client.search_logged_models([experiment], condition)), None)
-    model = found or client.create_logged_model(
+    known = None if new else next(iter(client.search_logged_models([experiment], condition)), None)
+    model = known or client.create_logged_model(
         experiment,
         _NOT_IN_NAMES.sub("_", f"{projection.run_name(record)} {step.day}"),
         run_id,
@@ -75,8 +75,8 @@ def delete_models(client: MlflowClient, experiment: str, run: str) -> None:
     condition = f"tags.`{projection.RUN}` = '{run}'"
     for standing in (PASSED, HELD_BACK):
         with_it = f"{condition} and tags.`{STANDING}` = '{standing}'"
-        while found := client.search_logged_models([experiment], with_it):
-            for model in found:
+        while models := client.search_logged_models([experiment], with_it):
+            for model in models:
                 client.delete_logged_model(model.model_id)
 
 

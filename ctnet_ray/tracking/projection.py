@@ -80,19 +80,19 @@ def parent_tags(record: RunRecord) -> dict[str, str]:
 
 def child_tags(record: RunRecord, step: StepRecord, parent: str) -> dict[str, str]:
     """Return the tags of a step's run, `parent` being the MLflow id of the continual run's."""
-    own = {
+    of_step = {
         KIND: "step",
         DAY: step.day.isoformat(),
         STEP_DIGEST: step_digest(step),
         MLFLOW_PARENT_RUN_ID: parent,
     }
-    return parent_tags(record) | own
+    return parent_tags(record) | of_step
 
 
 def model_tags(record: RunRecord, step: StepRecord) -> dict[str, str]:
     """Return the tags of a step's LoggedModel that stay."""
-    own = {KIND: "step", DAY: step.day.isoformat(), STEP_DIGEST: step_digest(step)}
-    return {key: value for key, value in parent_tags(record).items() if key.startswith("ctnet.")} | own
+    of_step = {KIND: "step", DAY: step.day.isoformat(), STEP_DIGEST: step_digest(step)}
+    return {key: value for key, value in parent_tags(record).items() if key.startswith("ctnet.")} | of_step
 
 
 def version_tags(
@@ -124,11 +124,11 @@ def version_tags(
         "samples": json.dumps(to_jsonable_python(step.samples)),
         "sample_digests": " ".join(sample.digest for sample in step.samples),
     }
-    for what, ref in (("parent", step.parent), ("source", step.source)):
+    for role, ref in (("parent", step.parent), ("source", step.source)):
         if ref:
-            tags[f"{what}_ref"] = f"{ref.run}@{ref.day.isoformat()}"
-            tags[f"{what}_uri"] = ref.uri
-            tags |= {what: registered[ref]} if ref in registered else {}
+            tags[f"{role}_ref"] = f"{ref.run}@{ref.day.isoformat()}"
+            tags[f"{role}_uri"] = ref.uri
+            tags |= {role: registered[ref]} if ref in registered else {}
     transfer = record.config.get("transfer", {})
     if transfer.get("share_attention"):
         tags["shared_attention"] = (

@@ -45,8 +45,8 @@ def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
     if settled:
         days = [day for day in _days(folder) if day not in settled]
         if len(days) <= _FEW:
-            found = (_read_step(folder, day) for day in days)
-            return [step for step in found if step]
+            steps = (_read_step(folder, day) for day in days)
+            return [step for step in steps if step]
     evaluations, removed = read_evaluations(folder), without_weights(folder)
     return [
         _step(folder, record, evaluations.get(record.day), record.day in removed)
@@ -66,10 +66,10 @@ def _days(folder: str) -> list[date]:
 
 
 def _read_step(folder: str, day: date) -> FolderStep | None:
-    found = storage.read_folder(version_folder(folder, day))
-    if found is None:
+    published = storage.read_folder(version_folder(folder, day))
+    if published is None:
         return None
-    manifest, _ = found
+    manifest, _ = published
     record = StepRecord.from_dict(manifest["step"])
     return _step(folder, record, EvaluationRecord.read(folder, day), WEIGHTS_REMOVED in manifest)
 

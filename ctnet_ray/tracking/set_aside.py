@@ -62,8 +62,8 @@ def show_set_aside(
     runs = list(runs)
     tags = {run.info.run_id: run.data.tags for run in runs}
     models = {run.info.run_id: logged_models.models_of(run) for run in runs}
-    steps = [own for own in tags.values() if _is_in(own, aside)]
-    moved = {own[MLFLOW_PARENT_RUN_ID]: aside[own[projection.STEP_DIGEST]] for own in steps}
+    steps = [of_run for of_run in tags.values() if _is_in(of_run, aside)]
+    moved = {of_run[MLFLOW_PARENT_RUN_ID]: aside[of_run[projection.STEP_DIGEST]] for of_run in steps}
     # Those that the branch is known by are the last.
     for run in sorted(tags, key=lambda run: _is_in(tags[run], aside)):
         where = moved.get(tags[run].get(MLFLOW_PARENT_RUN_ID, run))

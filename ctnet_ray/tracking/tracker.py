@@ -137,7 +137,7 @@ class Tracker:
         """
         self._shown.pop(run, None)
         with talking(self._uri):
-            parents = [found for found in self._search_runs(run) if projection.DAY not in found.data.tags]
+            parents = [entry for entry in self._search_runs(run) if projection.DAY not in entry.data.tags]
             if not parents:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
             info, tags = parents[0].info, parents[0].data.tags
@@ -226,11 +226,11 @@ class Tracker:
             if not (good := passed(versions)):
                 raise CtnetError(f"all versions of {model} are held back or set aside: name one as {model}/N")
             return good[-1]
-        found = [version for version in versions if str(version.number) == number]
-        if not found:
+        numbered = [version for version in versions if str(version.number) == number]
+        if not numbered:
             known = sorted(version.number for version in versions if version.number)
             raise CtnetError(f"{model} has no version {number!r}: it has {known[0]} to {known[-1]}")
-        return found[0]
+        return numbered[0]
 
     def where_to_look(self) -> str:
         """Say how a browser shows the runs: a command to paste, and the address of their table."""
@@ -356,15 +356,15 @@ class Tracker:
         parent = parents[0] if parents else self._create_run(name, projection.parent_tags(record))
         shown = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in children.items()}
         there = (version for version in versions if SET_ASIDE not in version.tags)
-        own = {version.day: version for version in there if version.run == record.run}
+        of_run = {version.day: version for version in there if version.run == record.run}
         return _Shown(
             parent,
             parent.data.tags.get(projection.RECORD_DIGEST, ""),
             children,
             {day: digest for day, digest in shown.items() if digest},
-            own,
+            of_run,
             {day: model for day, run in children.items() for model in logged_models.models_of(run)},
-            [version for version in versions if version is not own.get(version.day)],
+            [version for version in versions if version is not of_run.get(version.day)],
         )
 
     def _create_run(self, name: str, tags: dict[str, str]) -> Run:
@@ -457,11 +457,11 @@ class Tracker:
 
     def _register(self, record: RunRecord, step: FolderStep, shown: _Shown) -> Version:
         refs = [ref for ref in (step.record.parent, step.record.source) if ref]
-        found = {
+        versions = {
             ref: shown.versions.get(ref.day) if ref.run == record.run else self.find(ref.run, ref.day)
             for ref in refs
         }
-        registered = {ref: version.id for ref, version in found.items() if version}
+        registered = {ref: version.id for ref, version in versions.items() if version}
         tags = projection.version_tags(record, step.record, step.version.uri, step.evaluation, registered)
         day = step.record.day
         version = shown.versions.get(day)
@@ -493,8 +493,8 @@ class Tracker:
         gone = {HELD_BACK, ACCEPTED} & version.tags.keys() - tags.keys()
         for key in gone:
             self._client.delete_model_version_tag(name, number, key)
-        kept = {key: value for key, value in version.tags.items() if key not in gone}
-        return replace(version, tags={**kept, **tags})
+        remaining = {key: value for key, value in version.tags.items() if key not in gone}
+        return replace(version, tags={**remaining, **tags})
 
     def _create_model(self, name: str) -> None:
         with unless_exists():
@@ -511,7 +511,7 @@ class Tracker:
         )
 
     def _search_versions(self, condition: str) -> list[Version]:
-        found = _pages(
+        entries = _pages(
             lambda token: self._client.search_model_versions(condition, max_results=_PAGE, page_token=token)
         )
         versions = [
@@ -523,7 +523,7 @@ class Tracker:
                 int(entry.version),
                 entry.tags,
             )
-            for entry in found
+            for entry in entries
             if {"day", "uri", "run"} <= entry.tags.keys()
         ]
         return sorted(versions, key=_by_day)
@@ -540,8 +540,8 @@ class Tracker:
 
 def _files(uri: str) -> list[dict[str, Any]]:
     """Return name, bytes and sha256 of each of a version's files."""
-    found = storage.read_folder(uri)
-    return found[0].get("files", []) if found else []
+    published = storage.read_folder(uri)
+    return published[0].get("files", []) if published else []
 
 
 def _lacks_version(shown: _Shown, step: FolderStep) -> bool:
@@ -571,11 +571,11 @@ def _by_day(version: Version) -> tuple[date, int]:
 
 def _pages(search: Callable[[str | None], Any]) -> list[Any]:
     page = search(None)
-    found = list(page)
+    entries = list(page)
     while page.token:
         page = search(page.token)
-        found.extend(page)
-    return found
+        entries.extend(page)
+    return entries
 
 
 def _quoted(value: str) -> str:

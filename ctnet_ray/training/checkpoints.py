@@ -77,8 +77,8 @@ def save(
 
 def exists(uri: str) -> bool:
     """Whether there is a whole version, with its weights."""
-    found = storage.read_folder(uri)
-    return found is not None and WEIGHTS_REMOVED not in found[0]
+    published = storage.read_folder(uri)
+    return published is not None and WEIGHTS_REMOVED not in published[0]
 
 
 def check_weights(uri: str) -> None:
@@ -174,23 +174,23 @@ def load(
         "new": new,
         "dropped": sorted(reader.saved.keys() - targets.keys()),
     }
-    counts = ", ".join(f"{len(names)} {what}" for what, names in report.items())
+    counts = ", ".join(f"{len(names)} {state}" for state, names in report.items())
     logger.info("%s: %s; %.0f MiB read", uri, counts, reader.bytes_read / 2**20)
     return report
 
 
 def _open(uri: str) -> tuple[dict[str, Any], str]:
-    found = storage.read_folder(uri)
-    if found is None:
+    published = storage.read_folder(uri)
+    if published is None:
         raise CtnetError(
             f"no model version at {uri}: it was removed, set aside, or its run was interrupted there: run "
             "what makes it"
         )
     try:
-        _FILES.validate_python(found[0].get("files", []))
+        _FILES.validate_python(published[0].get("files", []))
     except ValidationError as error:
         raise _damaged(uri, f"its manifest's list of files {first_problem(error)}") from error
-    return found
+    return published
 
 
 def _check_shapes(uri: str, saved: Mapping[str, Any], targets: Tensors) -> None:
@@ -201,7 +201,7 @@ def _check_shapes(uri: str, saved: Mapping[str, Any], targets: Tensors) -> None:
 
 
 @contextmanager
-def _explaining(what: str, way_out: str) -> Iterator[None]:
+def _explaining(fault: str, way_out: str) -> Iterator[None]:
     """Turn what a disk or a store refuses, on any worker, into one line with the way out."""
     try:
         yield
@@ -210,7 +210,7 @@ def _explaining(what: str, way_out: str) -> Iterator[None]:
         if not isinstance(cause, OSError):
             # The collective error names ranks, not reasons.
             raise cause from error
-        raise CtnetError(f"{what} ({' '.join(str(cause).split())}): {way_out}") from error
+        raise CtnetError(f"{fault} ({' '.join(str(cause).split())}): {way_out}") from error
 
 
 def _fsspec_path(folder: str) -> str:
@@ -260,8 +260,8 @@ def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     infos = filesystem.get_file_info([f"{path}/{entry['name']}" for entry in manifest["files"]])
     for entry, info in zip(manifest["files"], infos, strict=True):
         if info.size != entry["bytes"]:
-            found = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
-            raise _damaged(uri, f"{entry['name']} {found}")
+            fault = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
+            raise _damaged(uri, f"{entry['name']} {fault}")
 
 
 def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: bool) -> None:
@@ -276,11 +276,11 @@ def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: b
         raise _damaged(uri, f"{name} has another checksum")
 
 
-def of_all_workers(found: list[str], workers: int) -> list[str]:
+def of_all_workers(faults: list[str], workers: int) -> list[str]:
     """Return what all workers found, the first one's first. Collective where there are several."""
-    of_workers: list[list[str]] = [found] * workers
+    of_workers: list[list[str]] = [faults] * workers
     if workers > 1:
-        dist.all_gather_object(of_workers, found)
+        dist.all_gather_object(of_workers, faults)
     return [*itertools.chain.from_iterable(of_workers)]
 
 

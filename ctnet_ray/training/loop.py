@@ -132,9 +132,9 @@ def _score(
 def _scored_before(plan: RunPlan, step: StepPlan) -> EvaluationRecord | None:
     """Return how the newest version before a step scored; before the first, the hot start of its domain."""
     earlier = [before.day for before in reversed(plan.steps) if before.day < step.day]
-    found = next(filter(None, (EvaluationRecord.read(plan.folder, day) for day in earlier)), None)
-    if found or plan.start is None:
-        return found
+    newest = next(filter(None, (EvaluationRecord.read(plan.folder, day) for day in earlier)), None)
+    if newest or plan.start is None:
+        return newest
     start = EvaluationRecord.read(plan.start.uri.rpartition("/")[0], plan.start.day)
     return start if start and start.samples.domain == plan.record.domain else None
 
@@ -242,9 +242,9 @@ def _train(
         assert batch  # noqa: S101  (for the type checker)
         if following:
             state.announce(following)
-        own = batch.domain == plan.record.domain
-        step_loss = state.train_step(batch, 1.0 if own else plan.training.beside_weight)
-        loss += step_loss if own else 0
+        is_beside = batch.domain != plan.record.domain
+        step_loss = state.train_step(batch, plan.training.beside_weight if is_beside else 1.0)
+        loss += 0 if is_beside else step_loss
     of_ids = state.end_day()
     dist.all_reduce(loss)
     rows = plan.training.epochs * sum(day.rows for day in step.train)

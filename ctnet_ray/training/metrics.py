@@ -258,9 +258,9 @@ class _Workers:
         """Return every worker's integers, as many from each, [W, len(values)]."""
         if self.size == 1:
             return np.array([values], np.int64)
-        own = torch.tensor(values, dtype=torch.int64, device=self.device)
-        gathered = [torch.empty_like(own) for _ in range(self.size)]
-        dist.all_gather(gathered, own, group=self.group)
+        sent = torch.tensor(values, dtype=torch.int64, device=self.device)
+        gathered = [torch.empty_like(sent) for _ in range(self.size)]
+        dist.all_gather(gathered, sent, group=self.group)
         return torch.stack(gathered).cpu().numpy()
 
     def sums(self, *values: int) -> list[int]:
@@ -350,9 +350,9 @@ def _score_cuts(offered: Sequence[int], rounds: int, workers: _Workers) -> NDArr
     if parts == 1:
         return np.empty(0, np.int32)
     absent = 1 << 31  # no int32
-    found = workers.gather([*offered, *[absent] * (rounds * _SAMPLED_SCORES - len(offered))])
-    found = np.sort(found[found != absent])
-    return found[len(found) * np.arange(1, parts) // parts].astype(np.int32)
+    sampled = workers.gather([*offered, *[absent] * (rounds * _SAMPLED_SCORES - len(offered))])
+    sampled = np.sort(sampled[sampled != absent])
+    return sampled[len(sampled) * np.arange(1, parts) // parts].astype(np.int32)
 
 
 def _gauc(grouped: SortedPortions, cuts: _Array, workers: _Workers) -> dict[str, float]:

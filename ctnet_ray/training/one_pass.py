@@ -101,10 +101,10 @@ def check_cluster(day: Manifest, cluster: str) -> None:
     Raises:
         CtnetError: It has not.
     """
-    found = day.columns.get(cluster)
-    if found != "int64":
+    column_type = day.columns.get(cluster)
+    if column_type != "int64":
         ids = ", ".join(sorted(name for name, kind in day.columns.items() if kind == "int64"))
-        fault = f"column {cluster!r} is {found}" if found else f"no column {cluster!r}"
+        fault = f"column {cluster!r} is {column_type}" if column_type else f"no column {cluster!r}"
         raise CtnetError(
             f"{day.domain} {day.day}: {fault}, errors can't be clustered by it: name one of {ids}"
         )

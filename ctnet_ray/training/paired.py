@@ -172,8 +172,8 @@ class PairedCollector:
         for version, logit_N in enumerate(logit_VN):
             self._sum_V[version] += logit_N.sum(dtype=np.float64)
             for label in (0, 1):
-                found = np.bincount(_classes(logit_N[label_N == label]), minlength=1 << _CLASS_BITS)
-                self._classes_V2K[version, label] += found
+                counts = np.bincount(_classes(logit_N[label_N == label]), minlength=1 << _CLASS_BITS)
+                self._classes_V2K[version, label] += counts
         order_N = np.argsort(columns[0], kind="stable")
         self._rows.add([column[order_N] for column in columns], spill=spill)
         self._portions += 1
@@ -242,17 +242,17 @@ class _Sums:
         value, rate = self._values[version], self._clicks / self._count
         logit_M = logit_M.astype(np.float64)
         loss_M = np.minimum(np.logaddexp(0.0, np.where(label_M, -logit_M, logit_M)), MAX_LOSS)
-        found = {"logloss": (loss_M - value["logloss"]) / self._count}
+        influences = {"logloss": (loss_M - value["logloss"]) / self._count}
         if "calibration" in value:
-            found["calibration"] = (expit(logit_M) - value["calibration"] * label_M) / self._clicks
+            influences["calibration"] = (expit(logit_M) - value["calibration"] * label_M) / self._clicks
         if "auc" not in value:
-            return found
+            return influences
         entropy = float(entr(rate) + entr(1 - rate))
         slope = value["logloss"] * math.log((1 - rate) / rate) / entropy**2
-        found["normalised_entropy"] = found["logloss"] / entropy - slope * (label_M - rate) / self._count
-        found["relative_information_gain"] = -found["normalised_entropy"]
+        entropy_M = influences["logloss"] / entropy - slope * (label_M - rate) / self._count
+        influences |= {"normalised_entropy": entropy_M, "relative_information_gain": -entropy_M}
         misses_K, clicks_K = self._below_V2K[version]
-        found["auc"] = np.where(
+        influences["auc"] = np.where(
             label_M,
             (misses_K[class_M] - value["auc"]) / self._clicks,
             (1 - clicks_K[class_M] - value["auc"]) / self._misses,
@@ -261,8 +261,8 @@ class _Sums:
         if version == 0:
             self._grouped += int(rows_G[~np.isnan(auc_G)].sum())
         if "gauc" in value:
-            found["gauc"] = np.repeat(np.nan_to_num(auc_G - value["gauc"]), rows_G)
-        return found
+            influences["gauc"] = np.repeat(np.nan_to_num(auc_G - value["gauc"]), rows_G)
+        return influences
 
     def result(self) -> SideBySide:
         """Return what came out."""

@@ -54,14 +54,14 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class _Range:
-    """Whole rows of a chunk, of shape `shape`, and where the wanted part of them goes."""
+    """Whole rows of a chunk, of shape `shape`, and where the part of them that is read goes."""
 
     file: str
     start: int
     stop: int
     dtype: torch.dtype
     shape: tuple[int, ...]
-    wanted: tuple[slice, ...]
+    place: tuple[slice, ...]
     target: torch.Tensor
 
 
@@ -85,10 +85,11 @@ class ShardReader(StorageReader):
         with ThreadPoolExecutor(_READERS) as pool:
             headers = [*pool.map(self._read_header, files)]
         self.bytes_read = sum(size for size, _ in headers)
-        found = [chunk for _, chunks in headers for chunk in chunks]
-        self._chunks = {MetadataIndex(chunk.name, chunk.offsets): chunk for chunk in found}
-        found.sort(key=lambda chunk: chunk.name)
-        self.saved = {name: _describe([*own]) for name, own in groupby(found, key=lambda chunk: chunk.name)}
+        all_chunks = [chunk for _, chunks in headers for chunk in chunks]
+        self._chunks = {MetadataIndex(chunk.name, chunk.offsets): chunk for chunk in all_chunks}
+        all_chunks.sort(key=lambda chunk: chunk.name)
+        by_name = groupby(all_chunks, key=lambda chunk: chunk.name)
+        self.saved = {name: _describe([*chunks]) for name, chunks in by_name}
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Return what the files hold, as PyTorch's planner wants it."""
@@ -124,7 +125,7 @@ class ShardReader(StorageReader):
             flat = torch.frombuffer(
                 content, dtype=part.dtype, count=prod(part.shape), offset=part.start - start
             )
-            part.target.copy_(flat.view(part.shape)[part.wanted])
+            part.target.copy_(flat.view(part.shape)[part.place])
         return size
 
     def _read_header(self, entry: dict[str, Any]) -> tuple[int, list[_Chunk]]:
@@ -206,7 +207,7 @@ def _ranges(chunk: _Chunk, item: ReadItem, target: torch.Tensor) -> Iterator[_Ra
     shape, target = chunk.shape or (1,), target if chunk.shape else target.view(1)
     offsets, lengths = (item.storage_offsets, item.lengths) if chunk.shape else ((0,), (1,))
     columns = (slice(o, o + n) for o, n in zip(offsets[1:], lengths[1:], strict=True))
-    wanted = (slice(None), *columns)
+    place = (slice(None), *columns)
     row_bytes = prod(shape[1:]) * chunk.dtype.itemsize
     if not target.numel():
         return
@@ -220,7 +221,7 @@ def _ranges(chunk: _Chunk, item: ReadItem, target: torch.Tensor) -> Iterator[_Ra
             start + count * row_bytes,
             chunk.dtype,
             (count, *shape[1:]),
-            wanted,
+            place,
             target[row : row + count],
         )
 

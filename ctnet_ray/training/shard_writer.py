@@ -102,7 +102,7 @@ def _parts(items: Iterable[WriteItem]) -> list[list[WriteItem]]:
     for item in sorted(items, key=lambda item: (-_dtype(item).itemsize, item.index.fqn)):
         by_name[item.index.fqn].append(item)
     count = max(map(len, by_name.values()), default=0)
-    return [[own[number] for own in by_name.values() if number < len(own)] for number in range(count)]
+    return [[named[number] for named in by_name.values() if number < len(named)] for number in range(count)]
 
 
 def _header(items: Iterable[WriteItem]) -> bytes:

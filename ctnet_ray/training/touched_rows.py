@@ -122,13 +122,13 @@ def read_touched(uri: str, rows: Mapping[str, int]) -> dict[str, Touched] | None
     if content is None:
         return None
     bits = safetensors.torch.load(content)
-    found = {}
+    touched = {}
     for name, count in rows.items():
         if f"{_TOUCHED}{name}" in bits:
             given = bits.get(f"{_GIVEN}{name}")
             touched_R = _unpacked(bits[f"{_TOUCHED}{name}"], count)
-            found[name] = Touched(touched_R, None if given is None else _unpacked(given, count))
-    return found
+            touched[name] = Touched(touched_R, None if given is None else _unpacked(given, count))
+    return touched
 
 
 def _new_marks(rows: int, evicts: bool, device: torch.device) -> Marks:

@@ -102,7 +102,7 @@ def test_group_that_ends_for_more_workers_is_handed_its_run_and_no_death_is_coun
     board = queue(groups=1, max_failures=0)
     assert board.take(0) == SHORT
     assert not board.regroups(0)
-    assert board.grows(0, workers=1, held=2)
+    assert board.grows(0, workers=1, cluster_workers=2)
     assert board.regroups(0)
     assert board.take(0) == SHORT
     assert not board.regroups(0)
@@ -113,7 +113,7 @@ def test_group_ends_once_for_each_time_that_its_room_grew() -> None:
     board = queue(groups=1)
     board.take(0)
     # Room for 2: it is made anew, and where Ray gives it no more all the same, that is that.
-    assert [board.grows(0, workers=1, held=held) for held in (1, 2, 2, 1, 2)] == [
+    assert [board.grows(0, workers=1, cluster_workers=workers) for workers in (1, 2, 2, 1, 2)] == [
         False,
         True,
         False,
@@ -121,16 +121,16 @@ def test_group_ends_once_for_each_time_that_its_room_grew() -> None:
         True,
     ]
     # A death makes the room unknown: a machine may have come and gone.
-    assert not board.grows(0, workers=1, held=2)
+    assert not board.grows(0, workers=1, cluster_workers=2)
     board.take(0)
-    assert board.grows(0, workers=1, held=2)
+    assert board.grows(0, workers=1, cluster_workers=2)
 
 
 def test_groups_share_the_room() -> None:
     board = queue(groups=2)
     board.take(0)
-    assert not board.grows(0, workers=2, held=5)
-    assert board.grows(0, workers=2, held=6)
+    assert not board.grows(0, workers=2, cluster_workers=5)
+    assert board.grows(0, workers=2, cluster_workers=6)
 
 
 def test_what_a_slow_worker_says_of_the_run_before_fails_no_other() -> None:

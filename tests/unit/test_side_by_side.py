@@ -79,17 +79,17 @@ def test_each_version_scores_as_it_does_alone(
     job_world: World, versions: dict[str, RunPlan], tmp_path: Path, logged: list[Any]
 ) -> None:
     chosen = ("base", "ctnet", "residual", "source_direct")
-    found = compared(job_world, tmp_path, *uris(versions, *chosen))
+    evaluation = compared(job_world, tmp_path, *uris(versions, *chosen))
     for index, name in enumerate(chosen):
         recorded = EvaluationRecord.read(versions[name].folder, DAYS[4])
         assert recorded
-        got = {metric: entries[index].value for metric, entries in found.found.metrics.items()}
+        got = {metric: entries[index].value for metric, entries in evaluation.results.metrics.items()}
         assert got == {metric: recorded.metrics[metric] for metric in got}
         assert {"auc", "gauc", "logloss", "normalised_entropy", "relative_information_gain"} <= got.keys()
     ((title, metrics),) = logged
     assert title == f"evaluation of 4 versions on channel {DAY}"
-    base, ctnet = (version.version.id for version in found.versions[:2])
-    auc = found.found.metrics["auc"]
+    base, ctnet = (version.version.id for version in evaluation.versions[:2])
+    auc = evaluation.results.metrics["auc"]
     key = ctnet.replace("@", "_")
     assert metrics[f"auc/{base.replace('@', '_')}"] == auc[0].value
     assert metrics[f"auc_difference/{key}"] == auc[1].difference == auc[1].value - auc[0].value
@@ -99,11 +99,11 @@ def test_each_version_scores_as_it_does_alone(
 def test_the_report_holds_what_came_out(
     job_world: World, versions: dict[str, RunPlan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = compared(job_world, tmp_path, *uris(versions, "base", "ctnet"))
-    base, ctnet = found.names
+    evaluation = compared(job_world, tmp_path, *uris(versions, "base", "ctnet"))
+    base, ctnet = evaluation.names
     printed = " ".join(capsys.readouterr().out.split())
     assert f"difference to {base} ± its standard error, clustered by group" in printed
-    assert f"{found.found.metrics['auc'][1].difference:+.4f}" in printed
+    assert f"{evaluation.results.metrics['auc'][1].difference:+.4f}" in printed
     report = tmp_path / "report"
     page = (report / "index.html").read_text()
     for text in ("AUC", "RIG", ctnet, "Calibration", "<svg", "Pearson", "typed"):
@@ -111,27 +111,33 @@ def test_the_report_holds_what_came_out(
     assert (report / "calibration.png").stat().st_size > 1000
     with (report / "metrics.csv").open() as stream:
         rows = {(row["metric"], row["version"]): row for row in csv.DictReader(stream)}
-    assert float(rows["gauc", ctnet]["difference_error"]) == found.found.metrics["gauc"][1].difference_error
+    assert (
+        float(rows["gauc", ctnet]["difference_error"])
+        == evaluation.results.metrics["gauc"][1].difference_error
+    )
     with (report / "calibration.csv").open() as stream:
         clicks = [
             int(row["rows"]) * float(row["observed"])
             for row in csv.DictReader(stream)
             if row["version"] == base
         ]
-    assert sum(clicks) == pytest.approx(found.found.clicks)
+    assert sum(clicks) == pytest.approx(evaluation.results.clicks)
 
 
 def test_a_difference_is_coloured_where_it_is_told_apart(
     job_world: World, versions: dict[str, RunPlan], tmp_path: Path
 ) -> None:
-    found = compared(job_world, tmp_path, *uris(versions, "base", "ctnet"))
-    metrics = {metric.name: metric for metric in found.metrics}
-    entry = found.found.metrics["auc"][1]
+    evaluation = compared(job_world, tmp_path, *uris(versions, "base", "ctnet"))
+    metrics = {metric.name: metric for metric in evaluation.metrics}
+    entry = evaluation.results.metrics["auc"][1]
     sure, unsure = replace(entry, difference=0.5), replace(entry, difference=1e-6)
-    assert (found.tone(metrics["auc"], sure), found.tone(metrics["logloss"], sure)) == ("good", "bad")
-    assert found.tone(metrics["auc"], unsure) == found.tone(metrics["calibration"], sure) == ""
+    assert (evaluation.tone(metrics["auc"], sure), evaluation.tone(metrics["logloss"], sure)) == (
+        "good",
+        "bad",
+    )
+    assert evaluation.tone(metrics["auc"], unsure) == evaluation.tone(metrics["calibration"], sure) == ""
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table(found))
+    console.print(table(evaluation))
     assert "correlation of ranks" in console.export_text()
 
 
@@ -162,7 +168,7 @@ def test_errors_may_be_clustered_by_another_column(
 ) -> None:
     chosen = uris(versions, "base", "ctnet")
     by_group, by_item = (
-        compared(job_world, tmp_path, *chosen, cluster=name).found for name in ("group", "item")
+        compared(job_world, tmp_path, *chosen, cluster=name).results for name in ("group", "item")
     )
     day = SampleStore(str(job_world.root / "samples")).manifest("channel", DAY)
     samples = pq.read_table(f"{day.uri}/{day.files[0].name}")
@@ -207,9 +213,9 @@ def test_versions_of_two_domains_on_one_of_them(
     job_world: World, versions: dict[str, RunPlan], tmp_path: Path
 ) -> None:
     (base,) = uris(versions, "base")
-    found = compared(job_world, tmp_path, base, "ctnet.feed.source/5", domain="channel")
-    assert found.names[1] == "ctnet.feed.source/5"
-    assert found.found.rows == 150
+    evaluation = compared(job_world, tmp_path, base, "ctnet.feed.source/5", domain="channel")
+    assert evaluation.names[1] == "ctnet.feed.source/5"
+    assert evaluation.results.rows == 150
 
 
 def test_a_version_that_reads_what_the_day_has_not(

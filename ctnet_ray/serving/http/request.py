@@ -130,12 +130,12 @@ def _read_arrow(body: bytes, limits: Limits) -> tuple[dict[str, Any], Columns]:
     return _check_user(_parse(user, "the schema's metadata 'user'")), table
 
 
-def _parse(text: bytes, what: str) -> Any:
+def _parse(text: bytes, part: str) -> Any:
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = str(error)[:_SHOWN_CHARACTERS]
-        raise RequestError(400, f"{what} is not JSON ({reason})") from error
+        raise RequestError(400, f"{part} is not JSON ({reason})") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
