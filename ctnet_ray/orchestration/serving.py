@@ -18,7 +18,8 @@ from ctnet_ray.serving.http.access import check_host
 from ctnet_ray.serving.http.served_model import ModelSource
 from ctnet_ray.serving.scorer import Card, Scorer
 from ctnet_ray.terminal import open_console
-from ctnet_ray.tracking.tracker import NEWEST, Tracker
+from ctnet_ray.tracking.publisher import NEWEST
+from ctnet_ray.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)

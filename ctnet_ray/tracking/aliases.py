@@ -13,7 +13,8 @@ from typing import Any
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.records import Version
-from ctnet_ray.tracking.tracker import NEWEST, Tracker
+from ctnet_ray.tracking.publisher import NEWEST
+from ctnet_ray.tracking.tracker import Tracker
 
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _RESERVED = (NEWEST, "latest")  #: set by the tracker, and by MLflow itself

@@ -16,7 +16,8 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.rewinding import rewind
 from ctnet_ray.runs.records import Acceptance, EvaluationRecord, version_folder
 from ctnet_ray.tracking.lineage import ancestry, tree
-from ctnet_ray.tracking.tracker import NEWEST, Tracker
+from ctnet_ray.tracking.publisher import NEWEST
+from ctnet_ray.tracking.tracker import Tracker
 from tests.integration.test_tracking import _Calls, _KilledError, _picture
 from tests.integration.tracked_runs import DAY, evaluate, write_run, write_step
 

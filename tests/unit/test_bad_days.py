@@ -12,6 +12,7 @@ from ctnet_ray.samples.running_state import RunningState
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.tracking.lineage import ancestry
 from ctnet_ray.tracking.projection import DAY
+from ctnet_ray.tracking.queries import search_runs
 from ctnet_ray.tracking.tracker import Tracker
 from tests.unit.loop_world import DAYS, World, walk
 
@@ -47,7 +48,8 @@ def test_a_tag_of_a_registered_version(shown: Shown) -> None:
 
 def test_a_tag_of_a_run(shown: Shown) -> None:
     tracker, plan = shown
-    (child,) = [run for run in tracker._search_runs(plan.record.run) if DAY in run.data.tags]
+    runs = search_runs(tracker.client, tracker._experiment_id, plan.record.run)
+    (child,) = [run for run in runs if DAY in run.data.tags]
     tracker._client.set_tag(child.info.run_id, DAY, "soon")
     again = Tracker(tracker._uri, "ctnet")
     with pytest.raises(CtnetError, match=r"^tag ctnet.day of MLflow run \w+ says 'soon', which is no day"):
