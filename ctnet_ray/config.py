@@ -5,38 +5,31 @@ unknown keys are errors. `to_dict` serves MLflow parameters and the records besi
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import field, fields, replace
+from dataclasses import field
 from datetime import date
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
     Any,
-    ClassVar,
     Literal,
     TypeAlias,
-    TypeVar,
     get_args,
-    get_type_hints,
 )
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
-    ConfigDict,
-    ModelWrapValidatorHandler,
     PlainSerializer,
-    ValidationError,
-    model_validator,
 )
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
+from ctnet_ray.section import Section
 
 #: What becomes of a sample day that is there and would hold something else: leave it and say so; the rows of
 #: both, each once; the new rows alone.
@@ -64,63 +57,6 @@ def _absolute_database(uri: str) -> str:
 # A relative path means another file in a worker, whose folder is its own.
 Location = Annotated[str, AfterValidator(storage.absolute)]
 OptionalName = Annotated[str | None, MinLen(1)]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the configuration. Values are converted to the types of their fields.
-
-    Raises:
-        CtnetError: A value can't be; the message names the first one, as training.batch_size.
-    """
-
-    section: ClassVar[str] = ""
-    """Dotted name of the section, with the dot behind it."""
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        extra="forbid", allow_inf_nan=False, validate_default=True
-    )
-
-    def __init_subclass__(cls, section: str) -> None:
-        cls.section = f"{section}." if section else ""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _named(cls, values: Any, make: ModelWrapValidatorHandler["Section"]) -> "Section":
-        try:
-            return make(values)
-        except ValidationError as error:
-            raise CtnetError(_reason(cls, error.errors()[0])) from error
-
-
-_LIMITED = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
-
-
-def _limits(bounds: tuple[Any, ...]) -> str:
-    match bounds:
-        case (Gt(gt=low),):
-            return f"above {low}"
-        case (Ge(ge=low),):
-            return f"at least {low}"
-        case (Ge(ge=low), Le(le=high)):
-            return f"between {low} and {high}"
-        case (Ge(ge=low), Lt(lt=high)):
-            return f"at least {low} and below {high}"
-    raise AssertionError(bounds)
-
-
-def _reason(section: type[Section], error: ErrorDetails) -> str:
-    field_name, *indices = error["loc"]
-    name = f"{section.section}{field_name}{''.join(f'[{index}]' for index in indices)}"
-    value = error["input"]
-    bounds = getattr(get_type_hints(section, include_extras=True).get(str(field_name)), "__metadata__", ())
-    if error["type"] in _LIMITED:
-        return f"{name} must be {_limits(bounds)}, not {value}"
-    if error["type"] == "missing":
-        return f"setting {name}: missing"
-    if error["type"] == "unexpected_keyword_argument":
-        known = ", ".join(entry.name for entry in fields(section))
-        return f"unknown setting {name!r}; {field_name!r} is none of {known}"
-    return f"setting {name}: {value!r}: {error['msg']}"
 
 
 @dataclass(frozen=True)
@@ -516,30 +452,3 @@ class ComparisonConfig(Section, section="comparison"):
             raise CtnetError("comparison: first_day < first_scored_day <= last_scored_day does not hold")
         if self.transfer_day and not self.first_day < self.transfer_day < self.first_scored_day:
             raise CtnetError("comparison.transfer_day must lie between first_day and first_scored_day")
-
-
-Config = TypeVar("Config")
-
-
-def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return a section with some values changed.
-
-    Args:
-        config: The section: a whole configuration, mostly.
-        settings: Values by dotted name, as `training.batch_size`.
-
-    Raises:
-        CtnetError: A name is not known, or a value can't be.
-    """
-    for name, value in settings.items():
-        config = _with(config, name.split("."), value, name)
-    return config
-
-
-def _with(config: Any, path: list[str], value: Any, name: str) -> Any:
-    known = [entry.name for entry in fields(config)] if isinstance(config, Section) else []
-    if path[0] not in known:
-        raise CtnetError(f"unknown setting {name!r}; {path[0]!r} is none of {', '.join(known)}")
-    if path[1:]:
-        value = _with(getattr(config, path[0]), path[1:], value, name)
-    return replace(config, **{path[0]: value})

@@ -19,7 +19,6 @@ from ctnet_ray.config import (
     ModelConfig,
     TrackingConfig,
     TrainingConfig,
-    override,
 )
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import Method
@@ -30,6 +29,7 @@ from ctnet_ray.report.references import Reference, past_ctr, read_references
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
+from ctnet_ray.section import override
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 

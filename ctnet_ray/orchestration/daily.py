@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.cluster.launch import run_plans
-from ctnet_ray.config import DailyConfig, JobConfig, RetentionConfig, TrackingConfig, override
+from ctnet_ray.config import DailyConfig, JobConfig, RetentionConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.continual import log_start, plan_published, registry_to_read, show_plan
@@ -21,6 +21,7 @@ from ctnet_ray.runs.plan import RunPlan, steps_left
 from ctnet_ray.runs.records import read_evaluations, read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
+from ctnet_ray.section import override
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 

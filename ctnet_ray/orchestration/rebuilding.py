@@ -17,7 +17,8 @@ from ctnet_ray import storage
 from ctnet_ray.config import GuardConfig, JobConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
-from ctnet_ray.orchestration.planning import Registry, model_spec
+from ctnet_ray.orchestration.model_specs import model_spec
+from ctnet_ray.orchestration.planning import Registry
 from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, version_folder, with_digest

@@ -16,10 +16,11 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
-from ctnet_ray.config import JobConfig, Section
+from ctnet_ray.config import JobConfig
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role, Schema
+from ctnet_ray.section import Section
 
 #: Defaults that fields had at first, where they have others now, by dotted name. Runs made with those keep
 #: their digests; runs that rely on later ones get others.

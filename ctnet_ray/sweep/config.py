@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from annotated_types import Ge, Gt
 from pydantic.dataclasses import dataclass
 
-from ctnet_ray.config import MethodName, OptionalName, Section
+from ctnet_ray.config import MethodName, OptionalName
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import DECIDING, METRICS
+from ctnet_ray.section import Section
 
 if TYPE_CHECKING:
     MetricName: TypeAlias = str

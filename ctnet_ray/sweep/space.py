@@ -17,9 +17,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from ctnet_ray.config import JobConfig, override
+from ctnet_ray.config import JobConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.variants import START
+from ctnet_ray.section import override
 from ctnet_ray.sweep.config import SweepConfig
 
 Settings = dict[str, Any]  #: values by dotted name

@@ -15,20 +15,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from ctnet_ray.config import (
-    DataConfig,
-    JobConfig,
-    ModelConfig,
-    TrackingConfig,
-    TrainingConfig,
-    override,
-)
+from ctnet_ray.config import DataConfig, JobConfig, ModelConfig, TrackingConfig, TrainingConfig
 from ctnet_ray.orchestration.planning import plan_job
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import EvaluationRecord, StepRecord, read_steps, version_folder
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
+from ctnet_ray.section import override
 from ctnet_ray.training import checkpoints, loop
 from ctnet_ray.training.context import Context, LocalContext, Moment
 

@@ -15,7 +15,6 @@ from ctnet_ray.config import (
     ModelConfig,
     TrackingConfig,
     TrainingConfig,
-    override,
 )
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.comparison import Comparison, entries, warm_up_of
@@ -25,6 +24,7 @@ from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.schema import Role
+from ctnet_ray.section import override
 from ctnet_ray.sweep import trial
 from tests.unit.case_world import Case
 from tests.unit.loop_world import results, tensors, walk

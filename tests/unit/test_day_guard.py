@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ctnet_ray import storage
-from ctnet_ray.config import GuardConfig, override
+from ctnet_ray.config import GuardConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs import day_guard
 from ctnet_ray.runs.records import SampleRef, StepRecord
@@ -20,6 +20,7 @@ from ctnet_ray.samples.folding import FoldedFeature, Folding
 from ctnet_ray.samples.measures import measure, stability
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import from_dict
+from ctnet_ray.section import override
 from tests.unit.loop_world import DAYS, World, _samples, results, walk
 
 SCHEMA = from_dict(

@@ -20,13 +20,13 @@ from ctnet_ray.config import (
     TrackingConfig,
     TrainingConfig,
     TransferConfig,
-    override,
 )
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.runs import identity
 from ctnet_ray.runs.identity import run_digest
 from ctnet_ray.samples.store import Manifest, SampleFile
 from ctnet_ray.schema import Role, from_dict
+from ctnet_ray.section import override
 from ctnet_ray.sweep.config import SweepConfig
 
 DATA = DataConfig("samples", "schema.yaml", "feed", date(2022, 5, 1), date(2022, 5, 3))

@@ -6,10 +6,11 @@ from typing import get_args
 
 import pytest
 
-from ctnet_ray.config import MethodName, TransferConfig, override
+from ctnet_ray.config import MethodName, TransferConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.method import source_versions
 from ctnet_ray.methods.table import METHODS
+from ctnet_ray.section import override
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 
-from ctnet_ray.config import (
-    AdapterConfig,
-    DataConfig,
-    JobConfig,
-    ModelConfig,
-    TransferConfig,
-    override,
-)
+from ctnet_ray.config import AdapterConfig, DataConfig, JobConfig, ModelConfig, TransferConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.section import override
 
 JOB = JobConfig(DataConfig("samples", "schema.yaml", "feed", date(2022, 5, 1), date(2022, 5, 3)))
 

@@ -61,7 +61,15 @@ def test_one_file_reads_with_ray_data_and_two_compute() -> None:
 def test_only_tracking_knows_mlflow() -> None:
     known = {
         f"ctnet_ray/tracking/{name}.py"
-        for name in ("connection", "logged_models", "projection", "set_aside", "tracker")
+        for name in (
+            "connection",
+            "logged_models",
+            "projection",
+            "publisher",
+            "queries",
+            "set_aside",
+            "tracker",
+        )
     }
     known.add("ctnet_ray/sweep/showing.py")
     found = _importers("mlflow")

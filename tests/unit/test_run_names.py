@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ctnet_ray.config import override
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration import continual
 from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.section import override
 from tests.unit.loop_world import DAYS, World, _samples
 
 

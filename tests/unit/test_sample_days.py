@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ctnet_ray.config import override
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import RunRecord, read_steps
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.section import override
 from tests.unit.loop_world import BASE, DAYS, World, _samples, tensors, walk
 
 

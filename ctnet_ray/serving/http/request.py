@@ -13,8 +13,8 @@ from typing import Annotated, Any, NoReturn
 from annotated_types import Gt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from ctnet_ray.config import Section
 from ctnet_ray.errors import CtnetError, nearest
+from ctnet_ray.section import Section
 from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.http.arrow_body import ArrowBodyError, read_stream
 from ctnet_ray.serving.http.scorer import Columns
