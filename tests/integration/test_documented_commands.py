@@ -130,6 +130,7 @@ def test_all_that_a_command_names_is_there(
                 assert words[0] in {".", "curl", "export", ".venv/bin/pre-commit"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_the_demo(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_demo_samples(days=10)  # the demo writes what is not there, at a size of minutes
@@ -190,6 +191,7 @@ def test_two_teams_on_the_samples_of_the_demo(fresh: Path, monkeypatch: pytest.M
     assert all(version.uri.startswith(f"{fresh}/demo/models/") for version in versions["channel.ctnet"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_day_after_the_other_to_a_champion_and_back(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write_demo_samples(days=7)

@@ -22,6 +22,7 @@ def head() -> Iterator[Head]:
         yield head
 
 
+@pytest.mark.slow
 def test_job_needs_the_token_and_does_what_the_command_does(world: World, head: Head, tmp_path: Path) -> None:
     own = world.copied_to(tmp_path)
     folder = tmp_path / "working"

@@ -25,7 +25,7 @@ from ctnet_ray.runs.records import version_folder
 from tests.integration.conftest import DAYS, ONE, World, outcome
 
 WAIT_SECONDS = 120
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster")]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,6 @@ def test_log_has_one_line_a_run(launched: Launched) -> None:
     assert "3 of 4 runs, 1 failed" in " ".join(launched.said.split())
 
 
-@pytest.mark.slow  # test_resume.py kills a worker once, and the fixture here has a run that fails
 def test_run_whose_workers_die_too_often_is_given_up_and_taken_up_again(
     world: World, launched: Launched, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from tests.integration.conftest import Trained, World
 JSON = {"Content-Type": "application/json"}
 WAIT_SECONDS = 240  # it imports MLflow and torch; test machines are busy
 
+pytestmark = pytest.mark.slow  # MLflow's server takes most of a minute to import what it needs
+
 
 @dataclass(frozen=True)
 class Server:

@@ -40,6 +40,8 @@ TRIALS = (
     ({"transfer.adapters.rank": 16, "transfer.refresh_days": 7}, (0.53, 0.54)),
 )
 
+pytestmark = pytest.mark.slow  # a server and a browser, for two minutes
+
 
 @dataclass(frozen=True)
 class Ui:

@@ -14,6 +14,7 @@ from tests.integration.commands import start
 from tests.integration.conftest import DAYS, Trained, World, outcome, write_yaml
 
 BUCKET = "s3://ctnet-test"
+pytestmark = pytest.mark.slow  # tests/unit asks the same store, without Ray
 
 
 @pytest.fixture

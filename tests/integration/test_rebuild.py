@@ -4,8 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ctnet_ray import storage
 from tests.integration.conftest import Trained, World
+
+pytestmark = pytest.mark.slow  # tests/unit/test_rebuilding.py rebuilds by eight methods
 
 
 def test_a_version_is_made_again_by_one_command(world: World, trained: Trained, tmp_path: Path) -> None:

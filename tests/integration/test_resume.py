@@ -29,13 +29,14 @@ def own(world: World, tmp_path: Path) -> World:
     return world.copied_to(tmp_path)
 
 
+@pytest.mark.slow  # tests/unit kills a walk everywhere, and the next test a worker
 @pytest.mark.parametrize(
     "kills",
     [
         # The third version is there, its evaluation is not.
         (2,),
         # Before that, the second step is being trained, and MLflow has not yet been told of the first.
-        pytest.param((0, 2), marks=pytest.mark.slow),
+        (0, 2),
     ],
 )
 def test_killed_job_goes_on_where_it_was(
