@@ -5,6 +5,7 @@ over the same source series. What was used longest ago is removed first when roo
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training.context import start_alone
 from ctnet_ray.training.frozen import DayLayers, FrozenTower
 
+_ROWS_AN_ACTOR = 200_000  #: fewer are done before one more actor has imported torch
 _USED = "used.json"  #: rewritten whenever a sweep is about to read the folder
 
 
@@ -61,7 +63,8 @@ def compute(
     rows = sum(day.samples.rows for day in missing)
     console.log(f"computing the source tower's layers of {len(missing)} days ({rows:,} rows) for all trials")
     cpus = ray.cluster_resources().get("CPU", 1)
-    actors = max(1, min(len(missing), int(cpus / resources.cpus_per_worker)))
+    room = int(cpus / resources.cpus_per_worker)
+    actors = max(1, min(len(missing), room, math.ceil(rows / _ROWS_AN_ACTOR)))
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     written = ray.data.range(len(missing), override_num_blocks=len(missing)).map(
         _Writer,  # type: ignore[arg-type]

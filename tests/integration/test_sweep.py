@@ -28,6 +28,7 @@ def swept(world: World, trained: Trained) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_trials_answer_and_a_comparison(swept: Path) -> None:
     trials = read(str(swept))
     assert [trial.settings for trial in trials.values()] == [
@@ -51,6 +52,7 @@ def test_a_sweep_leaves_trials_answer_and_a_comparison(swept: Path) -> None:
         assert "winner" in (swept / "scored" / "summary.csv").read_text()
 
 
+@pytest.mark.slow
 def test_mlflow_shows_a_run_a_trial_with_its_days(world: World, swept: Path) -> None:
     client = MlflowClient(world.tracking.mlflow_uri, world.tracking.mlflow_uri)
     experiment = client.get_experiment_by_name(world.tracking.experiment)
@@ -77,6 +79,7 @@ def test_mlflow_shows_a_run_a_trial_with_its_days(world: World, swept: Path) -> 
         assert run.data.params["transfer.adapters.placement"] == str(placement)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_done_does_nothing_again(
     world: World, swept: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +118,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(
     assert trials[1].reason in (tmp_path / "answer.md").read_text()
 
 
+@pytest.mark.slow
 def test_optuna_draws_trials_and_asha_stops_some(world: World, trained: Trained, tmp_path: Path) -> None:
     space = {
         "transfer.adapters.learning_rate": {"loguniform": [0.01, 10]},
