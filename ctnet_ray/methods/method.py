@@ -54,6 +54,7 @@ class Method:
             "training": self.trains,
             "transfer.hot_start": takes_a_start,
             "transfer.hot_start_optimizer": takes_a_start,
+            "transfer.hot_start_schema": takes_a_start,
             "transfer.source_series": self.source != "none",
             "transfer.refresh_days": self.source == "continual",
             "transfer.source_statistics": not source_tower_alone and not self.joint,

@@ -45,6 +45,14 @@ class Model(nn.Module):
         """Return the parts that a base model has not: they start anew where a version of one is loaded."""
         return ()
 
+    def input_layers(self) -> Mapping[nn.Linear, bool]:
+        """Return the layers that read features' vectors side by side, and whether the dense ones' alone."""
+        return {}
+
+    def parts_of(self, features: Iterable[str]) -> list[nn.Module]:
+        """Return the parts beside tables that are there for some of the features alone."""
+        return []
+
     def reused_tables(self) -> Tables:
         """Return the tables that fine-tuning of embeddings takes from a source version."""
         raise NotImplementedError

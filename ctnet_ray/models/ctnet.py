@@ -9,7 +9,7 @@ The target's own terms beside its MLP (`ctnet_ray.models.terms`) are added to h 
 vectors as they were looked up; the source's are in its logit, which an adapter may map.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -115,6 +115,14 @@ class CTNet(Model):
     def beyond_base(self) -> tuple[nn.Module, ...]:
         """Return adapters and residual."""
         return (self.adapters, *([self.residual] if self.residual else []))
+
+    def input_layers(self) -> dict[nn.Linear, bool]:
+        """Return the target tower's."""
+        return self.tower.input_layers()
+
+    def parts_of(self, features: Iterable[str]) -> list[nn.Module]:
+        """Return the target tower's."""
+        return self.tower.embedder.attention_of(features)
 
     def added_tables(self) -> Mapping[Tables, Tables]:
         """Return the residual's."""

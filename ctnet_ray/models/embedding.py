@@ -246,6 +246,10 @@ class Embedder(nn.Module):
         """Return all tables that a batch looks up."""
         return [self.embeddings] if self.first_order is None else [self.embeddings, self.first_order]
 
+    def attention_of(self, features: Iterable[str]) -> list[nn.Module]:
+        """Return what makes vectors of some features, those that are sequences which attend."""
+        return [self.attention[name] for name in features if name in self.attention]
+
     def pool(
         self, looked: Looked, given: Vectors | None = None, dense_BF: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:

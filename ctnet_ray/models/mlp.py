@@ -29,6 +29,13 @@ class Mlp(nn.Module):
         self.output = nn.Linear(widths[-1], 1)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that reads the input."""
+        layer = self.hidden[0] if self.hidden else self.output
+        assert isinstance(layer, nn.Linear)  # noqa: S101  (for the type checker)
+        return layer
+
     def forward(self, state: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
         for linear in self.hidden:

@@ -62,6 +62,11 @@ class Tower(nn.Module):
         self.mlp = Mlp(width(schema), config.hidden, config.dropout)
         self.terms = Terms(schema, config)
 
+    def input_layers(self) -> dict[nn.Linear, bool]:
+        """Return the layers that read features' vectors side by side, and whether the dense ones' alone."""
+        layers = {self.mlp.first: False}
+        return layers if self.terms.linear is None else {**layers, self.terms.linear: True}
+
     def forward(self, features: KeyedJaggedTensor, dense_BF: torch.Tensor | None = None) -> TowerOutput:
         """Run the tower."""
         return self.run(self.embedder(features, dense_BF=dense_BF))
@@ -103,6 +108,14 @@ class TowerModel(Model):
     def lookups(self, domain: str) -> list[tuple[Tables, Role]]:
         """Return the tower's tables, in a batch of any domain."""
         return reading(self.tower.embedder.tables(), self.role)
+
+    def input_layers(self) -> dict[nn.Linear, bool]:
+        """Return the tower's."""
+        return self.tower.input_layers()
+
+    def parts_of(self, features: Iterable[str]) -> list[nn.Module]:
+        """Return the tower's."""
+        return self.tower.embedder.attention_of(features)
 
     def source_slot(self) -> Tower:
         """Return the tower: a source's version is scored as it is."""

@@ -17,7 +17,7 @@ from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.guard import HELD_BACK, held_back
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
 from ctnet_ray.runs.records import Version, read_steps
-from ctnet_ray.runs.taking_over import resized_tables
+from ctnet_ray.runs.taking_over import notes
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
@@ -118,14 +118,11 @@ def log_start(plan: RunPlan, config: JobConfig, registered: Registry) -> None:
 
 
 def start_notes(plan: RunPlan) -> list[str]:
-    """Say what of a hot start is not taken over, one line a table."""
+    """Say what of a hot start is not taken over, one line a feature and table."""
     if not plan.start:
         return []
     old = read_record(plan.start).spec.tower[0]
-    return [
-        f"hot start {plan.start.id}: table {table} has {new} rows in place of {rows} and starts anew"
-        for table, (rows, new) in resized_tables(old, plan.model.tower[0]).items()
-    ]
+    return [f"hot start {plan.start.id}: {note}" for note in notes(old, plan.model.tower[0])]
 
 
 def _days_table(plan: RunPlan) -> Table:

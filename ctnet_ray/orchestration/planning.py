@@ -1,7 +1,7 @@
 """From a configuration to a plan; everything that can be known to be wrong is said here, before training."""
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from functools import partial
 from typing import Protocol
@@ -35,8 +35,8 @@ from ctnet_ray.runs.records import (
     read_evaluations,
     read_steps,
 )
-from ctnet_ray.runs.specs import ModelSpec
-from ctnet_ray.runs.taking_over import obstacles
+from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
+from ctnet_ray.runs.taking_over import new_features, obstacles
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import checkpoints
@@ -250,12 +250,27 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
             f"transfer.hot_start: method {method.name} takes nothing over from a {start.network} model: "
             "leave hot_start out"
         )
-    if differing := obstacles(start.tower, model.tower):
+    may_change = config.transfer.hot_start_schema == "changed"
+    differing = obstacles(start.tower, model.tower, features_may_change=may_change)
+    if differing := [*differing, *_can_not_change(start, model)]:
+        way_out = "" if may_change else ", or --transfer.hot_start_schema changed where features come or go"
         raise CtnetError(
             f"transfer.hot_start {version.id} has other features or widths than this configuration's model "
             f"({', '.join(differing)}): use the schema and model it was trained with, but for tables' rows"
+            f"{way_out}"
         )
     return version
+
+
+def _can_not_change(start: ModelSpec, model: ModelSpec) -> Iterator[str]:
+    """Say what of two models keeps their features from being others."""
+    old, new = start.tower[0], model.tower[0]
+    if not (new_features(old, new) or new_features(new, old)):
+        return
+    if not isinstance(model, TowerSpec | CTNetSpec):
+        yield f"features of a {model.network} model"
+    if isinstance(start, CTNetSpec) and "embedding" in start.source_layers:
+        yield "features below an adapter at the embedding layer"
 
 
 def _newest_before(registered: Registry, name: str, day: date) -> Version:

@@ -62,6 +62,7 @@ def deciding(config: JobConfig) -> dict[str, Any]:
         "training.beside_epochs": config.data.beside,
         "training.beside_weight": config.data.beside,
         "transfer.hot_start_optimizer": transfer.hot_start or method.family == "fine-tuning",
+        "transfer.hot_start_schema": transfer.hot_start,
         "transfer.shared_attention": transfer.share_attention,
     }
     values = {

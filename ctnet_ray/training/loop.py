@@ -30,7 +30,7 @@ from ctnet_ray.runs.records import (
 )
 from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.manifest import Manifest
-from ctnet_ray.training import checkpoints, touched_rows, versions
+from ctnet_ray.training import checkpoints, starting, touched_rows, versions
 from ctnet_ray.training.batch_loader import (
     BatchLoader,
     run_readings,
@@ -189,7 +189,7 @@ def _position(plan: RunPlan, state: TrainingState, record: StepRecord | None, pr
     if record is None:
         if plan.start and progress.version is None:
             progress.version = with_digest(plan.start)
-            progress.loaded = versions.start_from(state, plan.start, optimizer=plan.start_optimizer)
+            progress.loaded = starting.start_from(state, plan.start, optimizer=plan.start_optimizer)
         return
     version = plan.version(record.day)
     if progress.version == version:

@@ -5,7 +5,7 @@ frozen source tower is not in it; the step names the source version, and opening
 way in compares the files' checksums.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,8 @@ from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import Reuse
 from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.runs.specs import ModelSpec
-from ctnet_ray.runs.taking_over import resized_tables
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.state import (
-    MODEL,
-    OPTIMIZER,
     TrainingState,
     own_tensors,
     parameters_of,
@@ -148,40 +145,6 @@ def load_source(state: TrainingState, version: Version) -> None:
     tensors = source_tensors(state.network, state.parameters())
     if tensors:
         checkpoints.load(version.uri, tensors)
-
-
-def start_from(state: TrainingState, version: Version, *, optimizer: bool) -> dict[str, list[str]]:
-    """Let a state start from another run's version. Collective.
-
-    Tables of another size than the version's start anew (`ctnet_ray.runs.taking_over`).
-
-    Args:
-        state: What starts.
-        version: A version of the same model, or of the base model in it.
-        optimizer: Whether the optimisers' state is taken over too.
-
-    Returns:
-        Names by what became of them, as `checkpoints.load`.
-    """
-    targets = state.tensors_of(state.network, optimizer=optimizer)
-    new = state.tensors_of(*state.network.beyond_base())
-    anew = _resized(state, targets, read_record(version).spec)
-    taken = {name: value for name, value in targets.items() if name not in anew}
-    report = checkpoints.load(version.uri, taken, may_be_new=tuple(new))
-    return {**report, "new": sorted([*report["new"], *anew])}
-
-
-def _resized(state: TrainingState, names: Iterable[str], start: ModelSpec) -> list[str]:
-    """Return those of a state's tensors that belong to tables of another size than `start`'s."""
-    resized = resized_tables(start.tower[0], state.spec.tower[0])
-    prefixes = tuple(
-        f"{kind}{state.network.prefix(tables)}{name}"
-        for kind in (MODEL, OPTIMIZER)
-        for tables in state.network.tables()
-        for table in resized
-        for name in tables.names_of(table)
-    )
-    return [name for name in names if name.startswith(prefixes)]
 
 
 def reuse(state: TrainingState, version: Version, part: Reuse, *, optimizer: bool) -> dict[str, list[str]]:

@@ -149,6 +149,7 @@ OTHERS: dict[str, Any] = {
     "transfer.source_series": "other",
     "transfer.hot_start": "other",
     "transfer.hot_start_optimizer": "reset",
+    "transfer.hot_start_schema": "changed",
     "transfer.refresh_days": 3,
     "transfer.source_statistics": ("feed",),
     "transfer.window": 3,
@@ -174,7 +175,7 @@ SOURCE = ("transfer.source_series", "transfer.refresh_days")
 TOWER = tuple(name for name in OTHERS if name.startswith("model."))
 TRAINING = tuple(name for name in OTHERS if name.startswith("training.") and "beside" not in name)
 BESIDE = tuple(name for name in OTHERS if name.startswith("training.beside"))
-START = ("transfer.hot_start", "transfer.hot_start_optimizer")
+START = ("transfer.hot_start", "transfer.hot_start_optimizer", "transfer.hot_start_schema")
 ADAPTERS = tuple(
     name for name in OTHERS if name.startswith("transfer.adapters") or "share" in name.split(".")[1]
 )
@@ -321,6 +322,7 @@ DEFAULTS: dict[str, Any] = {
     "transfer.source_series": None,
     "transfer.hot_start": None,
     "transfer.hot_start_optimizer": "keep",
+    "transfer.hot_start_schema": "same",
     "transfer.adapters.placement": None,
     "transfer.adapters.gate": "glu",
     "transfer.adapters.gate_width": "unit",

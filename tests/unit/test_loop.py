@@ -39,9 +39,10 @@ from ctnet_ray.training.context import LocalContext, Moment
 from ctnet_ray.training.metrics import Scores, evaluate
 from ctnet_ray.training.sending import _Sent
 from ctnet_ray.training.shard_writer import ShardWriter
+from ctnet_ray.training.starting import start_from
 from ctnet_ray.training.state import TrainingState
 from ctnet_ray.training.tensors import local_shards
-from ctnet_ray.training.versions import load_source, open_version, start_from
+from ctnet_ray.training.versions import load_source, open_version
 from tests.unit.loop_world import Kill, Killed, Killing
 from tests.unit.workers import run_workers
 

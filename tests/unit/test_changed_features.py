@@ -1,0 +1,165 @@
+"""A hot start over a schema whose features came or went: what is kept, what is new, and that it is said."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.continual import start_notes
+from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.runs.records import EvaluationRecord, read_steps
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.training.batch_loader import BatchLoader, scoring_reading
+from ctnet_ray.training.context import LocalContext
+from ctnet_ray.training.loop import score_day
+from ctnet_ray.training.starting import start_from
+from ctnet_ray.training.state import TrainingState
+from tests.unit.loop_world import BASE, DAYS, SCHEMA, World, tensors, walk
+
+FIRST_LAYER = "model.tower.mlp.hidden.0.weight"
+NUMBERS = {
+    "price": {"kind": "dense", "transform": "log1p"},
+    "photo": {"kind": "dense", "width": 2, "mean": 1.0},
+}
+OPTIONS = {"transfer__hot_start": BASE, "transfer__hot_start_schema": "changed", "tracking__name": "changed"}
+
+
+def schema_file(path: Path, *, without: tuple[str, ...] = (), **more: dict[str, Any]) -> str:
+    """Write the world's schema without some features, and their tables, and with others."""
+    schema = deepcopy(SCHEMA)
+    schema["features"] = {
+        name: feature for name, feature in (schema["features"] | more).items() if name not in without
+    }
+    schema["tables"] = {name: table for name, table in schema["tables"].items() if name not in without}
+    path.write_text(yaml.safe_dump(schema))
+    return str(path)
+
+
+@pytest.fixture
+def world(job_world: World, tmp_path: Path) -> World:
+    """The world's samples, and a base model of three days whose schema knows no tags."""
+    world = World(tmp_path)
+    (tmp_path / "samples").symlink_to(job_world.root / "samples")
+    few = schema_file(tmp_path / "few.yaml", without=("tag", "tags"))
+    walk(world.plan(world.config(first=0, last=2, data__schema=few, model__first_order=True)))
+    return world
+
+
+def started(plan: RunPlan) -> TrainingState:
+    """Return what a plan begins with."""
+    state = TrainingState(plan.model, plan.training, torch.device("cpu"))
+    assert plan.start
+    start_from(state, plan.start, optimizer=plan.start_optimizer)
+    return state
+
+
+def scored(world: World, state: TrainingState, day: int) -> dict[str, float]:
+    samples = SampleStore(str(world.root / "samples")).manifest("channel", DAYS[day])
+    loader = BatchLoader("test", state.spec, [scoring_reading(samples, LocalContext())], LocalContext())
+    return score_day(state, loader, DAYS[day], "test")
+
+
+def test_new_features_change_no_score_before_they_are_trained(world: World) -> None:
+    more = schema_file(world.root / "more.yaml", **NUMBERS)
+    plan = world.plan(world.config(first=3, data__schema=more, model__first_order=True, **OPTIONS))
+    assert plan.start
+    before = EvaluationRecord.read(plan.start.uri.rpartition("/")[0], DAYS[2])
+    state = started(plan)
+    assert before
+    assert scored(world, state, 3) == pytest.approx(before.metrics, abs=1e-6)
+
+    assert start_notes(plan) == [
+        f"hot start {BASE}/3: feature {name} is new" for name in ("photo", "price", "tag", "tags")
+    ]
+    saved, now = tensors(plan.start.uri), state.tensors()
+    names = (FIRST_LAYER, *(f"optimizer.{FIRST_LAYER[6:]}.{moment}" for moment in ("exp_avg", "exp_avg_sq")))
+    for name in names:
+        assert saved[name].any()
+        assert torch.equal(now[name].ne(0).any(0), saved_columns(state, saved[name]))
+    steps = read_steps(walk(plan).folder)
+    assert steps[0].parent == plan.start
+    new = {name for name in steps[0].loaded["new"] if "tag" not in name}
+    assert new == {"model.tower.terms.linear.weight"} | {
+        f"optimizer.tower.terms.linear.weight.{key}" for key in ("exp_avg", "exp_avg_sq", "step")
+    }
+    assert steps[1].loaded == {}
+
+
+def saved_columns(state: TrainingState, saved: torch.Tensor) -> torch.Tensor:
+    """Return which columns of the first layer hold what was saved, by the vectors' names."""
+    vectors = {name: 4 for name in state.network.tower.embedder.names} | {"dense.": 3}  # type: ignore[union-attr]
+    is_new = [name in ("tag", "tags", "dense.") for name, width in vectors.items() for _ in range(width)]
+    assert is_new.count(False) == saved.shape[1]
+    return ~torch.tensor(is_new)
+
+
+def test_a_feature_that_is_gone_leaves_what_it_added_out(world: World) -> None:
+    fewer = schema_file(world.root / "fewer.yaml", without=("tag", "tags", "clicks"))
+    plan = world.plan(world.config(first=3, data__schema=fewer, model__first_order=True, **OPTIONS))
+    assert start_notes(plan) == [f"hot start {BASE}/3: feature clicks is gone"]
+    assert plan.start
+    same = schema_file(world.root / "same.yaml", without=("tag", "tags"))
+    whole = started(world.plan(world.config(first=3, data__schema=same, model__first_order=True, **OPTIONS)))
+    names = whole.network.tower.embedder.names  # type: ignore[union-attr]
+    of_clicks = slice(4 * names.index("clicks"), 4 * names.index("clicks") + 4)
+    with torch.no_grad():
+        whole.tensors()[FIRST_LAYER][:, of_clicks] = 0  # nor has it first-order weights in either
+        whole.network.tower.embedder.first_order._counted = tuple(  # type: ignore[union-attr]
+            feature
+            for feature in whole.network.tower.embedder.first_order._counted  # type: ignore[union-attr]
+            if feature.name != "clicks"
+        )
+    assert scored(world, started(plan), 3) == pytest.approx(scored(world, whole, 3), abs=1e-6)
+
+
+def test_ctnet_starts_from_a_base_model_with_other_features(world: World, job_world: World) -> None:
+    world.root.joinpath("models").mkdir(exist_ok=True)
+    for series in (job_world.root / "models").glob("ctnet.feed.source-*"):
+        (world.root / "models" / series.name).symlink_to(series)
+    more = schema_file(world.root / "more.yaml", **NUMBERS)
+    plan = world.plan(world.method("ctnet", first=3, data__schema=more, model__first_order=True, **OPTIONS))
+    before = EvaluationRecord.read(str(plan.start and plan.start.uri.rpartition("/")[0]), DAYS[2])
+    assert before
+    # Adapters start at zero, so that a logit is the base model's.
+    assert scored(world, started(plan), 3) == pytest.approx(before.metrics, abs=1e-6)
+    assert len(read_steps(walk(plan).folder)) == 2
+
+
+def test_a_table_that_evicts_from_now_on_starts_anew(world: World) -> None:
+    path = Path(schema_file(world.root / "evicts.yaml", without=("tag", "tags")))
+    schema = yaml.safe_load(path.read_text())
+    schema["tables"]["user"] |= {"eviction": "lfu"}
+    path.write_text(yaml.safe_dump(schema))
+    plan = world.plan(world.config(first=3, data__schema=str(path), model__first_order=True, **OPTIONS))
+    assert start_notes(plan) == [
+        f"hot start {BASE}/3: table user has eviction lfu in place of none and starts anew"
+    ]
+    (first, _) = read_steps(walk(plan).folder)
+    assert all(".user." in name for name in first.loaded["new"])
+    assert any("managed.user." in name for name in first.loaded["new"])
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "reason"),
+    [
+        (
+            NUMBERS,
+            {"transfer__hot_start_schema": "same"},
+            r"feature photo is new.*_schema changed where",
+        ),
+        ({"item": {"kind": "categorical", "table": "user"}}, {}, "feature item is another"),
+        (NUMBERS, {"model__hidden": (8, 5)}, "model hidden is another"),
+        ({}, {"model__interaction": "dcn_v2"}, "model interaction is another"),
+    ],
+)
+def test_what_can_not_be_taken_over_is_one_line(
+    world: World, more: dict[str, Any], settings: dict[str, Any], reason: str
+) -> None:
+    schema = schema_file(world.root / "other.yaml", **more)
+    options = {"model__first_order": True, **OPTIONS, **settings}
+    with pytest.raises(CtnetError, match=rf"^transfer.hot_start {BASE}/3 has other .*{reason}"):
+        world.plan(world.config(first=3, data__schema=schema, **options))
