@@ -9,6 +9,8 @@ import torch
 import yaml
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.models.embedding import Embedder
+from ctnet_ray.models.tower import TowerModel
 from ctnet_ray.orchestration.continual import start_notes
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
@@ -25,7 +27,11 @@ NUMBERS = {
     "price": {"kind": "dense", "transform": "log1p"},
     "photo": {"kind": "dense", "width": 2, "mean": 1.0},
 }
-OPTIONS = {"transfer__hot_start": BASE, "transfer__hot_start_schema": "changed", "tracking__name": "changed"}
+OPTIONS: dict[str, Any] = {
+    "transfer__hot_start": BASE,
+    "transfer__hot_start_schema": "changed",
+    "tracking__name": "changed",
+}
 
 
 def schema_file(path: Path, *, without: tuple[str, ...] = (), **more: dict[str, Any]) -> str:
@@ -89,9 +95,14 @@ def test_new_features_change_no_score_before_they_are_trained(world: World) -> N
     assert steps[1].loaded == {}
 
 
+def _embedder(state: TrainingState) -> Embedder:
+    assert isinstance(state.network, TowerModel)
+    return state.network.tower.embedder
+
+
 def saved_columns(state: TrainingState, saved: torch.Tensor) -> torch.Tensor:
     """Return which columns of the first layer hold what was saved, by the vectors' names."""
-    vectors = {name: 4 for name in state.network.tower.embedder.names} | {"dense.": 3}  # type: ignore[union-attr]
+    vectors = {name: 4 for name in _embedder(state).names} | {"dense.": 3}
     is_new = [name in ("tag", "tags", "dense.") for name, width in vectors.items() for _ in range(width)]
     assert is_new.count(False) == saved.shape[1]
     return ~torch.tensor(is_new)
@@ -104,15 +115,13 @@ def test_a_feature_that_is_gone_leaves_what_it_added_out(world: World) -> None:
     assert plan.start
     same = schema_file(world.root / "same.yaml", without=("tag", "tags"))
     whole = started(world.plan(world.config(first=3, data__schema=same, model__first_order=True, **OPTIONS)))
-    names = whole.network.tower.embedder.names  # type: ignore[union-attr]
+    names = _embedder(whole).names
     of_clicks = slice(4 * names.index("clicks"), 4 * names.index("clicks") + 4)
+    weights = _embedder(whole).first_order
+    assert weights
     with torch.no_grad():
         whole.tensors()[FIRST_LAYER][:, of_clicks] = 0  # nor has it first-order weights in either
-        whole.network.tower.embedder.first_order._counted = tuple(  # type: ignore[union-attr]
-            feature
-            for feature in whole.network.tower.embedder.first_order._counted  # type: ignore[union-attr]
-            if feature.name != "clicks"
-        )
+        weights._counted = tuple(feature for feature in weights._counted if feature.name != "clicks")
     assert scored(world, started(plan), 3) == pytest.approx(scored(world, whole, 3), abs=1e-6)
 
 
