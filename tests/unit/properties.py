@@ -1,9 +1,10 @@
-"""Properties that cost much an example: a few examples in `make test`, many in `make slow`."""
+"""What costs much an example: a few examples in `make test`, many in `make slow`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 from hypothesis import given, settings
 from hypothesis.strategies import SearchStrategy
 
@@ -26,3 +27,8 @@ def holds_for(few: int, many: int, **drawn: SearchStrategy[Any]) -> Callable[[Ca
         return test
 
     return tests_of
+
+
+def fast(names: Iterable[str], *few: str) -> list[ParameterSet]:
+    """Return names for `pytest.mark.parametrize`, all but a few of them slow: these go the same ways."""
+    return [pytest.param(name, marks=() if name in few else pytest.mark.slow) for name in names]

@@ -26,6 +26,7 @@ from tests.unit.loop_world import (
     version,
     walk,
 )
+from tests.unit.properties import fast
 
 JOINT = {"data__beside": ("feed",), "transfer__source_series": None}
 KILLS: tuple[Kill, ...] = (("batch", 5), ("saved", 1))
@@ -79,7 +80,7 @@ def names(plan: RunPlan, tower: str) -> list[str]:
     return [feature.name for feature in plan.model.inputs[tower].dense]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", fast(METHODS, "base", "ctnet_residual", "ple", "finetune_all"))
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(
     world: World, tmp_path: Path, method: str
 ) -> None:

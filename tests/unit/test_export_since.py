@@ -13,6 +13,7 @@ from ctnet_ray.runs.records import version_folder
 from ctnet_ray.serving.deltas import read_delta, write_applied
 from ctnet_ray.training.touched_rows import FILE
 from tests.unit.loop_world import BASE, DAYS, Kill, Killed, Killing, World, walk
+from tests.unit.properties import fast
 from tests.unit.test_deltas import contents
 
 #: Under these a row might change that was not looked up.
@@ -47,7 +48,7 @@ def uri_of(run: RunPlan, day: int) -> str:
     return version_folder(run.folder, DAYS[day])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", fast(CASES, "base, decayed", "ctnet_residual, evicting", "mlp_pp"))
 def test_deltas_of_a_run_make_its_exports(request: pytest.FixtureRequest, tmp_path: Path, case: str) -> None:
     world_name, method, settings = CASES[case]
     run = walk(planned(request.getfixturevalue(world_name), method, tmp_path / "run", settings))

@@ -26,6 +26,7 @@ from tests.unit.loop_world import (
     version,
     walk,
 )
+from tests.unit.properties import fast
 
 ITEM = "model.tower.embedder.embeddings.managed.item."
 IDS = f"{ITEM}_mch_sorted_raw_ids"
@@ -62,7 +63,7 @@ def write_schema(world: World, name: str, **tables: dict[str, Any]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", fast(METHODS, "base", "ctnet_residual", "ddtcdr", "finetune_all"))
 def test_a_run_killed_again_and_again_ends_as_one_never_killed(
     world: World, tmp_path: Path, method: str
 ) -> None:

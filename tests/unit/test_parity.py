@@ -20,6 +20,7 @@ from ctnet_ray.serving.scorer import Scorer
 from ctnet_ray.training.versions import OpenVersion, open_version
 from tests.unit import test_dense_loop
 from tests.unit.loop_world import BASE, DAYS, World, make_world, walk
+from tests.unit.properties import fast
 
 CLOSE = 1e-6
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -82,7 +83,9 @@ def by_request(scorer: Scorer, samples: pa.Table, of_candidates: set[str]) -> np
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", fast(METHODS, "base", "ctnet", "residual", "ctnet_residual", "ple", "dasl")
+)
 def test_a_scorer_and_an_export_of_it_score_as_the_training_path(
     world: World, tmp_path: Path, method: str
 ) -> None:
@@ -101,7 +104,7 @@ def test_a_scorer_and_an_export_of_it_score_as_the_training_path(
         np.testing.assert_allclose(found, of_some, atol=CLOSE, rtol=0, err_msg=str(of_candidates))
 
 
-@pytest.mark.parametrize("method", ["base", "ctnet", "ctnet_residual", "ple"])
+@pytest.mark.parametrize("method", fast(["base", "ctnet", "ctnet_residual", "ple"], "ctnet_residual", "ple"))
 def test_terms_beside_the_mlp_are_served(world: World, tmp_path: Path, method: str) -> None:
     hot_start = {"transfer__hot_start": None, "tracking__name": "with_terms"}
     version = opened(world, method, tmp_path / "run", **TERMS, **hot_start)

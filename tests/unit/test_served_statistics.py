@@ -321,6 +321,7 @@ def test_days_that_are_prepared_again_get_the_record(tmp_path: Path) -> None:
     assert replace(store.manifest("channel", DAYS[3]), uri=before.uri) == before
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_all_rows_of_a_day_of_kuairand(tmp_path: Path, process_group: None) -> None:
     store, _ = convert(real_download(), tmp_path / "samples")
