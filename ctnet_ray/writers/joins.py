@@ -79,16 +79,19 @@ def read_side_table(join: Join, folder: Path) -> SideTable:
     key_M = hash_ids(whole[join.right]).to_numpy()
     order = np.argsort(key_M, kind="stable")
     order = order[key_M[order] != MISSING]
-    twice = np.flatnonzero(np.diff(key_M[order]) == 0)
-    if len(twice):
-        key = id_texts(whole[join.right].slice(int(order[twice[0]]), 1))[0].as_py()
-        raise CtnetError(
-            f"{join.where}.on: {key!r} stands twice in column {join.right!r} of {folder / join.file}: a side "
-            "table has one row a key"
-        )
-    whole = whole.take(pa.array(order))
-    columns = {new: whole[name].combine_chunks() for new, name in join.columns.items()}
-    return SideTable(join, paths, key_M[order], pa.table(columns))
+    columns = pa.table({new: whole[name] for new, name in join.columns.items()})
+    again = np.flatnonzero(np.diff(key_M[order]) == 0) + 1
+    # The same row may stand in several files: what is shown in two weeks is in the tables of both.
+    first, second = (columns.take(pa.array(order[rows])).to_pylist() for rows in (again - 1, again))
+    for row, one, other in zip(order[again], first, second, strict=True):
+        if one != other:
+            key = id_texts(whole[join.right].slice(int(row), 1))[0].as_py()
+            raise CtnetError(
+                f"{join.where}.on: {key!r} stands twice in column {join.right!r} of {folder / join.file}, "
+                "with other values: a side table has one row a key"
+            )
+    order = np.delete(order, again)
+    return SideTable(join, paths, key_M[order], columns.take(pa.array(order)).combine_chunks())
 
 
 def add_columns(rows: pa.Table, side: SideTable, source: str) -> pa.Table:

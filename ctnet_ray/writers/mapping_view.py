@@ -81,6 +81,9 @@ def _explode(values: Any, where: str) -> Explode:
 
 
 def _join(values: Any, csv: Dialect, where: str) -> Join:
+    if isinstance(values, Mapping):
+        # YAML reads the key `on` as a truth.
+        values = {"on" if key is True else key: value for key, value in values.items()}
     entry = plain.section(values, where, {"file", "on", "columns", "csv", "format"})
     on, columns = plain.needed(entry, "on", where), plain.needed(entry, "columns", where)
     keys = {on: on} if isinstance(on, str) else plain.section(on, f"{where}.on")
