@@ -154,12 +154,13 @@ def table(
     histories_from_scratch: bool = False,
     json: bool = False,
 ) -> None:
-    """Write anybody's logs, CSV or Parquet, as a mapping file says (configs/table_mapping_example.yaml).
+    """Write anybody's logs, CSV, JSON Lines or Parquet, as a mapping file says.
 
     Args:
-        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; Parquet, or CSV, plain or
-            compressed (.gz, .bz2, .zst).
-        mapping: YAML file that names the columns of time, domain, user, item, label, group and features.
+        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; Parquet, or CSV or JSON Lines,
+            plain or compressed (.gz, .bz2, .zst). For a mapping that names several logs: their folder.
+        mapping: YAML file that names the columns of time, domain, user, item, label, group and features
+            (configs/table_mapping_example.yaml shows every key, configs/mappings has some for public data).
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else: refuse says which and
@@ -230,11 +231,11 @@ def _print_report(report: "Report", out: str, json: bool) -> None:
     for file in report.files:
         # By itself, for a table folds a long title, and a bracket in a path is no markup.
         console.print(file.path, soft_wrap=True, markup=False, highlight=False)
-        console.print(_lines_table(file.read, file.dropped, file.written, file.examples))
+        console.print(_lines_table(file.read, file.rows, file.dropped, file.written, file.examples))
     if len(report.files) > 1:
         console.print("all files")
         written = sum(file.written for file in report.files)
-        console.print(_lines_table(report.read, report.dropped, written, {}))
+        console.print(_lines_table(report.read, report.rows, report.dropped, written, {}))
     console.print(_days_table(report), _domains_table(report))
     for notice in report.notices:
         console.print(f"note: {notice}", soft_wrap=True, markup=False, highlight=False)
@@ -242,10 +243,12 @@ def _print_report(report: "Report", out: str, json: bool) -> None:
 
 
 def _lines_table(
-    read: int, dropped: Counter[str], written: int, examples: Mapping[str, Sequence[int]]
+    read: int, rows: int, dropped: Counter[str], written: int, examples: Mapping[str, Sequence[int]]
 ) -> Table:
     table = Table("lines", "count", "first dropped")
     table.add_row("read", f"{read:,}")
+    if rows != read:
+        table.add_row("impressions in them", f"{rows:,}")
     for reason, count in dropped.most_common():
         table.add_row(f"dropped: {reason}", f"{count:,}", ", ".join(map(str, examples.get(reason, ()))))
     table.add_row("written", f"{written:,}")

@@ -35,11 +35,18 @@ class FileAccount:
     path: str
     read: int = 0
     """Lines, without the header; a row with line ends in its quoted cells is one."""
+    exploded: int = 0
+    """Rows that lines with many impressions became, less those lines."""
     written: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Lines by reason."""
     examples: dict[str, list[int]] = field(default_factory=dict)
     """Numbers of the first lines dropped while reading, from 1, by reason."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that the lines became: more, where a line holds many impressions."""
+        return self.read + self.exploded
 
     def drop(self, reason: str, count: int, lines: Iterable[int] = ()) -> None:
         """Count dropped lines, and remember the numbers of the first."""
@@ -118,6 +125,11 @@ class Report:
         return sum(file.read for file in self.files)
 
     @property
+    def rows(self) -> int:
+        """Rows that they became (`FileAccount.rows`)."""
+        return sum(file.rows for file in self.files)
+
+    @property
     def dropped(self) -> Counter[str]:
         """Lines dropped of all files, by reason."""
         return sum((file.dropped for file in self.files), Counter())
@@ -162,11 +174,12 @@ class Report:
             CtnetError: More would be dropped.
         """
         lost = {reason: count for reason, count in self.dropped.items() if reason not in ASKED_FOR}
-        if sum(lost.values()) > limit * self.read:
+        if sum(lost.values()) > limit * self.rows:
+            unit = "lines" if self.rows == self.read else "rows"
             raise CtnetError(
-                f"{sum(lost.values()):,} of {self.read:,} lines read would be dropped, more than max_dropped "
-                f"{limit:g} allows: {self.reasons(lost)}; nothing was written: mend the mapping or the "
-                "files, or raise max_dropped"
+                f"{sum(lost.values()):,} of {self.rows:,} {unit} read would be dropped, more than "
+                f"max_dropped {limit:g} allows: {self.reasons(lost)}; nothing was written: mend the "
+                "mapping or the files, or raise max_dropped"
             )
 
     def check_balance(self) -> None:
@@ -183,9 +196,9 @@ class Report:
             )
         for file in self.files:
             dropped = sum(file.dropped.values())
-            if file.read != file.written + dropped:
+            if file.rows != file.written + dropped:
                 raise CtnetError(
-                    f"{file.path}: {file.read:,} lines read are not {file.written:,} written and {dropped:,} "
+                    f"{file.path}: {file.rows:,} rows read are not {file.written:,} written and {dropped:,} "
                     "dropped: don't use these samples, and report this as a defect"
                 )
 
@@ -205,6 +218,7 @@ class Report:
                 {
                     "path": file.path,
                     "read": file.read,
+                    "rows": file.rows,
                     "written": file.written,
                     "dropped": dict(file.dropped.most_common()),
                     "first_lines_dropped": {

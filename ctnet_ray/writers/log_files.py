@@ -1,10 +1,11 @@
-"""Finding and reading the files of a log: CSV or Parquet, also below folders such as `dt=2022-04-25`."""
+"""Finding and reading the files of a log: CSV, JSON Lines, Parquet, also below folders (`dt=2022-04-25`)."""
 
 import glob
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -13,15 +14,21 @@ import pyarrow.parquet as pq
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, check_names, csv_blocks, csv_header, unreadable
+from ctnet_ray.writers.json_lines import Fields, is_json, json_blocks
 
+FormatName = Literal["csv", "jsonl"]
 _ROWS_PER_BATCH = 65_536
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  #: what Hive and Spark name the folder of missing values
 
 
-def find_files(raw: Sequence[str]) -> list[Path]:
+def find_files(raw: Sequence[str], where: str = "raw") -> list[Path]:
     """Return the files that some paths and glob patterns name, each once, whatever links lead to it.
 
     Files and folders that begin with `_` or `.`, such as `_SUCCESS`, are no data, unless a path names them.
+
+    Args:
+        raw: The paths and patterns.
+        where: Option or key that they are given by, for messages.
 
     Raises:
         CtnetError: A pattern matches no file, or a link that leads nowhere.
@@ -34,16 +41,30 @@ def find_files(raw: Sequence[str]) -> list[Path]:
         there = [path for path in matches if path.is_file() or not path.exists()]
         data = [path for path in there if not _is_hidden(path, given)]
         if not data:
-            raise CtnetError(f"raw: no file matches {pattern!r}")
+            raise CtnetError(f"{where}: no file matches {pattern!r}")
         for path in data:
             if not path.exists():
-                raise CtnetError(f"raw: {path} is a link to a file that is not there: repair or remove it")
+                raise CtnetError(
+                    f"{where}: {path} is a link to a file that is not there: repair or remove it"
+                )
             # By a link in another partition's folder a file has other rows.
             paths.setdefault((path.resolve(), *_partition(path).items()), path)
     return list(paths.values())
 
 
-def columns_of(path: Path, dialect: Dialect) -> dict[str, pa.DataType]:
+@dataclass(frozen=True)
+class Format:
+    """How the files of a log are written, where they don't say it themselves."""
+
+    csv: Dialect
+    """Of CSV files; the encoding is that of JSON Lines too."""
+    name: FormatName | None
+    """None: Parquet is known by its first bytes, JSON Lines by a suffix, and the rest is CSV."""
+    fields: Fields
+    """Fields of JSON Lines that are read."""
+
+
+def columns_of(path: Path, format: Format) -> dict[str, pa.DataType]:
     """Return the columns of a file, those of the folders it lies in too; none: the file is empty.
 
     Raises:
@@ -58,14 +79,16 @@ def columns_of(path: Path, dialect: Dialect) -> dict[str, pa.DataType]:
             raise unreadable(path, error) from error
         check_names(path, schema.names)
         columns = {field.name: field.type for field in schema}
+    elif is_json(path, format.name):
+        columns = format.fields.without(_partition(path)).columns()
     else:
-        columns = dict.fromkeys(csv_header(path, dialect), pa.string())
+        columns = dict.fromkeys(csv_header(path, format.csv), pa.string())
     return {**dict.fromkeys(_partition(path), pa.string()), **columns} if columns else {}
 
 
 def read_blocks(
     path: Path,
-    dialect: Dialect,
+    format: Format,
     account: FileAccount,
     *,
     block_bytes: int = BLOCK_BYTES,
@@ -74,10 +97,11 @@ def read_blocks(
     """Read a file block by block.
 
     Args:
-        path: CSV or Parquet file; Parquet is known by its first bytes, or the suffixes .parquet and .pq.
-        dialect: How CSV files are written.
+        path: CSV, JSON Lines or Parquet file; Parquet is known by its first bytes, or the suffixes .parquet
+            and .pq, JSON Lines by .jsonl, .ndjson and .json.
+        format: How files of the others are written.
         account: Takes the lines read, and those that are no row.
-        block_bytes: Text of a CSV file read at a time.
+        block_bytes: Text of a file read at a time that is no Parquet.
         progress: Called after each block with the number of bytes read so far.
 
     Yields:
@@ -88,8 +112,11 @@ def read_blocks(
     """
     if _is_parquet(path):
         blocks = _parquet_blocks(path, account, progress)
+    elif is_json(path, format.name):
+        fields, encoding = format.fields.without(_partition(path)), format.csv.encoding
+        blocks = json_blocks(path, fields, encoding, account, block_bytes=block_bytes, progress=progress)
     else:
-        blocks = csv_blocks(path, dialect, account, block_bytes=block_bytes, progress=progress)
+        blocks = csv_blocks(path, format.csv, account, block_bytes=block_bytes, progress=progress)
     for block in blocks:
         for name, value in _partition(path).items():
             if name not in block.column_names:

@@ -1,8 +1,7 @@
-"""Anybody's logs, CSV or Parquet, as sample days, by a mapping file (`table_mapping`)."""
+"""Anybody's logs, CSV, JSON Lines or Parquet, as sample days, by a mapping file (`table_mapping`)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +14,10 @@ from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
+from ctnet_ray.writers.column_checks import check_columns
 from ctnet_ray.writers.csv_text import BLOCK_BYTES
-from ctnet_ray.writers.log_files import columns_of, find_files, read_blocks
+from ctnet_ray.writers.json_lines import is_json
+from ctnet_ray.writers.log_files import columns_of, read_blocks
 from ctnet_ray.writers.logs import (
     CLICKED,
     DAY,
@@ -29,6 +30,14 @@ from ctnet_ray.writers.logs import (
 from ctnet_ray.writers.publication import published_figures
 from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
+from ctnet_ray.writers.sources import (
+    Source,
+    check_fields,
+    common_names,
+    notices_of,
+    sources_of,
+    with_common_names,
+)
 from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
     is_present,
@@ -37,6 +46,7 @@ from ctnet_ray.writers.values import (
     parse_sequence,
     parse_time,
 )
+from ctnet_ray.writers.views import columns_after, view_rows
 
 _YEARS = (1970, 2200)  #: a time outside them is a mistake of unit
 
@@ -55,14 +65,15 @@ def write_table(
     """Write the sample days of logs, and the schema to `schema.yaml` in the store's root.
 
     Args:
-        raw: Files or glob patterns, CSV or Parquet (`log_files`).
+        raw: Files or glob patterns, CSV, JSON Lines or Parquet (`log_files`); of a mapping with `logs` one
+            folder, which their files are relative to.
         mapping: How rows become samples.
         store: Where the domains are written.
         progress: Shows bytes read and days written.
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
         from_scratch: Whether the first day looks back on no day before, whatever is there.
-        block_bytes: Text of a CSV file read at a time.
+        block_bytes: Text of a file read at a time that is no Parquet.
 
     Returns:
         What was read, dropped and written.
@@ -76,31 +87,37 @@ def write_table(
             f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
             "logs of the days and --existing replace"
         )
-    paths = find_files(raw)
-    columns = {path: columns_of(path, mapping.csv) for path in paths}
+    sources = sources_of(raw, mapping)
+    columns = {source: columns_of(source.path, source.mapping.format) for source in sources}
     if not any(columns.values()):
-        raise CtnetError(f"{paths[0]} is empty: remove it")
-    for path in filter(columns.get, paths):
-        _check_columns(path, columns[path], mapping)
+        raise CtnetError(f"{sources[0].path} is empty: remove it")
+    for source in filter(columns.get, sources):
+        there = columns_after(source.view, columns[source], source.path)
+        check_columns(source.path, there, source.mapping)
     log = _log(mapping)
-    report, domains = Report(), {*mapping.domain_names, *log_domains(store, log)}
+    report, domains = Report(), {*mapping.all_domains(), *log_domains(store, log)}
     by_domain = tuple(mapping.histories) if mapping.by_domain else ()
 
     def schema() -> Schema:
         return merge_schema(store, schema_of(mapping, sorted(domains)), domains, mapping.name)
 
+    def check() -> Schema:
+        report.notices += notices_of(sources)
+        return schema()
+
+    names = common_names(mapping) if mapping.logs else mapping
     conversion = Conversion(
         log,
-        lambda rows: _impressions(rows, mapping),
+        lambda rows: _impressions(rows, names),
         Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
         mapping.statistics,
         mapping.drop_duplicates,
         mapping.max_dropped,
         mapping.impression,
     )
-    blocks = _blocks(paths, mapping, report, progress, domains, block_bytes)
+    blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
     writing = Writing(seed, existing, from_scratch)
-    convert(blocks, conversion, store, writing, report, progress, check=schema)
+    convert(blocks, conversion, store, writing, report, progress, check=check)
     figures = published_figures(mapping.statistics)
     write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains), figures))
     return report
@@ -108,54 +125,13 @@ def write_table(
 
 def _log(mapping: TableMapping) -> str:
     """Return what days of the mapping's domains are called together in the running state."""
+    if mapping.logs:
+        return "logs"
     return f"domain={mapping.domain}" if mapping.domain else f"column={mapping.domain_column}"
 
 
-def _check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:
-    """Refuse a file that lacks a column of the mapping, or has one that can't be what the mapping says."""
-    optional = {feature.column for feature in mapping.features if feature.optional}
-    for column, key in mapping.columns().items():
-        of_feature = key.startswith("features.")
-        if column not in columns and not (of_feature and column in optional):
-            way_out = f" ({key.removesuffix('.column')}.optional: true, if older files lack it)" * of_feature
-            raise CtnetError(f"{mapping.name}: {key}: {path} has no column {column!r}{way_out}")
-    for key, column, kind in _uses(mapping):
-        if column in columns and not _fits(columns[column], kind):
-            raise CtnetError(
-                f"{mapping.name}: {key}: column {column!r} of {path} holds {columns[column]}, not {kind}"
-            )
-
-
-def _uses(mapping: TableMapping) -> Iterator[tuple[str, str, str]]:
-    """Yield key, column and what the column must hold."""
-    yield "time.column", mapping.time_column, "times"
-    yield "label", mapping.label.column, "labels"
-    for key in ("user", "item", "group"):
-        yield key, getattr(mapping, key), "ids"
-    if mapping.domain_column:
-        yield "domain.column", mapping.domain_column, "ids"
-    for column in mapping.impression.key if mapping.impression else ():
-        yield "impression.key", column, "ids"
-    for feature in mapping.features:
-        kind = {"numeric": "numbers", "sequence": "lists or texts"}.get(feature.kind, "ids")
-        yield f"features.{feature.name}.column", feature.column, kind
-
-
-def _fits(column: pa.DataType, kind: str) -> bool:
-    if pa.types.is_list(column):
-        return kind == "lists or texts" and not pa.types.is_nested(column.value_type)
-    if pa.types.is_null(column) or pa.types.is_string(column) or pa.types.is_binary(column):
-        return True
-    number = pa.types.is_integer(column) or pa.types.is_floating(column) or pa.types.is_decimal(column)
-    if kind == "times":
-        return number or pa.types.is_timestamp(column) or pa.types.is_date(column)
-    if kind in ("labels", "numbers"):
-        return number or pa.types.is_boolean(column)
-    return not pa.types.is_nested(column)
-
-
 def _blocks(
-    paths: list[Path],
+    sources: Sequence[Source],
     mapping: TableMapping,
     report: Report,
     progress: Progress,
@@ -163,35 +139,49 @@ def _blocks(
     block_bytes: int,
 ) -> Iterator[pa.Table]:
     """Yield rows that can be samples, with their day, time, domain and label; add to `domains` as they go."""
-    task = progress.add_task("reading bytes", total=sum(path.stat().st_size for path in paths))
-    before = 0
-    columns = mapping.columns()
-    for path in paths:
+    sizes = [source.path.stat().st_size for source in sources]
+    task = progress.add_task("reading bytes", total=sum(sizes))
+    for number, source in enumerate(sources):
+        before = sum(sizes[:number])
 
         def advance(position: int, before: int = before) -> None:
             progress.update(task, completed=before + position)
 
-        account = report.open(path)
-        for block in read_blocks(path, mapping.csv, account, block_bytes=block_bytes, progress=advance):
-            for column in (column for column in columns if column not in block.column_names):
-                block = block.append_column(column, pa.nulls(block.num_rows))
-            # Without a search for duplicates the other columns are not needed.
-            rows = block if mapping.drop_duplicates else block.select([*columns, LINE])
-            rows = _valid(rows, mapping, account)
+        account = report.open(source.path)
+        for rows in _rows(source, account, block_bytes, advance):
+            rows = _valid(rows, source.mapping, account)
             domains.update(pc.unique(rows[DOMAIN]).to_pylist())
-            place = pa.scalar(len(report.files) - 1, pa.int32())
-            yield rows.append_column(FILE, pa.repeat(place, rows.num_rows))
-        before += path.stat().st_size
-        progress.update(task, completed=before)
+            if mapping.logs:
+                rows = with_common_names(rows, source, keep_all=mapping.drop_duplicates)
+            yield rows.append_column(FILE, pa.repeat(pa.scalar(number, pa.int32()), rows.num_rows))
+        advance(sizes[number])
+    check_fields(sources)
+
+
+def _rows(
+    source: Source, account: FileAccount, block_bytes: int, progress: Callable[[int], None]
+) -> Iterator[pa.Table]:
+    """Yield the rows of a file as the mapping's view has them, with all columns that the mapping names."""
+    mapping, columns = source.mapping, source.mapping.columns()
+    # Without a search for duplicates the other columns are not needed.
+    used = None if mapping.drop_duplicates else columns
+    blocks = read_blocks(source.path, mapping.format, account, block_bytes=block_bytes, progress=progress)
+    for block in blocks:
+        for rows in view_rows(source.view, block, account, used=used):
+            for column in (column for column in columns if column not in rows.column_names):
+                rows = rows.append_column(column, pa.nulls(rows.num_rows))
+            if is_json(source.path, mapping.format_name):
+                source.view.count_values(rows, columns)
+            yield rows if used is None else rows.select([*columns, LINE])
 
 
 def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.Table:
-    block = block.append_column(TIME, parse_time(block[mapping.time_column], mapping.time_unit, mapping.zone))
+    block = block.append_column(TIME, parse_time(block[mapping.time.column], mapping.time))
     block = account.keep(block, pc.is_valid(block[TIME]), "time missing or not readable")
     year = pc.year(block[TIME])
     in_range = pc.and_(pc.greater_equal(year, _YEARS[0]), pc.less(year, _YEARS[1]))
     block = account.keep(block, in_range, f"time not in {_YEARS[0]}-{_YEARS[1]}: is time.unit right?")
-    local = block[TIME].cast(pa.timestamp("us", mapping.zone))
+    local = block[TIME].cast(pa.timestamp("us", mapping.time.zone))
     block = block.append_column(DAY, pc.local_timestamp(local).cast(pa.date32(), safe=False))
     first, last = pa.scalar(mapping.first_day), pa.scalar(mapping.last_day)
     block = account.keep(block, pc.greater_equal(block[DAY], first), BEFORE_FIRST)

@@ -2,7 +2,11 @@
 
 A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
 
-    time: {column: timestamp, unit: ms, zone: Asia/Shanghai}    # unit: s, ms, us or iso
+    logs: {feed: {files: "feed*.csv"}, search: {files: s.jsonl, user: uid}}     # if there are several
+    explode: {column: shown, separator: " "}                    # a row for each of the items shown
+    columns: {item: "split_part(shown, '-', 1)"}                # SQL expressions of a row's columns
+    joins: [{file: items.csv, on: item, columns: [cat, price]}] # side tables
+    time: {column: timestamp, unit: ms, zone: Asia/Shanghai}    # unit: s, ms, us or iso; or a format
     domain: {column: scene, rename: {"1": feed}, names: [feed]}     # or {constant: feed}
     user: user_id
     item: item_id
@@ -20,11 +24,10 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
@@ -37,17 +40,22 @@ from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import Kind, Schema
 from ctnet_ray.writers.csv_text import Dialect
 from ctnet_ray.writers.history import column_in
+from ctnet_ray.writers.log_files import Format, FormatName
 from ctnet_ray.writers.mapping_csv import dialect_of
+from ctnet_ray.writers.mapping_logs import LOG_KEYS, keys_by_log
 from ctnet_ray.writers.mapping_statistics import statistics_of
+from ctnet_ray.writers.mapping_time import Time, time_of
+from ctnet_ray.writers.mapping_view import fields_of, format_name, view_of
 from ctnet_ray.writers.merging import Impression, Rule
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.views import View
 
-Unit = Literal["s", "ms", "us", "iso"]
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
 DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
-    *("time", "domain", "user", "item", "label", "group", "features", "histories", "statistics"),
-    *("days", "csv", "drop_duplicates", "max_dropped", "impression", "embedding_dim"),
+    *LOG_KEYS,
+    *("features", "histories", "statistics", "days", "drop_duplicates", "max_dropped", "impression"),
+    *("embedding_dim", "logs"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
 _FEATURE_KEYS = {"column", "kind", "separator", "optional", "rows", *_SCHEMA_KEYS}
@@ -84,10 +92,9 @@ class TableMapping:
 
     name: str
     """File name of the mapping, for messages."""
-    time_column: str
-    time_unit: Unit
-    zone: str
-    """Time zone whose midnight parts the days, and in which times without a zone are."""
+    view: View
+    """What is made of the log's rows first; all that follows names columns of the view."""
+    time: Time
     domain_column: str | None
     """None: all rows are of domain `domain`."""
     domain: str | None
@@ -114,6 +121,8 @@ class TableMapping:
     """Rows after this day are dropped."""
     csv: Dialect
     """How CSV files are written."""
+    format_name: FormatName | None
+    """What files are whose names don't tell."""
     drop_duplicates: bool
     """Whether a row equal to an earlier one in every column is dropped."""
     max_dropped: float
@@ -121,19 +130,43 @@ class TableMapping:
     impression: Impression | None
     """Which rows are of one impression; None: each row is one."""
     schema: Schema
+    logs: Mapping[str, "Log"] = field(default_factory=dict)
+    """Logs that go into one store together, by name; none: there is one, and its files are given apart."""
+
+    @property
+    def format(self) -> Format:
+        """How the files are written, and what is read of JSON Lines."""
+        lists = [one.column for one in self.features if one.kind == "sequence" and one.separator is None]
+        return Format(self.csv, self.format_name, fields_of(self.view, self.columns(), lists))
+
+    def all_domains(self) -> set[str]:
+        """Return the domains that are known before a row is read."""
+        parts = [log.mapping for log in self.logs.values()] or [self]
+        constant = {part.domain for part in parts if part.domain} if self.logs else set()
+        return constant | {name for part in parts for name in part.domain_names}
 
     def columns(self) -> dict[str, str]:
         """Return the log columns that are read, each with the mapping's key that names it."""
         return {
             **{feature.column: f"features.{feature.name}.column" for feature in self.features},
             **dict.fromkeys(self.impression.key if self.impression else (), "impression.key"),
-            self.time_column: "time.column",
+            self.time.column: "time.column",
             **({self.domain_column: "domain.column"} if self.domain_column else {}),
             self.label.column: "label",
             self.group: "group",
             self.item: "item",
             self.user: "user",
         }
+
+
+@dataclass(frozen=True)
+class Log:
+    """One of several logs of a mapping."""
+
+    files: tuple[str, ...]
+    """Paths and patterns, relative to the folder of all logs."""
+    mapping: TableMapping
+    """The whole mapping, as it is for this log."""
 
 
 def load(path: str) -> TableMapping:
@@ -155,21 +188,30 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         CtnetError: As `load`.
     """
     top = plain.section(content, name, _KEYS)
-    time = plain.section(plain.needed(top, "time", name), f"{name}: time", {"column", "unit", "zone"})
+    if "logs" not in top:
+        return _of_one_log(top, name)
+    logs = {
+        log: Log(files, _of_one_log(plain.section(keys, name, _KEYS), f"{name}: logs.{log}"))
+        for log, (files, keys) in keys_by_log(top, f"{name}: logs").items()
+    }
+    return replace(next(iter(logs.values())).mapping, name=name, logs=logs)
+
+
+def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     domain = plain.section(
         plain.needed(top, "domain", name), f"{name}: domain", {"column", "constant", "rename", "names"}
     )
     if ("column" in domain) == ("constant" in domain):
         raise CtnetError(f"{name}: domain: give either column or constant")
     days = plain.section(top.get("days") or {}, f"{name}: days", {"first", "last"})
+    csv = dialect_of(top.get("csv") or {}, f"{name}: csv")
     user, item = (plain.text(plain.needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories, by_domain = _histories(top, entries, name)
     return TableMapping(
         name=name,
-        time_column=plain.text(plain.needed(time, "column", f"{name}: time"), f"{name}: time.column"),
-        time_unit=plain.choice(time.get("unit", "iso"), get_args(Unit), f"{name}: time.unit"),
-        zone=_zone(time.get("zone", "UTC"), f"{name}: time.zone"),
+        view=view_of(top, csv, name),
+        time=time_of(top.get("time"), name),
         domain_column=plain.text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
         domain=plain.text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
@@ -182,7 +224,7 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         group=plain.text(top.get("group", user), f"{name}: group"),
         label=_label(plain.needed(top, "label", name), f"{name}: label"),
         features=tuple(
-            _feature(key, entry, f"{name}: features.{key}")
+            _feature(key, entry, domain.get("constant"), f"{name}: features.{key}")
             for key, entry in entries.items()
             if entry.get("kind") != "domain"
         ),
@@ -192,7 +234,8 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         statistics=statistics_of(top["statistics"], entries, name) if "statistics" in top else None,
         first_day=_day(days.get("first", date.min), f"{name}: days.first"),
         last_day=_day(days.get("last", date.max), f"{name}: days.last"),
-        csv=dialect_of(top.get("csv") or {}, f"{name}: csv"),
+        csv=csv,
+        format_name=format_name(top, name),
         drop_duplicates=plain.flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
         max_dropped=_share(top.get("max_dropped", MAX_DROPPED), f"{name}: max_dropped"),
         impression=_impression(top["impression"], f"{name}: impression") if "impression" in top else None,
@@ -208,13 +251,14 @@ def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]
     }
 
 
-def _feature(name: str, entry: Mapping[str, Any], where: str) -> FeatureColumn:
+def _feature(name: str, entry: Mapping[str, Any], domain: str | None, where: str) -> FeatureColumn:
+    elsewhere = domain is not None and domain not in entry.get("domains", [domain])
     return FeatureColumn(
         name,
         plain.text(entry.get("column", name), f"{where}.column"),
         plain.choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
         plain.text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
-        plain.flag(entry.get("optional", False), f"{where}.optional"),
+        plain.flag(entry.get("optional", False), f"{where}.optional") or elsewhere,
     )
 
 
@@ -331,10 +375,3 @@ def _day(value: Any, where: str) -> date:
     if type(value) is not date:
         raise CtnetError(f"{where}: a day YYYY-MM-DD is needed, not {value!r}")
     return value
-
-
-def _zone(value: Any, where: str) -> str:
-    try:
-        return ZoneInfo(value).key
-    except Exception as error:
-        raise CtnetError(f"{where}: no such time zone {value!r}; one is called Asia/Shanghai") from error

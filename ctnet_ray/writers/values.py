@@ -1,16 +1,17 @@
 """From what a log's columns hold to times, numbers, labels and sequences; Arrow parses wherever it can."""
 
-import ast
 from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctnet_ray.samples.encoding import hash_ids, id_texts
+from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
+from ctnet_ray.writers.mapping_time import Time
+from ctnet_ray.writers.sql import parse_formatted
 from ctnet_ray.writers.table_mapping import Label
 
 _MICROSECONDS = MappingProxyType({"s": 1_000_000, "ms": 1_000, "us": 1})
@@ -35,25 +36,27 @@ def is_present(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.invert(pc.is_null(column, nan_is_null=True))
 
 
-def parse_time(column: pa.ChunkedArray, unit: str, zone: str) -> pa.ChunkedArray:
+def parse_time(column: pa.ChunkedArray, time: Time) -> pa.ChunkedArray:
     """Return points in time.
 
     Args:
-        column: Times since 1970 in `unit` (numbers, or texts of numbers), ISO 8601 texts where the unit is
-            "iso", or Arrow timestamps or dates, whatever the unit; [N].
-        unit: s, ms, us or iso.
-        zone: Time zone of times that name none.
+        column: Times since 1970 in the unit (numbers, or texts of numbers), ISO 8601 texts where the unit is
+            "iso", values in one of the formats where there are any, or Arrow timestamps or dates, whatever
+            the unit; [N].
+        time: How times are written.
 
     Returns:
         timestamp[us, UTC] [N], null where the time can't be read; numbers are cut off at 1969 and 2255.
     """
+    if time.formats and not pa.types.is_temporal(column.type):
+        column = parse_formatted(column, time.formats)
     if pa.types.is_timestamp(column.type) and column.type.tz:
         return column.cast(pa.timestamp("us", "UTC"), safe=False)
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return _in_zone(column.cast(pa.timestamp("us"), safe=False), zone)
-    if unit == "iso":
-        return _parse_iso(column.cast(pa.string()), zone)
-    scaled = pc.round(pc.multiply(parse_number(column), float(_MICROSECONDS[unit])))
+        return _in_zone(column.cast(pa.timestamp("us"), safe=False), time.zone)
+    if time.unit == "iso":
+        return _parse_iso(column.cast(pa.string()), time.zone)
+    scaled = pc.round(pc.multiply(parse_number(column), float(_MICROSECONDS[time.unit])))
     # Beyond 2**53 µs (the year 2255) floats are coarse, and beyond 2**63 they are no int64: stop there.
     scaled = pc.max_element_wise(
         pc.min_element_wise(scaled, 2.0**53, skip_nulls=False), -1.0, skip_nulls=False
@@ -94,40 +97,8 @@ def parse_sequence(column: pa.ChunkedArray, separator: str) -> pa.ListArray:
 
     Where the separator is a comma, texts in brackets are lists as Python and JSON write them.
     """
-    if not pa.types.is_list(column.type):
-        texts = column.cast(pa.string()).combine_chunks()
-        texts = pc.if_else(pc.equal(texts, ""), None, texts)
-        column = pc.split_pattern(texts, separator)
-        if separator.strip() == ",":
-            column = _with_literals(column, texts)
-    lists = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), hash_ids(pc.list_flatten(lists)))
-
-
-def _with_literals(lists: pa.Array, texts: pa.Array) -> pa.Array:
-    """Replace the lists of texts such as `[1, 2]` by what the texts say."""
-    literal = pc.fill_null(pc.match_substring_regex(texts, r"(?s)^\s*\[.*\]\s*$"), False)
-    if not pc.any(literal).as_py():
-        return lists
-    encoded = texts.filter(literal).dictionary_encode()
-    parsed = pa.array([_elements(text) for text in encoded.dictionary.to_pylist()], pa.list_(pa.string()))
-    rows = np.arange(len(texts))
-    rows[literal.to_numpy(zero_copy_only=False)] = len(texts) + encoded.indices.to_numpy()
-    return pa.concat_arrays([lists, parsed]).take(pa.array(rows))
-
-
-def _elements(text: str) -> list[str | None]:
-    """Return the elements of a list that is written as in Python or JSON."""
-    within = text.strip()[1:-1]
-    if "'" in within or '"' in within:
-        try:
-            return [None if value is None else str(value) for value in ast.literal_eval(text.strip())]
-        except (ValueError, SyntaxError):
-            pass
-    elements = [element.strip().strip("'\"") for element in within.split(",")] if within.strip() else []
-    return [None if element in ("None", "null") else element for element in elements]
+    lists = lists_of(column, separator)
+    return list_array(list_lengths(lists), hash_ids(pc.list_flatten(lists)))
 
 
 def _in_zone(naive: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:

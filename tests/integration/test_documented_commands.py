@@ -51,6 +51,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/daily.md", "export MLFLOW=sqlite:///demo/mlflow.db"): "run",
     ("docs/daily.md", "python -m jobs.daily --config configs/target.yaml"): "parse",
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
+    ("docs/data.md", "python -m jobs.prepare table --raw DIR --mapping c"): "parse",  # a download
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
     ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket
     ("docs/data.md", "python -m jobs.inspect --store samples --output lo"): "run",

@@ -48,8 +48,8 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def case(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Case:
-    """A copy of the case that the test is called after."""
-    return copy_case(request.node.name.removeprefix("test_"), tmp_path, capsys)
+    """A copy of the case that the test is called after, up to two underscores."""
+    return copy_case(request.node.name.removeprefix("test_").partition("__")[0], tmp_path, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
@@ -68,6 +69,25 @@ def test_label_is_a_list_ebnerd(case):
         CtnetError, match=r"^map\.yaml: label: column 'article_ids_clicked' of .* holds list<"
     ):
         case.prepare("behaviors.parquet")
+
+
+def test_label_is_a_list_ebnerd__exploded(case):
+    views = pq.read_table(case.folder / "behaviors.parquet").to_pylist()
+
+    report = case.prepare(
+        "behaviors.parquet",
+        explode={"column": "article_ids_inview"},
+        columns={"clicked": "list_contains(article_ids_clicked, article_ids_inview)"},
+        label="clicked",
+    )
+
+    expected = [
+        (ids(article)[0], int(article in view["article_ids_clicked"]))
+        for view in views
+        for article in view["article_ids_inview"]
+    ]
+    assert sorted((row["item"], row["label"]) for row in case.rows()) == sorted(expected)
+    assert (report["files"][0]["read"], report["files"][0]["rows"]) == (len(views), len(expected))
 
 
 def test_large_string_true_false(case):
@@ -148,3 +168,28 @@ def test_two_logs_two_mappings(case):
     )
     with pytest.raises(CtnetError, match=message):
         case.prepare("b.csv", map_file="map_b.yaml", features={"kw": {"rows": 60}})
+
+
+def test_two_logs_two_mappings__in_one(case):
+    """The better outcome: one command, a mapping per log, histories that cross."""
+    parts = {name: yaml.safe_load((case.folder / f"map_{name}.yaml").read_text()) for name in "ab"}
+    features = {"cat": {"rows": 50, "domains": ["rec"]}, "kw": {"rows": 50, "domains": ["search"]}}
+    logs = {}
+    for name, keys in parts.items():
+        histories, _ = keys.pop("histories"), keys.pop("features")
+        logs[name] = {"files": f"{name}.csv", **keys}
+    mapping = {"logs": logs, "features": features, "histories": histories}
+    (case.folder / "map.yaml").write_text(yaml.safe_dump(mapping))
+
+    report = case.prepare("")
+
+    assert [(file["read"], file["written"]) for file in report["files"]] == [(3, 3), (3, 3)]
+    # Item 10 is clicked in the recommendations, 50 s later in the search; all of item 11 comes after that.
+    ten, eleven = ids(10, 11)
+    assert [row["clicked_item"] for row in case.rows() if row["item"] == eleven] == [[ten, ten]] * 4
+    assert sorted(row["clicked_item"] for row in case.rows() if row["item"] == ten) == [[], [ten]]
+    assert {name: entry.get("domains") for name, entry in case.features().items()} == {
+        "cat": ["rec"],
+        "kw": ["search"],
+        **dict.fromkeys(("user", "item", "clicked_item")),
+    }

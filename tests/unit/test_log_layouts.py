@@ -7,50 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from rich.progress import Progress
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoding import hash_ids
-from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.writers.accounts import Report
-from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import Label, from_dict
+from ctnet_ray.writers.mapping_time import Time
+from ctnet_ray.writers.table_mapping import Label
 from ctnet_ray.writers.values import parse_label, parse_number, parse_sequence, parse_time
-
-MAPPING = {
-    "time": {"column": "at", "unit": "s"},
-    "domain": {"constant": "shop"},
-    "user": "who",
-    "item": "what",
-    "label": "clicked",
-}
-COLUMNS = {"at": [1, 2, 3], "who": ["a", "b", "a"], "what": ["i", "j", "k"], "clicked": [1, 0, 0]}
-
-
-def convert(tmp_path: Path, *raw: str, **keys) -> tuple[dict[str, list[dict]], Report]:
-    """Return the samples by domain, in the order of their items' ids."""
-    store = SampleStore(str(tmp_path / "out"))
-    mapping = from_dict({**MAPPING, **keys}, "map.yaml")
-    paths = [str(tmp_path / path) for path in raw]
-    report = write_table(paths, mapping, store, Progress(disable=True), existing="replace")
-    rows = {
-        domain: [
-            row
-            for day in store.days(domain)
-            for row in pq.read_table(store.manifest(domain, day).uri).sort_by("item").to_pylist()
-        ]
-        for domain in store.domains()
-    }
-    return rows, report
-
-
-def parquet(path: Path, **columns) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({**COLUMNS, **columns}), path)
-
-
-def ids(*raw) -> list[int]:
-    return hash_ids(pa.array(raw)).to_pylist()
+from tests.unit.mapping_world import COLUMNS, convert, ids, log, parquet
 
 
 def test_what_no_program_means_as_data_is_passed_over(tmp_path):
@@ -224,10 +186,6 @@ def test_columns_twice_in_parquet(tmp_path):
         convert(tmp_path, "a.parquet")
 
 
-def log(path: Path, rows: list[str]) -> None:
-    path.write_text("\n".join(["at,who,what,clicked,scene", *rows]) + "\n")
-
-
 def test_too_many_dropped_lines_end_the_command_and_write_nothing(tmp_path):
     # Seconds of watching, of which 0 and 1 look like labels.
     log(tmp_path / "a.csv", [f"{n},u,i{n},{n % 7},feed" for n in range(70)])
@@ -299,10 +257,10 @@ def test_rows_of_one_impression_become_one(tmp_path, rule, labels):
 
 def test_the_last_of_rows_of_one_moment_does_not_hang_on_their_order(tmp_path):
     rows = ["10,u,i1,0,feed", "10,u,i1,1,feed"]
-    keys = {"impression": {"key": ["who", "what"], "label": "last"}}
+    impression = {"key": ["who", "what"], "label": "last"}
     for number, lines in enumerate((rows, rows[::-1])):
         log(tmp_path / f"{number}.csv", lines)
-        found, _ = convert(tmp_path, f"{number}.csv", **keys)
+        found, _ = convert(tmp_path, f"{number}.csv", impression=impression)
         assert [row["label"] for row in found["shop"]] == [1]
 
 
@@ -336,7 +294,7 @@ def test_numbers_labels_and_times_of_every_type():
         "2022-04-25 10:00:00+02",
         "2022-04-25 08:00 GMT",
     ):
-        assert parse_time(pa.chunked_array([[text]]), "iso", "Asia/Shanghai").to_pylist() == [eight]
+        assert parse_time(pa.chunked_array([[text]]), Time("at", zone="Asia/Shanghai")).to_pylist() == [eight]
 
 
 def test_lists_as_text():

@@ -19,7 +19,15 @@ CODE_FOLDERS = ("ctnet_ray", "jobs", "tuning", "benchmarks")
 CODE = sorted(path for folder in CODE_FOLDERS for path in ROOT.glob(f"{folder}/**/*.py"))
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "*.toml", "*.yaml", "Makefile", "docs/**/*.md", "configs/*", "tests/**/*.py")
+    for pattern in (
+        "*.md",
+        "*.toml",
+        "*.yaml",
+        "Makefile",
+        "docs/**/*.md",
+        "configs/**/*.yaml",
+        "tests/**/*.py",
+    )
     for path in ROOT.glob(pattern)
 )
 MACHINE_PATH = re.compile(r"(?<![\w.~/\-}])/(work|root|tmp|mnt|Users|home/(?!ray\b)\w+)(/|\b)")

@@ -13,8 +13,9 @@ from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.writers.mapping_time import Time
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict, load
+from ctnet_ray.writers.table_mapping import _KEYS, from_dict, load
 from ctnet_ray.writers.values import parse_number, parse_time
 from jobs.prepare import table
 
@@ -276,7 +277,7 @@ def test_midnight_of_the_zone_parts_the_days(tmp_path):
 def test_times_of_every_unit(values, unit):
     expected = datetime(2022, 4, 24, 15, 5, 41, 436_000, UTC)
 
-    parsed = parse_time(pa.chunked_array([values]), unit, "Asia/Shanghai").to_pylist()
+    parsed = parse_time(pa.chunked_array([values]), Time("at", unit, zone="Asia/Shanghai")).to_pylist()
 
     assert parsed == [expected, None, None]
 
@@ -288,7 +289,8 @@ def test_times_of_arrow_types():
     days = pa.chunked_array([pa.array([local.date()], pa.date32())])
 
     assert all(
-        parse_time(column, "iso", "Asia/Shanghai").to_pylist() == [utc] for column in (naive, aware, days)
+        parse_time(column, Time("at", zone="Asia/Shanghai")).to_pylist() == [utc]
+        for column in (naive, aware, days)
     )
 
 
@@ -395,6 +397,12 @@ def test_the_example_is_a_mapping():
 
     assert example.label.operator == ">="
     assert example.histories == {"clicked_item": "item", "clicked_category": "category"}
+
+
+def test_every_key_stands_in_the_example():
+    text = (Path(__file__).parents[2] / "configs/table_mapping_example.yaml").read_text()
+
+    assert [key for key in _KEYS if not re.search(rf"^(# )?{key}:", text, re.MULTILINE)] == []
 
 
 def test_the_command_says_what_it_read_dropped_and_wrote(tmp_path, capsys):

@@ -1,0 +1,130 @@
+"""The files of a mapping's logs, each with the mapping as it is for its log; and rows of several logs as one.
+
+Rows of several logs meet where samples are made of them. Until then each has its log's columns; besides, they
+get columns with names that all of them share.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.encoding import id_texts
+from ctnet_ray.writers.json_lines import is_json
+from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
+from ctnet_ray.writers.log_files import find_files
+from ctnet_ray.writers.logs import ADDED
+from ctnet_ray.writers.table_mapping import TableMapping
+from ctnet_ray.writers.views import OpenView, open_view
+
+_USER, _ITEM, _GROUP = "__user__", "__item__", "__group__"
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One file of a log."""
+
+    path: Path
+    log: str
+    """Empty: the mapping's only one."""
+    mapping: TableMapping
+    """The mapping as it is for this log."""
+    view: OpenView
+    """Shared by the files of a log."""
+
+
+def sources_of(raw: Sequence[str], mapping: TableMapping) -> list[Source]:
+    """Find the files of a mapping's logs, and read their side tables.
+
+    Args:
+        raw: Files and patterns; of a mapping with `logs` one folder.
+        mapping: The mapping.
+
+    Raises:
+        CtnetError: A pattern matches no file, `raw` is no folder where one is needed, or a side table can't
+            be read.
+    """
+    if not mapping.logs:
+        paths = find_files(raw)
+        view = open_view(mapping.view, paths[0].parent)
+        return [Source(path, "", mapping, view) for path in paths]
+    folder = Path(raw[0]).expanduser()
+    if len(raw) != 1 or not folder.is_dir():
+        raise CtnetError(
+            f"raw: {', '.join(raw)}: one folder is needed, for {mapping.name} names the files of its logs"
+        )
+    sources = []
+    for name, log in mapping.logs.items():
+        paths = find_files([str(folder / pattern) for pattern in log.files], f"{log.mapping.name}.files")
+        view = open_view(log.mapping.view, folder)
+        sources += [Source(path, name, log.mapping, view) for path in paths]
+    return sources
+
+
+def notices_of(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield what a person should know of the logs once they are read, a line each."""
+    for view in {id(source.view): source.view for source in sources}.values():
+        yield from view.notices()
+
+
+def check_fields(sources: Sequence[Source]) -> None:
+    """Refuse fields that no line of a log of JSON Lines has, once all are read: they are probably misspelt.
+
+    Raises:
+        CtnetError: There is one.
+    """
+    for source in sources:
+        mapping, view = source.mapping, source.view
+        optional = {feature.column for feature in mapping.features if feature.optional} | view.view.makes
+        lines = [is_json(one.path, mapping.format_name) for one in sources if one.view is view]
+        for column, key in mapping.columns().items() if all(lines) else ():
+            if column not in optional and not view.filled[column]:
+                raise CtnetError(
+                    f"{mapping.name}: {key}: no line of {source.path} has a field {column!r}: mend the key"
+                    + f", or {key.removesuffix('.column')}.optional: true" * key.startswith("features.")
+                )
+
+
+def common_names(mapping: TableMapping) -> TableMapping:
+    """Return a mapping that names the columns of `with_common_names`."""
+    features = tuple(replace(one, column=_of_feature(one.name), separator=None) for one in mapping.features)
+    return replace(mapping, user=_USER, item=_ITEM, group=_GROUP, features=features)
+
+
+def with_common_names(rows: pa.Table, source: Source, *, keep_all: bool) -> pa.Table:
+    """Return rows of one of several logs with the columns that all of them have.
+
+    Args:
+        rows: The rows, with all columns that the log's mapping names.
+        source: Their file.
+        keep_all: Whether the log's columns stay, for a search for duplicates.
+    """
+    mapping = source.mapping
+    columns = {
+        _USER: rows[mapping.user],
+        _ITEM: rows[mapping.item],
+        _GROUP: rows[mapping.group],
+    }
+    for feature in mapping.features:
+        column = rows[feature.column]
+        if feature.kind == "sequence":
+            lists = lists_of(column, feature.separator or ",")
+            # Lists of numbers and of texts are of one type then, and one id is one id.
+            column = list_array(list_lengths(lists), id_texts(lists.flatten()))
+        columns[_of_feature(feature.name)] = column
+    columns |= {name: rows[name] for name in (mapping.impression.key if mapping.impression else ())}
+    if keep_all:
+        # A column may hold something else in another log, and equal rows of two logs are no duplicates.
+        names = [name if name in ADDED else f"{name} of {source.log}" for name in rows.column_names]
+        rows = rows.rename_columns(names)
+    else:
+        rows = rows.select([name for name in rows.column_names if name in ADDED])
+    for name, column in columns.items():
+        rows = rows.append_column(name, column)
+    return rows
+
+
+def _of_feature(name: str) -> str:
+    return f"__{name}__of_feature__"
