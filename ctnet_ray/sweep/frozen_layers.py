@@ -17,7 +17,7 @@ from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training.context import start_alone
-from ctnet_ray.training.frozen import DayLayers, FrozenTower
+from ctnet_ray.training.frozen import DayLayers, FrozenTower, are_there
 
 _USED = "used.json"  #: rewritten whenever a sweep is about to read the folder
 
@@ -55,7 +55,7 @@ def compute(
         resources: CPUs and GPUs of one actor.
         console: Where to say what is done.
     """
-    missing = [own for own in wanted if storage.read_folder(own.folder) is None]
+    missing = [own for own in wanted if not are_there(own.folder)]
     if not missing:
         return
     rows = sum(own.samples.rows for own in missing)
