@@ -9,8 +9,12 @@ from pydantic import ValidationError
 class CtnetError(Exception):
     """Something outside the program is wrong; the message is one line and says the way out.
 
-    Commands print the message and end with exit status 1; any other exception is a defect of ours.
+    Commands print the message and end with exit status 1; any other exception is a defect of ours. Line ends
+    in what a message quotes, such as a file's name, become spaces.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(map(str.strip, str(message).splitlines())))
 
 
 class DivergedError(CtnetError):
@@ -25,6 +29,8 @@ def first_problem(error: ValidationError) -> str:
     """Say the first thing that is wrong of plain data: that it lacks a field, or can't have a value."""
     problem = error.errors()[0]
     name = ".".join(map(str, problem["loc"]))
+    if not name:
+        return f"can't be this: {problem['msg']}"
     return (
         f"lacks {name!r}" if problem["type"] == "missing" else f"can't have this {name!r}: {problem['msg']}"
     )

@@ -1,10 +1,29 @@
-"""Checks of what a YAML file says: each returns the value, or says in one line which key is wrong."""
+"""Checks of what a YAML or JSON file says: each returns the value, or says which key is wrong."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from ctnet_ray.errors import CtnetError
+
+_Kind = TypeVar("_Kind")
+
+
+def validated(kind: type[_Kind], content: Any) -> _Kind:
+    """Return a pydantic dataclass of what a file says, which may be anything.
+
+    Raises:
+        pydantic.ValidationError: It is no mapping, or a key of it can't be.
+    """
+    return _adapter(kind).validate_python(content)
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def section(value: Any, where: str, known: set[str] | None = None) -> Mapping[Any, Any]:

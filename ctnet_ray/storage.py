@@ -33,6 +33,7 @@ from ctnet_ray.errors import CtnetError
 MANIFEST = "_manifest.json"
 DIGEST = "_digest"  #: key of a JSON file: digest of all other keys
 _TEMPORARY = ".tmp-"
+_MOST_NODES = 200_000  #: of a YAML text, its aliases followed; a sweep's configuration has some hundred
 _TOKEN = re.compile(r"[0-9a-f]{32}")  #: folder of one write
 SCHEMES = (
     *("file", "memory", "s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci"),
@@ -263,35 +264,51 @@ def read_yaml(uri: str, kind: str) -> Any:
         CtnetError: There is no file, it can't be read, it is no YAML, or a key stands twice in it.
     """
     try:
-        text = read_bytes(uri)
-        check_keys(text)
-        return yaml.safe_load(text)
+        return parse_yaml(read_bytes(uri))
     except FileNotFoundError as error:
         raise CtnetError(f"no {kind} file at {uri}") from error
     except OSError as error:
         raise CtnetError(f"cannot read the {kind} file {uri}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CtnetError(f"{uri} is not YAML: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        raise CtnetError(f"{uri} is not YAML: {error}") from error
 
 
-def check_keys(text: str | bytes) -> None:
-    """Refuse a YAML text in which a key stands twice in one mapping: YAML itself takes the last one.
+def parse_yaml(text: str | bytes, load: Callable[[Any], Any] = yaml.safe_load) -> Any:
+    """Return what a YAML text says.
+
+    Args:
+        text: The text.
+        load: Makes values of it, and none but plain ones.
 
     Raises:
-        yaml.YAMLError: One does, or the text is no YAML.
+        yaml.YAMLError: It says nothing: it is no YAML, its aliases make more of it than anybody writes, a key
+            stands twice in one mapping (YAML itself takes the last one), or a value can't be.
     """
-    nodes = [yaml.compose(text, yaml.SafeLoader)]
+    try:
+        _check_nodes(yaml.compose(text, yaml.SafeLoader))
+        return load(text)
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        # Of a day that there is not, `!!bool x` and the like PyYAML says what it stumbled over.
+        raise yaml.YAMLError(f"a value can't be ({type(error).__name__}: {error})") from error
+
+
+def _check_nodes(root: yaml.Node | None) -> None:
+    nodes, count = [root], 0
     while nodes:
         node = nodes.pop()
+        count += 1
+        if count > _MOST_NODES:
+            raise yaml.YAMLError(f"aliases make more than {_MOST_NODES:,} values of it")
         if isinstance(node, yaml.SequenceNode):
             nodes += node.value
         if isinstance(node, yaml.MappingNode):
             keys: set[str] = set()
             for key, value in node.value:
-                if key.value in keys:
-                    raise yaml.MarkedYAMLError(None, None, f"{key.value!r} stands twice", key.start_mark)
-                keys.add(str(key.value))
-                nodes.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in keys:
+                        raise yaml.MarkedYAMLError(None, None, f"{key.value!r} stands twice", key.start_mark)
+                    keys.add(key.value)
+                nodes += [key, value]
 
 
 def write_json(uri: str, content: dict[str, Any]) -> None:

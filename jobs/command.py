@@ -23,8 +23,7 @@ _load_yaml = get_loader("yaml")
 
 
 def _load(text: str) -> Any:
-    storage.check_keys(text)
-    return _load_yaml(text)
+    return storage.parse_yaml(text, _load_yaml)
 
 
 set_loader("yaml", _load, (yaml.YAMLError,))
@@ -36,6 +35,20 @@ class _Parser(ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # A misspelt option is an error, not the option that begins like it.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the options; what jsonargparse stumbles over in them, or in a file, is one line."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            self.error(f"can't read the options or their configuration file: {error}")
+
+    def instantiate(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make the sections, which must be mappings."""
+        for name in self.groups or ():
+            if isinstance(value := cfg.get(name, {}), str | int | float | list):
+                self.error(f"{name}: a mapping is needed, not {value!r}")
+        return super().instantiate(cfg, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say in one line what is wrong with the options."""

@@ -11,17 +11,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pyarrow import fs
+from pydantic import ValidationError
 
 from ctnet_ray import schema as schemas
 from ctnet_ray import storage
 from ctnet_ray.config import GuardConfig, JobConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.model_specs import model_spec
 from ctnet_ray.orchestration.planning import Registry
+from ctnet_ray.plain_data import validated
 from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, version_folder, with_digest
+from ctnet_ray.runs.version_files import files_of
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.training import checkpoints, loop
@@ -92,7 +95,13 @@ def _read(version: Version, card: Card) -> _Made:
     """Return the records of a version, from its folder or from its card."""
     published = storage.read_folder(version.uri)
     content = published[0] if published else card(version)
-    return _Made(RunRecord(**content["run"]), StepRecord.from_dict(content["step"]), content.get("files", ()))
+    try:
+        run = validated(RunRecord, content.get("run"))
+    except ValidationError as error:
+        raise CtnetError(
+            f"{version.id}: its run record {first_problem(error)}: restore its folder"
+        ) from error
+    return _Made(run, StepRecord.of(content, version.uri), files_of(content, version.uri))
 
 
 def _is_there(version: Version) -> bool:

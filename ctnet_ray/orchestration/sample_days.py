@@ -117,7 +117,7 @@ def _begun_with(folder: str, first: date) -> tuple[str, ...]:
     if record is None or record.first_samples:
         return record.first_samples if record else ()
     version = storage.read_folder(version_folder(folder, first))
-    step = StepRecord.from_dict(version[0]["step"]) if version else None
+    step = StepRecord.of(version[0], folder) if version else None
     return tuple(sample.digest for sample in step.samples if sample.day == first) if step else ()
 
 

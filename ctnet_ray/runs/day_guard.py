@@ -17,6 +17,7 @@ from pydantic_core import to_jsonable_python
 from ctnet_ray import storage
 from ctnet_ray.config import GuardConfig
 from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.plain_data import validated
 from ctnet_ray.runs.records import StepRecord
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.manifest import Manifest
@@ -186,7 +187,7 @@ def _read(folder: str, domain: str, day: date) -> Passed | None:
     """Return what a day was like that a run trained on; None where it was not measured."""
     uri = _uri(folder, domain, day)
     try:
-        return Passed(**storage.read_json(uri))
+        return validated(Passed, storage.read_json(uri))
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -29,6 +29,7 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.plain_data import validated
 
 BEAT_SECONDS = 20.0  #: between two signs of life
 DEAD_SECONDS = 300.0  #: without one, after which a holder on another machine counts as dead
@@ -236,8 +237,8 @@ def _started(pid: int) -> float | None:
 
 def _holder(folder: str) -> Holder | None:
     """Return who holds a lock; None: nobody, or the file says nothing."""
-    with suppress(FileNotFoundError, CtnetError, ValidationError, TypeError):
-        return Holder(**storage.read_json(storage.join(folder, _FILE)))
+    with suppress(FileNotFoundError, CtnetError, ValidationError):
+        return validated(Holder, storage.read_json(storage.join(folder, _FILE)))
     return None
 
 

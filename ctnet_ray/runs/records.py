@@ -20,7 +20,9 @@ from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.plain_data import validated
 from ctnet_ray.runs.index import read_records
+from ctnet_ray.runs.version_files import damaged, files_of
 
 #: The day on which a version's weights were removed: a key of its manifest, and a tag in MLflow.
 WEIGHTS_REMOVED = "weights_removed"
@@ -139,16 +141,16 @@ class StepRecord:
         return to_jsonable_python(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read plain data.
+    def of(cls, manifest: Mapping[str, Any], uri: str) -> Self:
+        """Read it from a version's manifest.
 
         Raises:
             CtnetError: A field is absent, or holds something else.
         """
         try:
-            return cls(**values)
+            return validated(cls, manifest.get("step"))
         except ValidationError as error:
-            raise CtnetError(f"a step record {first_problem(error)}") from error
+            raise damaged(uri, f"its step record {first_problem(error)}") from error
 
 
 @dataclass(frozen=True, config=_WHOLE)
@@ -295,8 +297,8 @@ def with_digest(version: Version) -> Version:
     if published is None:
         return version
     manifest, _ = published
-    step = StepRecord.from_dict(manifest["step"])
-    return replace(version, digest=version_digest(step, manifest.get("files", ())))
+    step, files = StepRecord.of(manifest, version.uri), files_of(manifest, version.uri)
+    return replace(version, digest=version_digest(step, files))
 
 
 def digests_now(versions: Iterable[Version]) -> dict[Version, str]:
@@ -337,13 +339,13 @@ def read_evaluations(folder: str, days: Iterable[date] | None = None) -> dict[da
 
 def read_steps(folder: str) -> list[StepRecord]:
     """Return the records of all whole versions of a run, by day."""
-    return [StepRecord.from_dict(content["step"]) for content in _manifests(folder)]
+    return [StepRecord.of(content, folder) for content in _manifests(folder)]
 
 
 def without_weights(folder: str) -> set[date]:
     """Return the days of those of a run's versions whose weights were removed."""
     manifests = (content for content in _manifests(folder) if WEIGHTS_REMOVED in content)
-    return {StepRecord.from_dict(content["step"]).day for content in manifests}
+    return {StepRecord.of(content, folder).day for content in manifests}
 
 
 def _manifests(folder: str) -> list[dict[str, Any]]:
@@ -370,7 +372,7 @@ def _read_manifest(uri: str) -> dict[str, Any] | None:
     if published is None:
         return None
     manifest, _ = published
-    digest = version_digest(StepRecord.from_dict(manifest["step"]), manifest.get("files", ()))
+    digest = version_digest(StepRecord.of(manifest, uri), files_of(manifest, uri))
     removed = {key: manifest[key] for key in (WEIGHTS_REMOVED,) if key in manifest}
     return {"step": manifest["step"], "digest": digest, **removed}
 
@@ -386,6 +388,6 @@ def _read(kind: type[_Record], uri: str, name: str, remedy: str) -> _Record | No
 def _checked(kind: type[_Record], content: Mapping[str, Any], uri: str, said: tuple[str, str]) -> _Record:
     name, remedy = said
     try:
-        return kind(**content)
+        return validated(kind, content)
     except ValidationError as error:
         raise CtnetError(f"{uri} is no {name} ({first_problem(error)}): {remedy}") from error

@@ -193,8 +193,8 @@ def to_dict(spec: ModelSpec) -> dict[str, Any]:
     return _PLAIN.dump_python(spec, mode="json")
 
 
-def from_dict(values: Mapping[str, Any]) -> ModelSpec:
-    """Read plain data.
+def from_dict(values: Any) -> ModelSpec:
+    """Read plain data, which may be anything.
 
     Raises:
         CtnetError: The schema in it is not valid, or another release wrote it.

@@ -18,7 +18,7 @@ from ctnet_ray import storage
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.training.context import start_alone
-from ctnet_ray.training.frozen import DayLayers, FrozenTower
+from ctnet_ray.training.frozen import DayLayers, FrozenTower, are_there
 
 _ROWS_AN_ACTOR = 200_000  #: fewer are done before one more actor has imported torch
 _USED = "used.json"  #: rewritten whenever a sweep is about to read the folder
@@ -57,7 +57,7 @@ def compute(
         resources: CPUs and GPUs of one actor.
         console: Where to say what is done.
     """
-    missing = [day for day in day_layers if storage.read_folder(day.folder) is None]
+    missing = [day for day in day_layers if not are_there(day.folder)]
     if not missing:
         return
     rows = sum(day.samples.rows for day in missing)

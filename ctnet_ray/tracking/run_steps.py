@@ -70,7 +70,7 @@ def _read_step(folder: str, day: date) -> FolderStep | None:
     if published is None:
         return None
     manifest, _ = published
-    record = StepRecord.from_dict(manifest["step"])
+    record = StepRecord.of(manifest, folder)
     return _step(folder, record, EvaluationRecord.read(folder, day), WEIGHTS_REMOVED in manifest)
 
 

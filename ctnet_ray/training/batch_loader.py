@@ -85,7 +85,7 @@ def run_readings(plan: RunPlan, left: Iterable[StepLeft], context: Context) -> I
         if step.train and not record:
             yield training_activity(step.day), [*_training_readings(plan, step, context)]
         if step.evaluate:
-            yield scoring_reading(step.evaluate, context, _layers(plan, step, step.evaluate))
+            yield scoring_reading(step.evaluate, context, given_layers(plan, step, step.evaluate))
 
 
 def scoring_reading(day: Manifest, context: Context, frozen_layers: str = "") -> Activity:
@@ -138,13 +138,13 @@ def _training_readings(plan: RunPlan, step: StepPlan, context: Context) -> Itera
         (step.beside, beside_epochs(config), config.beside_batch_size or config.batch_size),
     ):
         for day in days:
-            layers = _layers(plan, step, day)
+            layers = given_layers(plan, step, day)
             for epoch in range(epochs):
                 seed = (config.seed, step.day.toordinal(), day.day.toordinal(), epoch)
                 yield day.domain, read(day, batch_size=batch_size, seed=seed, frozen_layers=layers)
 
 
-def _layers(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
+def given_layers(plan: RunPlan, step: StepPlan, day: Manifest) -> str:
     """Return the folder of the frozen tower's layers for a day that a step reads; empty: none are given."""
     if not (plan.frozen_layers and step.source):
         return ""

@@ -15,15 +15,13 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from ctnet_ray import storage
-from ctnet_ray.errors import CtnetError, first_problem
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import WEIGHTS_REMOVED
-from ctnet_ray.storage import Count, FileName, Sha256
+from ctnet_ray.runs.version_files import damaged, files_of
 from ctnet_ray.training.shard_reader import ShardReader
 from ctnet_ray.training.shard_writer import ShardWriter
 from ctnet_ray.training.tensors import Tensors, count_not_finite, say_not_finite
@@ -31,16 +29,6 @@ from ctnet_ray.training.tensors import Tensors, count_not_finite, say_not_finite
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class _File:
-    """One file of a version, as its manifest has it."""
-
-    name: FileName
-    bytes: Count
-    sha256: Sha256
-
-
-_FILES = TypeAdapter(list[_File])
 _SHARD = ".safetensors"  #: what the names of the files that hold tensors end with
 
 
@@ -117,9 +105,9 @@ def read_beside(uri: str, name: str) -> bytes | None:
     try:
         content = storage.read_bytes(storage.join(folder, name))
     except OSError as error:
-        raise _damaged(uri, f"{name} can't be read ({' '.join(str(error).split())})") from error
+        raise damaged(uri, f"{name} can't be read ({' '.join(str(error).split())})") from error
     if sha256(content).hexdigest() != entry["sha256"]:
-        raise _damaged(uri, f"{name} has another checksum")
+        raise damaged(uri, f"{name} has another checksum")
     return content
 
 
@@ -186,10 +174,7 @@ def _open(uri: str) -> tuple[dict[str, Any], str]:
             f"no model version at {uri}: it was removed, set aside, or its run was interrupted there: run "
             "what makes it"
         )
-    try:
-        _FILES.validate_python(published[0].get("files", []))
-    except ValidationError as error:
-        raise _damaged(uri, f"its manifest's list of files {first_problem(error)}") from error
+    files_of(published[0], uri)
     return published
 
 
@@ -261,7 +246,7 @@ def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     for entry, info in zip(manifest["files"], infos, strict=True):
         if info.size != entry["bytes"]:
             fault = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
-            raise _damaged(uri, f"{entry['name']} {fault}")
+            raise damaged(uri, f"{entry['name']} {fault}")
 
 
 def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: bool) -> None:
@@ -273,7 +258,7 @@ def _check_sums(uri: str, folder: str, files: Sequence[dict[str, Any]], alone: b
         if storage.sha256(storage.join(folder, entry["name"])) != entry["sha256"]
     ]
     for name in of_all_workers(changed, workers):
-        raise _damaged(uri, f"{name} has another checksum")
+        raise damaged(uri, f"{name} has another checksum")
 
 
 def of_all_workers(faults: list[str], workers: int) -> list[str]:
@@ -282,10 +267,3 @@ def of_all_workers(faults: list[str], workers: int) -> list[str]:
     if workers > 1:
         dist.all_gather_object(of_workers, faults)
     return [*itertools.chain.from_iterable(of_workers)]
-
-
-def _damaged(uri: str, fault: str) -> CtnetError:
-    return CtnetError(
-        f"version {uri} is damaged: {fault}: remove the version's folder and run the command that made it "
-        "again"
-    )

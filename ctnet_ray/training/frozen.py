@@ -13,7 +13,7 @@ from ctnet_ray.batches.frozen_layers import columns, layers_folder, to_columns
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.runs.specs import CTNetSpec, TowerSpec
-from ctnet_ray.samples.checksums import changed_files
+from ctnet_ray.samples.checksums import SUMS, changed_files
 from ctnet_ray.samples.reading import Unit, read_unit
 from ctnet_ray.samples.store import Manifest, SampleFile
 from ctnet_ray.training.versions import OpenVersion, open_version
@@ -60,6 +60,12 @@ def frozen_layers_of(plan: RunPlan) -> list[DayLayers]:
     ]
 
 
+def are_there(folder: str) -> bool:
+    """Whether a folder holds layers; those of an earlier release have no checksums, and are made again."""
+    found = storage.read_folder(folder)
+    return found is not None and SUMS in found[0]
+
+
 class FrozenTower:
     """A source tower that writes its layers.
 
@@ -79,17 +85,21 @@ class FrozenTower:
         Raises:
             CtnetError: The version, the samples or the disk are not what they should be.
         """
-        if storage.read_folder(layers.folder):
+        if are_there(layers.folder):
             return
         if self._opened is None or self._opened.record.version.uri != layers.version:
             self._opened = open_version(layers.version, self._device)
         for problem in changed_files([layers.samples]):
             raise CtnetError(problem)
         encoder = self._opened.encoder(layers.samples.domain)
+        # A folder that is replaced has its files a folder deeper, where no unit looks for them.
+        storage.remove(layers.folder)
         with storage.new_folder(layers.folder) as (folder, publish):
+            places = {file.name: storage.join(folder, file.name) for file in layers.samples.files}
             for file in layers.samples.files:
-                self._write_file(layers.samples, file, encoder, storage.join(folder, file.name))
-            publish({"version": layers.version, "day": layers.samples.digest})
+                self._write_file(layers.samples, file, encoder, places[file.name])
+            sums = {name: storage.sha256(place) for name, place in places.items()}
+            publish({"version": layers.version, "day": layers.samples.digest, SUMS: sums})
 
     def _write_file(self, samples: Manifest, file: SampleFile, encoder: Encoder, uri: str) -> None:
         filesystem, path = storage.resolve(uri)

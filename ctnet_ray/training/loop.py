@@ -28,11 +28,12 @@ from ctnet_ray.runs.records import (
     version_digest,
     with_digest,
 )
-from ctnet_ray.samples.checksums import changed_files
+from ctnet_ray.samples.checksums import changed_files, changed_layers
 from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.training import checkpoints, starting, touched_rows, versions
 from ctnet_ray.training.batch_loader import (
     BatchLoader,
+    given_layers,
     run_readings,
     scoring_activity,
     scoring_reading,
@@ -93,7 +94,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
             state = _start_over(plan, state, step, progress, context)
         context.reached("source loaded", plan, step)
         if record is None:
-            _verify((*step.train, *step.beside), context)
+            _verify((*step.train, *step.beside), context, _layers(plan, step, step.train))
             _guard(plan, step, done.values(), context)
             metrics = _train(state, step, loader.batches(training_activity(step.day)), plan, progress)
             context.reached("trained", plan, step)
@@ -111,7 +112,7 @@ def _score(
     """Score the day after a step, and say in the record whether its version is held back."""
     assert step.evaluate  # noqa: S101  (for the type checker)
     started, run = time.monotonic(), plan.record.run
-    _verify((step.evaluate,), context)
+    _verify((step.evaluate,), context, _layers(plan, step, (step.evaluate,)))
     try:
         metrics, fault = score_day(state, loader, step.evaluate.day, run), ""
     except DivergedError as error:
@@ -160,9 +161,15 @@ def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
     return score_day(state, loader, plan.samples.day, plan.name)
 
 
-def _verify(days: Iterable[Manifest], context: Context) -> None:
-    """Refuse sample days of which a file was changed. Collective: workers share the files out."""
+def _layers(plan: RunPlan, step: StepPlan, days: Iterable[Manifest]) -> set[str]:
+    """Return the folders of the frozen tower's layers that a step reads of days; none: it runs the tower."""
+    return {folder for day in days if (folder := given_layers(plan, step, day))}
+
+
+def _verify(days: Iterable[Manifest], context: Context, layers: Iterable[str] = ()) -> None:
+    """Refuse days and frozen layers of which a file was changed. Collective: workers share files out."""
     changed = changed_files(days, context.rank, context.world_size)
+    changed += changed_layers(sorted(layers), context.rank, context.world_size)
     for problem in checkpoints.of_all_workers(changed, context.world_size):
         raise CtnetError(problem)
 

@@ -13,7 +13,7 @@ Tables are called as in the model, such as `tower.embedder.embeddings.item`.
 Shapes: R rows of a table, N row numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,12 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from ctnet_ray.batches.batch import Batch
 from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
+from ctnet_ray.runs.version_files import damaged
 from ctnet_ray.training import checkpoints
 
 FILE = "touched_rows.bits"
@@ -121,14 +123,25 @@ def read_touched(uri: str, rows: Mapping[str, int]) -> dict[str, Touched] | None
     content = checkpoints.read_beside(uri, FILE)
     if content is None:
         return None
-    bits = safetensors.torch.load(content)
+    try:
+        bits = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise damaged(uri, f"{FILE}: {error}") from error
     touched = {}
     for name, count in rows.items():
         if f"{_TOUCHED}{name}" in bits:
             given = bits.get(f"{_GIVEN}{name}")
+            _check(uri, [bits[f"{_TOUCHED}{name}"], *([] if given is None else [given])], name, count)
             touched_R = _unpacked(bits[f"{_TOUCHED}{name}"], count)
             touched[name] = Touched(touched_R, None if given is None else _unpacked(given, count))
     return touched
+
+
+def _check(uri: str, bits: Iterable[torch.Tensor], table: str, rows: int) -> None:
+    """Refuse what are not the bits of a table's rows."""
+    for tensor in bits:
+        if tensor.dtype != torch.uint8 or tensor.shape != (-(-rows // 8),):
+            raise damaged(uri, f"{FILE} holds no bits of the {rows} rows of {table}")
 
 
 def _new_marks(rows: int, evicts: bool, device: torch.device) -> Marks:

@@ -20,6 +20,7 @@ from ctnet_ray.models.base import Model
 from ctnet_ray.models.embedding import Tables
 from ctnet_ray.models.registry import build_model
 from ctnet_ray.models.tower import TowerModel
+from ctnet_ray.plain_data import validated
 from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import Reuse
 from ctnet_ray.runs.records import RunRecord, StepRecord, Version
@@ -62,14 +63,19 @@ def read_record(version: Version | str) -> VersionRecord:
     """
     uri = version if isinstance(version, str) else version.uri
     manifest = checkpoints.read_manifest(uri)
+    if lacking := [key for key in ("run", "step", "model") if key not in manifest]:
+        raise _of_another_release(uri, f"it lacks {lacking[0]!r}")
     try:
-        run, step = RunRecord(**manifest["run"]), StepRecord.from_dict(manifest["step"])
+        run, step = validated(RunRecord, manifest["run"]), StepRecord.of(manifest, uri)
         spec = specs.from_dict(manifest["model"])
-    except (KeyError, ValidationError) as error:
-        fault = f"it lacks {error}" if isinstance(error, KeyError) else f"its run {first_problem(error)}"
-        raise CtnetError(f"version {uri}: another release wrote it ({fault}): train it again") from error
+    except ValidationError as error:
+        raise _of_another_release(uri, f"its run {first_problem(error)}") from error
     named = Version(step.run, step.day, uri) if isinstance(version, str) else version
-    return VersionRecord(named, run, step, spec, bool(manifest["files"]))
+    return VersionRecord(named, run, step, spec, bool(manifest.get("files")))
+
+
+def _of_another_release(uri: str, fault: str) -> CtnetError:
+    return CtnetError(f"version {uri}: another release wrote it ({fault}): train it again")
 
 
 @dataclass(frozen=True)

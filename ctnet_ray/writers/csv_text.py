@@ -140,7 +140,8 @@ def csv_header(path: Path, dialect: Dialect) -> list[str]:
     if text.start == codecs.BOM_UTF8 and encoding != "utf-8":
         raise CtnetError(f"{path} begins as UTF-8 does (a byte order mark): csv.encoding: utf-8")
     names = list(dialect.header) or _names(path, line, dialect)
-    if any(UNDECODABLE in name for name in names):
+    # Arrow counts no lines behind a header that holds U+0000, as UTF-16 read as another encoding does.
+    if any(sign in name for name in names for sign in (UNDECODABLE, "\0")):
         raise CtnetError(f"{path}: the header is no text in {encoding}: csv.encoding names another")
     check_names(path, names)
     return names
@@ -230,7 +231,11 @@ class _Text:
             data = self._stream.read(size)
             ended = not data
             self.start = self.start or data[:3]
-            text += self._translated(self._decoder.decode(data, ended), ended=ended)
+            text += self._translated(self._decoded(data, ended=ended), ended=ended)
+            if not self._line_ends and len(text) > BLOCK_BYTES and "\n" not in text:
+                raise CtnetError(
+                    f"{self._path}: the first line is longer than {BLOCK_BYTES >> 20} MiB: is it CSV?"
+                )
         if ended and text.endswith("\n"):
             # A quote that is never closed would take the end of the last line into its cell.
             text = text[:-1]
@@ -241,6 +246,13 @@ class _Text:
         self._line_ends += text.count("\n")
         self._last = text[-1:] or self._last
         return text.encode()
+
+    def _decoded(self, data: bytes, *, ended: bool) -> str:
+        try:
+            return self._decoder.decode(data, ended)
+        except UnicodeError as error:  # what its codec leaves to no handler, such as no byte order mark
+            reason = " ".join(str(error).split())
+            raise CtnetError(f"{self._path}: {reason}: csv.encoding names another encoding") from error
 
     def _translated(self, text: str, *, ended: bool) -> str:
         if _UNIT in self._replaced.values() and _UNIT in text:

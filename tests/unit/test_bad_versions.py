@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import ctnet_ray as ct
+from ctnet_ray import storage
 from ctnet_ray.cluster import scoring
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
@@ -118,6 +119,26 @@ def test_a_name_that_means_nothing(place: Place, command: str, tmp_path: Path) -
 def test_a_version_whose_files_are_damaged(place: Place, command: str, tmp_path: Path) -> None:
     with flipped(next(place.version.glob("*.safetensors"))):
         assert "has another checksum" in refused(getattr(place, command), place.model, tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_version_that_was_written_anew_is_not_the_registered_one(
+    place: Place, command: str, tmp_path: Path
+) -> None:
+    """Its weights and the checksums in its folder are another's, and fit each other."""
+    weights, manifest = next(place.version.glob("*.safetensors")), place.version / storage.MANIFEST
+    whole, said = weights.read_bytes(), manifest.read_bytes()
+    weights.write_bytes(whole[:-4] + bytes(4))
+    content = storage.read_json(str(manifest))
+    (entry,) = (entry for entry in content["files"] if entry["name"] == weights.name)
+    entry["sha256"] = storage.sha256(str(weights))
+    storage.write_json(str(manifest), content)
+    try:
+        line = refused(getattr(place, command), place.model, tmp_path)
+    finally:
+        weights.write_bytes(whole)
+        manifest.write_bytes(said)
+    assert f"{weights.name} in {place.version} is not what was registered: restore the folder" in line
 
 
 @pytest.mark.parametrize("command", ["score", "serve"])

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.writers import csv_text
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.csv_text import Dialect, csv_blocks, csv_header
 from tests.unit.log_world import (
@@ -195,3 +196,13 @@ def test_any_text_is_counted(tmp_path, body, dialect, header, block_bytes):
     assert account.read <= lines.count("\n") + 1
     if not dialect.quote:
         assert account.read == (lines.count("\n") + 1 if lines else 0) - (1 if header and lines else 0)
+
+
+def test_a_first_line_without_an_end_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 1 << 20)
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress(b"a" * (1 << 26)))
+    with pytest.raises(CtnetError, match="the first line is longer than 1 MiB: is it CSV"):
+        csv_header(path, COMMON)

@@ -13,6 +13,7 @@ from ctnet_ray import storage
 from ctnet_ray.batches.frozen_layers import from_column, to_columns
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan
+from ctnet_ray.samples.checksums import SUMS
 from ctnet_ray.training.frozen import FrozenTower, frozen_layers_of, with_frozen_layers
 from tests.unit.loop_world import BASE, World, results, version, walk
 
@@ -151,11 +152,40 @@ def test_a_table_without_states_says_which_column_is_missing(job_world: World, t
     plan = with_frozen_layers(
         job_world.plan(job_world.method("ctnet"), folder=tmp_path / "run"), str(tmp_path / "states")
     )
-    with pytest.raises(CtnetError, match="can't be read"):
+    with pytest.raises(CtnetError, match="holds no frozen layers with checksums: remove it"):
         walk(plan)
     write_layers(plan)
     path = next(Path(frozen_layers_of(plan)[0].folder).glob("*.parquet"))
     table = pq.read_table(path)
     pq.write_table(pa.table(table.drop(["source.hidden_1"])), path, row_group_size=64)
+    manifest = f"{path.parent}/{storage.MANIFEST}"
+    content = storage.read_json(manifest)
+    storage.write_json(manifest, {**content, SUMS: {path.name: storage.sha256(str(path))}})
     with pytest.raises(CtnetError, match=r"no column 'source\.hidden_1'"):
         walk(plan)
+
+
+def test_layers_that_were_changed_are_refused_by_name(job_world: World, tmp_path: Path) -> None:
+    plan = job_world.plan(job_world.method("ctnet", first=3, last=3), folder=tmp_path / "changed")
+    given = with_frozen_layers(plan, str(tmp_path / "states"))
+    write_layers(given)
+    path = next(Path(frozen_layers_of(given)[0].folder).glob("*.parquet"))
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CtnetError, match=rf"{path.name} has another checksum: remove .* made again"):
+        walk(given)
+
+
+def test_layers_of_an_earlier_release_are_made_again(job_world: World, tmp_path: Path) -> None:
+    plan = job_world.plan(job_world.method("ctnet", first=3, last=3), folder=tmp_path / "earlier")
+    given = with_frozen_layers(plan, str(tmp_path / "states"))
+    write_layers(given)
+    manifest = f"{frozen_layers_of(given)[0].folder}/{storage.MANIFEST}"
+    content = storage.read_json(manifest)
+    del content[SUMS]
+    storage.write_json(manifest, content)
+    with pytest.raises(CtnetError, match="holds no frozen layers with checksums: remove it"):
+        walk(given)
+    write_layers(given)
+    walk(given)

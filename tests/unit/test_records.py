@@ -59,7 +59,7 @@ def test_run_record(folder: str) -> None:
 
 @pytest.mark.parametrize("step", [STEP, replace(STEP, parent=None, source=None, samples=(), loaded={})])
 def test_step_record_through_json(step: StepRecord) -> None:
-    assert StepRecord.from_dict(json.loads(json.dumps(step.to_dict()))) == step
+    assert StepRecord.of({"step": json.loads(json.dumps(step.to_dict()))}, "here") == step
 
 
 def test_evaluation_record(folder: str) -> None:
@@ -91,8 +91,8 @@ def test_steps_are_the_whole_versions_by_day(folder: str) -> None:
 def test_step_record_without_a_key(key: str) -> None:
     values = STEP.to_dict()
     del values[key]
-    with pytest.raises(CtnetError, match=f"a step record lacks '{key}'"):
-        StepRecord.from_dict(values)
+    with pytest.raises(CtnetError, match=f"version here is damaged: its step record lacks '{key}'"):
+        StepRecord.of({"step": values}, "here")
 
 
 @pytest.mark.parametrize("content", [{}, {"run": "x"}, {**RUN.__dict__, "surplus": 1}])
