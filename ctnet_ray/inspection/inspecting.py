@@ -101,7 +101,7 @@ def inspect(inspected: Inspected) -> Inspection:
         days,
         features,
         tuple(walked.overlaps),
-        tuple(found for found in probes.values() if found),
+        tuple(filter(None, probes.values())),
         tuple(advise(target, source, probes[target], walked.overlaps) for target in targets),
         mend(days, features, walked.overlaps),
     )

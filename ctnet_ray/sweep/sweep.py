@@ -96,8 +96,8 @@ def run_sweep(sweep: Sweep, output: str, command: str = "") -> None:
     _check(sweep)
     warm_up = warm_up_of(sweep.comparison)
     # Trials are walked by many actors, so that the sweep is locked, not each of them.
-    own = storage.join(warm_up.tracking.models, "_sweeps", sweep.name)
-    with _claimed(sweep, Path(output)), locked([own], open_console(stderr=True).log):
+    folder = storage.join(warm_up.tracking.models, "_sweeps", sweep.name)
+    with _claimed(sweep, Path(output)), locked([folder], open_console(stderr=True).log):
         # Said before anything is trained: names that can't be, a space that does not fit.
         runs = _default_entries(sweep, warm_up, sweep.name)
         tracker = Tracker(warm_up.tracking.mlflow_uri, warm_up.tracking.experiment)

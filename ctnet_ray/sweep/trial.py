@@ -65,8 +65,8 @@ def plans_of(job: TrialJob, number: int, settings: Settings) -> list[RunPlan]:
     )
     comparison = replace(job.comparison, config=compared)
     registered = RunFolders(job.comparison.tracking.models)
-    own = [entry for entry in entries(comparison) if entry.label == label]
-    plans = [plan_job(entry.config, registered, entry.role) for entry in own]
+    of_label = [entry for entry in entries(comparison) if entry.label == label]
+    plans = [plan_job(entry.config, registered, entry.role) for entry in of_label]
     return [with_frozen_layers(plan, job.frozen_layers) for plan in plans] if job.frozen_layers else plans
 
 

@@ -17,12 +17,12 @@ def resolve_verified(tracker: Tracker, name: str) -> Version:
         CtnetError: As `Tracker.resolve`; its card is not there; or the folder names other files.
     """
     version = tracker.resolve(name)
-    found = storage.read_folder(version.uri)
-    if found is None:  # who opens it says so
+    published = storage.read_folder(version.uri)
+    if published is None:  # who opens it says so
         return version
     card = tracker.card(version)
     registered = {file["name"]: file["sha256"] for file in files_of(card, version.uri)}
-    there = {file["name"]: file["sha256"] for file in files_of(found[0], version.uri)}
+    there = {file["name"]: file["sha256"] for file in files_of(published[0], version.uri)}
     if other := sorted(file for file, _ in registered.items() ^ there.items()):
         raise CtnetError(
             f"{version.id}: {other[0]} in {version.uri} is not what was registered: restore the folder, or "

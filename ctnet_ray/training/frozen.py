@@ -62,8 +62,8 @@ def frozen_layers_of(plan: RunPlan) -> list[DayLayers]:
 
 def are_there(folder: str) -> bool:
     """Whether a folder holds layers; those of an earlier release have no checksums, and are made again."""
-    found = storage.read_folder(folder)
-    return found is not None and SUMS in found[0]
+    published = storage.read_folder(folder)
+    return published is not None and SUMS in published[0]
 
 
 class FrozenTower:

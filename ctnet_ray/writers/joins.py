@@ -63,16 +63,16 @@ def read_side_table(join: Join, folder: Path) -> SideTable:
         CtnetError: A file is absent or can't be read, lacks a column, or a key stands twice.
     """
     paths = find_files([str(folder / join.file)], f"{join.where}.file")
-    wanted = list(dict.fromkeys([join.right, *join.columns.values()]))
+    names = list(dict.fromkeys([join.right, *join.columns.values()]))
     parts = []
     for path in paths:
         there = columns_of(path, join.format)
-        for name in wanted:
+        for name in names:
             if name not in there:
                 key = "on" if name == join.right else "columns"
                 raise CtnetError(f"{join.where}.{key}: {path} has no column {name!r}")
         blocks = read_blocks(path, join.format, FileAccount(str(path)))
-        parts += [block.select(wanted) for block in blocks]
+        parts += [block.select(names) for block in blocks]
     if not parts:
         raise CtnetError(f"{join.where}.file: {paths[0]} has no rows: repair it or leave the join out")
     whole = pa.concat_tables(parts, promote_options="permissive")

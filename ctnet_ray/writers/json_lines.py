@@ -93,8 +93,8 @@ def json_blocks(
 
 def _extracted(block: pa.Table, fields: Fields, account: FileAccount) -> pa.Table:
     is_object = f"json_valid({TEXT}) AND starts_with(ltrim({TEXT}, ' \t'), '{{') AS is_object"
-    found = sql.project(block, [is_object], account.path)["is_object"]
-    block = account.keep(block, found, "no JSON object")
+    objects = sql.project(block, [is_object], account.path)["is_object"]
+    block = account.keep(block, objects, "no JSON object")
     leaves = [*_dotted(fields.texts), *_dotted(fields.lists), *sorted(fields.structures)]
     places = {path: f"found[{number}]" for number, path in enumerate(dict.fromkeys(leaves), 1)}
     if not places:
