@@ -1,4 +1,4 @@
-"""Write samples: `python -m jobs.prepare synthetic | kuairand | table | statistics`."""
+"""Write samples: `python -m jobs.prepare synthetic | kuairand | table | register | statistics`."""
 
 import json as json_module
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -216,6 +217,31 @@ def statistics(
     Console().print(table)
 
 
+def register(store: str, domains: list[str] | None = None, replace: bool = False, json: bool = False) -> None:
+    """Use sample days that another tool wrote, where they lie: STORE/DOMAIN/day=YYYY-MM-DD/*.parquet.
+
+    Args:
+        store: Root of the sample store (local path or URI).
+        domains: Domains to register, such as [feed,channel]; not set: all.
+        replace: Whether a registered day whose files were changed since gets a new manifest; else it is an
+            error.
+        json: Print the days as JSON.
+    """
+    from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.writers.registering import register as register_days
+
+    with _progress() as progress:
+        days = register_days(SampleStore(store), domains or (), progress, replace=replace)
+    if json:
+        json_module.dump(to_jsonable_python(days), sys.stdout, indent=2)
+        print()
+        return
+    table = Table("domain", "day", "", "rows", "CTR", title="days", title_justify="left")
+    for day in days:
+        table.add_row(day.domain, f"{day.day}", day.outcome, f"{day.rows:,}", f"{day.ctr:.4f}")
+    Console().print(table)
+
+
 def _progress() -> Progress:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=Console(stderr=True))
@@ -295,7 +321,13 @@ def _synthetic_table(summaries: "tuple[DomainSummary, ...]") -> Table:
 
 if __name__ == "__main__":
     run(
-        {"synthetic": synthetic, "kuairand": kuairand, "table": table, "statistics": statistics},
+        {
+            "synthetic": synthetic,
+            "kuairand": kuairand,
+            "table": table,
+            "register": register,
+            "statistics": statistics,
+        },
         "Write sample days into a sample store.",
         flags=("json",),
     )

@@ -53,11 +53,16 @@ class SampleStore:
 
     def days(self, domain: str, first: date = date.min) -> list[date]:
         """Return the whole days of a domain from `first` on, ascending."""
-        return [day for day in self._listed(domain) if day >= first and self.has_day(domain, day)]
+        return [day for day in self.listed_days(domain) if day >= first and self.has_day(domain, day)]
+
+    def listed_days(self, domain: str) -> list[date]:
+        """Return the days of a domain that have a folder, whole or not, ascending."""
+        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
+        return sorted(day for day in days if day)
 
     def newest_day(self, domain: str) -> date | None:
         """Return the newest whole day of a domain."""
-        return next((day for day in reversed(self._listed(domain)) if self.has_day(domain, day)), None)
+        return next((day for day in reversed(self.listed_days(domain)) if self.has_day(domain, day)), None)
 
     def has_day(self, domain: str, day: date) -> bool:
         """Return whether the day is there."""
@@ -174,10 +179,6 @@ class SampleStore:
             links.before_publish()
             publish(manifest.to_dict())
             writer.manifest = self.manifest(domain, day)
-
-    def _listed(self, domain: str) -> list[date]:
-        days = map(_day, storage.list_folders(storage.join(self.root, domain)))
-        return [day for day in days if day]
 
     def _stored(self, domain: str, day: date, existing: Existing) -> Manifest | None:
         """Return the manifest of a day, if it is there; what is replaced may be damaged."""

@@ -53,6 +53,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/data.md", "cp configs/table_mapping_example.yaml my_mapping.y"): "run",
     ("docs/data.md", "python -m jobs.prepare table --raw DIR --mapping c"): "parse",  # a download
     ("docs/data.md", "python -m jobs.prepare table --raw 'logs/2022-05-0"): "parse",  # a day's log
+    ("docs/data.md", "python -m jobs.prepare register --store samples"): "parse",  # days of another tool
     ("docs/data.md", "python -m jobs.prepare statistics --store samples"): "parse",  # a bucket
     ("docs/data.md", "python -m jobs.inspect --store samples --output lo"): "run",
     ("docs/data.md", "python -m jobs.pretrain_source --data.store sample"): "run",
