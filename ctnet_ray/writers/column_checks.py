@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.table_mapping import TableMapping
 
@@ -43,8 +44,11 @@ def _uses(mapping: TableMapping) -> Iterator[tuple[str, str, str]]:
         yield "domain.column", mapping.domain_column, "ids"
     for column in mapping.impression.key if mapping.impression else ():
         yield "impression.key", column, "ids"
+    vectors = {feature.name for feature in mapping.schema.dense if feature.width > 1}
     for feature in mapping.features:
-        kind = {"numeric": "numbers", "sequence": "lists or texts"}.get(feature.kind, "ids")
+        kind = {"numeric": "numbers", "sequence": "lists or texts", DENSE: "numbers"}.get(feature.kind, "ids")
+        if feature.name in vectors:
+            kind = "lists or texts"
         yield f"features.{feature.name}.column", feature.column, kind
 
 

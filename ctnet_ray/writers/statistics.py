@@ -156,6 +156,12 @@ def figures(
 
 
 def _first_values(store: SampleStore, names: Sequence[str], domains: Sequence[str]) -> dict[str, np.ndarray]:
+    rows = first_rows(store, names, domains)
+    return {name: rows[name].to_numpy().astype(np.float64) for name in names} if rows else {}
+
+
+def first_rows(store: SampleStore, names: Sequence[str], domains: Sequence[str]) -> pa.Table | None:
+    """Return some columns of the first days of some domains; None: no file there has them all."""
     tables = []
     for domain in domains:
         for day in store.days(domain)[:FIRST_DAYS]:
@@ -164,5 +170,4 @@ def _first_values(store: SampleStore, names: Sequence[str], domains: Sequence[st
             for file in manifest.files if set(names) <= manifest.columns.keys() else ():
                 with filesystem.open_input_file(f"{path}/{file.name}") as stream:
                     tables.append(pq.ParquetFile(stream).read(columns=list(names)))
-    whole = pa.concat_tables(tables) if tables else None
-    return {name: whole[name].to_numpy().astype(np.float64) for name in names} if whole else {}
+    return pa.concat_tables(tables) if tables else None

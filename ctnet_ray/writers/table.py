@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from rich.progress import Progress
 
 from ctnet_ray.config import Existing
+from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.samples.running_state import log_domains
@@ -16,6 +17,7 @@ from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
 from ctnet_ray.writers.column_checks import check_columns
 from ctnet_ray.writers.csv_text import BLOCK_BYTES
+from ctnet_ray.writers.dense_columns import dense_column, with_dense_figures
 from ctnet_ray.writers.json_lines import is_json
 from ctnet_ray.writers.log_files import columns_of, read_blocks
 from ctnet_ray.writers.logs import (
@@ -119,7 +121,9 @@ def write_table(
     writing = Writing(seed, existing, from_scratch)
     convert(blocks, conversion, store, writing, report, progress, check=check)
     figures = published_figures(mapping.statistics)
-    write_schema(store, with_figures(store, schema(), mapping.statistics, sorted(domains), figures))
+    made = with_figures(store, schema(), mapping.statistics, sorted(domains), figures)
+    numbers = [feature.name for feature in mapping.schema.dense]
+    write_schema(store, with_dense_figures(store, made, numbers, sorted(domains)) if numbers else made)
     return report
 
 
@@ -212,10 +216,11 @@ def _domain(block: pa.Table, mapping: TableMapping) -> pa.ChunkedArray | pa.Arra
 def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
     # Of the user's column alone three columns of ids may be made.
     ids = cache(lambda column: hash_ids(rows[column]))
+    dense = {feature.name: feature for feature in mapping.schema.dense}
     features = {
         feature.name: ids(feature.column)
         if feature.kind == "categorical"
-        else _feature(rows[feature.column], feature)
+        else _feature(rows[feature.column], feature, dense.get(feature.name))
         for feature in mapping.features
     }
     samples = pa.table({LABEL: rows[CLICKED], GROUP: ids(mapping.group), **features})
@@ -228,7 +233,11 @@ def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
     )
 
 
-def _feature(column: pa.ChunkedArray, feature: FeatureColumn) -> pa.Array | pa.ChunkedArray:
+def _feature(
+    column: pa.ChunkedArray, feature: FeatureColumn, dense: DenseFeature | None
+) -> pa.Array | pa.ChunkedArray:
+    if dense:
+        return dense_column(column, dense, feature.separator)
     if feature.kind == "numeric":
         return pc.fill_null(parse_number(column), float("nan")).cast(pa.float32())
     if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):

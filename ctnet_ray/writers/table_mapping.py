@@ -16,6 +16,7 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
       category: {column: cat, rows: 1000}
       price: {kind: numeric, boundaries: [1, 5, 10]}            # column: the feature's own name
       words: {kind: sequence, separator: "|", max_length: 10, rows: 5000}
+      views: {kind: dense, transform: log1p, clip: 4}           # read as a number; width: 64 for a vector
     histories: {length: 20, of: [item, category], by_domain: true}
         # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
     statistics: {of: [user, item, [user, category]], windows: [7d, all], prior: 10, by_domain: true}
@@ -35,9 +36,10 @@ from ctnet_ray import plain_data as plain
 from ctnet_ray import schema as schema_module
 from ctnet_ray import storage
 from ctnet_ray.config import MAX_DROPPED
+from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.schema import Kind, Schema
+from ctnet_ray.schema import KINDS, Schema
 from ctnet_ray.writers.csv_text import Dialect
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.log_files import Format, FormatName
@@ -58,6 +60,7 @@ _KEYS = {
     *("embedding_dim", "logs"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
+_SCHEMA_KEYS |= {"transform", "clip", "width", "mean", "std"}
 _FEATURE_KEYS = {"column", "kind", "separator", "optional", "rows", *_SCHEMA_KEYS}
 _COMPARISON = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(>=|<=|==|!=|>|<)\s*([^<>=!]*[^<>=!\s])\s*")
 
@@ -79,7 +82,7 @@ class FeatureColumn:
 
     name: str
     column: str
-    kind: Kind
+    kind: str
     separator: str | None
     """Text between the elements of a sequence in a text column; a list column needs none."""
     optional: bool
@@ -136,7 +139,9 @@ class TableMapping:
     @property
     def format(self) -> Format:
         """How the files are written, and what is read of JSON Lines."""
-        lists = [one.column for one in self.features if one.kind == "sequence" and one.separator is None]
+        vectors = {one.name for one in self.schema.dense if one.width > 1}
+        listed = [one for one in self.features if one.kind == "sequence" or one.name in vectors]
+        lists = [one.column for one in listed if one.separator is None]
         return Format(self.csv, self.format_name, fields_of(self.view, self.columns(), lists))
 
     def all_domains(self) -> set[str]:
@@ -256,7 +261,7 @@ def _feature(name: str, entry: Mapping[str, Any], domain: str | None, where: str
     return FeatureColumn(
         name,
         plain.text(entry.get("column", name), f"{where}.column"),
-        plain.choice(entry.get("kind", "categorical"), get_args(Kind), f"{where}.kind"),
+        plain.choice(entry.get("kind", "categorical"), KINDS, f"{where}.kind"),
         plain.text(entry["separator"], f"{where}.separator") if "separator" in entry else None,
         plain.flag(entry.get("optional", False), f"{where}.optional") or elsewhere,
     )
@@ -297,7 +302,7 @@ def _schema(
         table = str(entry.get("table", key))
         if "rows" in entry:
             tables[table] = {"rows": entry["rows"]}
-        elif kind not in ("numeric", "domain"):
+        elif kind not in ("numeric", "domain", DENSE):
             tables.setdefault(table, {"rows": DEFAULT_ROWS})
         features[key] = {"kind": kind, **{field: entry[field] for field in _SCHEMA_KEYS & entry.keys()}}
     for key, feature in histories.items():
