@@ -171,8 +171,8 @@ def table(
         json: Print the report as JSON.
     """
     from ctnet_ray.samples.store import SampleStore
+    from ctnet_ray.writers.mapping.mapping import load as load_mapping
     from ctnet_ray.writers.table import write_table
-    from ctnet_ray.writers.table_mapping import load as load_mapping
 
     with _progress() as progress:
         patterns = [raw] if isinstance(raw, str) else raw

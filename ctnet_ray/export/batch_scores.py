@@ -28,7 +28,7 @@ from ctnet_ray.export import csv_rows
 from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.serving.scorer import Card, Scorer
-from ctnet_ray.writers.log_files import find_files
+from ctnet_ray.writers.files.log_files import find_files
 
 SCORE, VERSION = "score", "version"  #: columns that are added
 ROWS_PER_PART = 131_072  #: a part ends with the row group that reaches so many

@@ -14,7 +14,7 @@ import pyarrow.csv as pacsv
 
 from ctnet_ray import storage
 from ctnet_ray.serving.fields import Field, InputError
-from ctnet_ray.writers.csv_text import NULLS
+from ctnet_ray.writers.files.csv_text import NULLS
 
 SUFFIX = ".csv"
 RANGE_BYTES = 32 << 20  #: text of a range, about

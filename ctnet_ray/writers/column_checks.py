@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.table_mapping import TableMapping
+from ctnet_ray.writers.mapping.mapping import TableMapping
 
 
 def check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:

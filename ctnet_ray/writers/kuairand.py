@@ -30,7 +30,7 @@ from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import FileAccount, Report
-from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
+from ctnet_ray.writers.files.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Conversion, convert
 from ctnet_ray.writers.sample_days import Histories, Impressions, Writing

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.writers.json_lines import is_json
+from ctnet_ray.writers.files.json_lines import is_json
+from ctnet_ray.writers.files.log_files import find_files
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
-from ctnet_ray.writers.log_files import find_files
 from ctnet_ray.writers.logs import ADDED
-from ctnet_ray.writers.table_mapping import TableMapping
-from ctnet_ray.writers.views import OpenView, open_view
+from ctnet_ray.writers.mapping.mapping import TableMapping
+from ctnet_ray.writers.view.view import OpenView, open_view
 
 _USER, _ITEM, _GROUP = "__user__", "__item__", "__group__"
 

@@ -1,4 +1,4 @@
-"""Anybody's logs, CSV, JSON Lines or Parquet, as sample days, by a mapping file (`table_mapping`)."""
+"""Anybody's logs, CSV, JSON Lines or Parquet, as sample days, by a mapping file (`writers.mapping`)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -16,10 +16,10 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
 from ctnet_ray.writers.column_checks import check_columns
-from ctnet_ray.writers.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.dense_columns import dense_column, with_dense_figures
-from ctnet_ray.writers.json_lines import is_json
-from ctnet_ray.writers.log_files import columns_of, read_blocks
+from ctnet_ray.writers.files.csv_text import BLOCK_BYTES
+from ctnet_ray.writers.files.json_lines import is_json
+from ctnet_ray.writers.files.log_files import columns_of, read_blocks
 from ctnet_ray.writers.logs import (
     CLICKED,
     DAY,
@@ -29,6 +29,7 @@ from ctnet_ray.writers.logs import (
     Conversion,
     convert,
 )
+from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.publication import published_figures
 from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
@@ -40,7 +41,6 @@ from ctnet_ray.writers.sources import (
     sources_of,
     with_common_names,
 )
-from ctnet_ray.writers.table_mapping import FeatureColumn, TableMapping, schema_of
 from ctnet_ray.writers.values import (
     is_present,
     parse_label,
@@ -48,7 +48,7 @@ from ctnet_ray.writers.values import (
     parse_sequence,
     parse_time,
 )
-from ctnet_ray.writers.views import columns_after, view_rows
+from ctnet_ray.writers.view.view import columns_after, view_rows
 
 _YEARS = (1970, 2200)  #: a time outside them is a mistake of unit
 

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
-from ctnet_ray.writers.mapping_time import Time
+from ctnet_ray.writers.mapping.mapping import Label
+from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.sql import parse_formatted
-from ctnet_ray.writers.table_mapping import Label
 
 _MICROSECONDS = MappingProxyType({"s": 1_000_000, "ms": 1_000, "us": 1})
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"

@@ -30,9 +30,9 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.serving.http.request import ARROW, JSON, Limits, media_type, read_request
 from ctnet_ray.serving.scorer import Scorer
 from ctnet_ray.storage import remove
-from ctnet_ray.writers import table_mapping
 from ctnet_ray.writers.accounts import FileAccount
-from ctnet_ray.writers.csv_text import Dialect, csv_blocks
+from ctnet_ray.writers.files.csv_text import Dialect, csv_blocks
+from ctnet_ray.writers.mapping import mapping as table_mapping
 from ctnet_ray.writers.table import write_table
 from jobs.command import run
 from tests.faults.judging import DEFECT

@@ -6,7 +6,7 @@ import gzip
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from ctnet_ray.writers.csv_text import Dialect
+from ctnet_ray.writers.files.csv_text import Dialect
 
 ALPHABET = "ab1é \t,;|:\"'\\\n"
 dialects = st.builds(

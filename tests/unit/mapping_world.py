@@ -9,9 +9,9 @@ from rich.progress import Progress
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
-from ctnet_ray.writers.csv_text import BLOCK_BYTES
+from ctnet_ray.writers.files.csv_text import BLOCK_BYTES
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 
 MAPPING = {
     "time": {"column": "at", "unit": "s"},

@@ -14,9 +14,9 @@ from rich.progress import Progress
 from ctnet_ray.samples import running_state
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
-from ctnet_ray.writers.csv_text import Dialect
+from ctnet_ray.writers.files.csv_text import Dialect
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.log_world import ALPHABET, dialects, file_of, line_ends, line_of, packs, writable
 from tests.unit.properties import holds_for
 

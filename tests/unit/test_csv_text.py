@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers import csv_text
 from ctnet_ray.writers.accounts import LINE, FileAccount
-from ctnet_ray.writers.csv_text import Dialect, csv_blocks, csv_header
+from ctnet_ray.writers.files import csv_text
+from ctnet_ray.writers.files.csv_text import Dialect, csv_blocks, csv_header
 from tests.unit.log_world import (
     ALPHABET,
     dialects,

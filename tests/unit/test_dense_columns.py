@@ -12,7 +12,7 @@ from ctnet_ray import schema as schema_module
 from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.dense_columns import dense_column
-from ctnet_ray.writers.table_mapping import from_dict
+from ctnet_ray.writers.mapping.mapping import from_dict
 from tests.unit.mapping_world import COLUMNS, MAPPING, convert, log, parquet
 
 FEATURES = {

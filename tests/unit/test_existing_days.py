@@ -21,10 +21,10 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.existing import row_hashes
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.synthetic import write_world
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.test_kuairand_writer import TWO_DAYS, download
 from tests.unit.test_kuairand_writer import convert as convert_kuairand
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
-from ctnet_ray.writers.explode import Explode, explode
-from ctnet_ray.writers.table_mapping import from_dict
+from ctnet_ray.writers.mapping.mapping import from_dict
+from ctnet_ray.writers.view.explode import Explode, explode
 from tests.unit.mapping_world import MAPPING, convert, ids, log, parquet
 
 
@@ -87,7 +87,7 @@ def test_every_element_is_a_row_whatever_the_cut(texts, most):
     block = pa.table({"cell": pa.array(texts, pa.string()), LINE: pa.array(range(len(texts)), pa.int64())})
     account = FileAccount("log", read=len(texts))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctnet_ray.writers.explode._ROWS", most)
+        patch.setattr("ctnet_ray.writers.view.explode._ROWS", most)
         parts = list(explode(block, Explode(("cell",), " ", "explode"), account))
 
     expected = [(element, line) for line, text in enumerate(texts) if text for element in text.split(" ")]

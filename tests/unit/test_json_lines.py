@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import FileAccount
-from ctnet_ray.writers.json_lines import Fields, is_json, json_blocks
+from ctnet_ray.writers.files.json_lines import Fields, is_json, json_blocks
 from tests.unit.mapping_world import convert, ids
 from tests.unit.properties import holds_for
 

@@ -15,9 +15,9 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import running_state
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.publication import publish
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.properties import holds_for
 from tests.unit.test_statistics import DAY, EPOCH, HEADER, MAPPING, Row, lines_of, row
 

@@ -13,8 +13,8 @@ from rich.progress import Progress
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
+from ctnet_ray.writers.mapping.mapping import from_dict, load
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict, load
 from tests.unit.mapping_world import ids
 
 MAPPINGS = Path(__file__).parents[2] / "configs/mappings"

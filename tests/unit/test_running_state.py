@@ -17,8 +17,8 @@ from ctnet_ray.samples import running_state, state_tables
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.properties import holds_for
 
 MAPPING = {

@@ -24,9 +24,9 @@ from ctnet_ray.schema import load
 from ctnet_ray.serving.fields import InputError
 from ctnet_ray.serving.folder import read_manifest
 from ctnet_ray.storage import DIGEST
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.publication import publish
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.loop_world import DAYS, World, walk
 from tests.unit.test_kuairand_writer import convert, real_download
 

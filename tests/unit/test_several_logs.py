@@ -11,8 +11,8 @@ from rich.progress import Progress
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from jobs.prepare import table
 from tests.unit.mapping_world import ids
 

@@ -18,8 +18,8 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import running_state
 from ctnet_ray.samples.encoding import combine_ids, hash_ids
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import from_dict
 from tests.unit.properties import holds_for
 
 MAPPING = {

@@ -13,9 +13,9 @@ from ctnet_ray import schema
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.writers.mapping_time import Time
+from ctnet_ray.writers.mapping.mapping import _KEYS, from_dict, load
+from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.table_mapping import _KEYS, from_dict, load
 from ctnet_ray.writers.values import parse_number, parse_time
 from jobs.prepare import table
 

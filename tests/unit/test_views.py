@@ -7,9 +7,9 @@ import pytest
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE
-from ctnet_ray.writers.mapping_time import Time
+from ctnet_ray.writers.mapping.mapping import from_dict
+from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.sql import compute, expression
-from ctnet_ray.writers.table_mapping import from_dict
 from ctnet_ray.writers.values import parse_time
 from tests.unit.mapping_world import MAPPING, convert, ids, log, parquet
 

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from ctnet_ray.writers import sql
 from ctnet_ray.writers.accounts import LINE, FileAccount
-from ctnet_ray.writers.explode import Explode, explode
-from ctnet_ray.writers.joins import Join, SideTable, add_columns, read_side_table
 from ctnet_ray.writers.sql import Expression
+from ctnet_ray.writers.view.explode import Explode, explode
+from ctnet_ray.writers.view.joins import Join, SideTable, add_columns, read_side_table
 
 FILENAME = "filename"  #: column that expressions may read: the path of the file that a row is in
 _IN_FILE = " in the file"  #: ends the name of a column of the file that an expression takes the place of

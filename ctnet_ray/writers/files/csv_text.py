@@ -19,7 +19,14 @@ import pyarrow.csv as pacsv
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import EMPTY_LINE, LINE, FileAccount
-from ctnet_ray.writers.csv_cells import UNDECODABLE, empty, line_ends, swallowed, undecodable, with_delimiters
+from ctnet_ray.writers.files.csv_cells import (
+    UNDECODABLE,
+    empty,
+    line_ends,
+    swallowed,
+    undecodable,
+    with_delimiters,
+)
 
 BLOCK_BYTES = 8 << 20  #: text read at a time
 NULLS = ("", "NaN", "nan", "null", "NULL", r"\N")

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, hash_ids, id_texts
 from ctnet_ray.writers.accounts import FileAccount
-from ctnet_ray.writers.log_files import Format, columns_of, find_files, read_blocks
+from ctnet_ray.writers.files.log_files import Format, columns_of, find_files, read_blocks
 
 
 @dataclass(frozen=True)

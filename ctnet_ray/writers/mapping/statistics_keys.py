@@ -1,4 +1,4 @@
-"""The section `statistics` of a mapping file (`table_mapping`)."""
+"""The section `statistics` of a mapping file (`writers.mapping`)."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The section `logs` of a mapping file (`table_mapping`): several logs, and what differs between them."""
+"""The section `logs` of a mapping file (`writers.mapping`): several logs, and what differs between them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -40,17 +40,17 @@ from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import KINDS, Schema
-from ctnet_ray.writers.csv_text import Dialect
+from ctnet_ray.writers.files.csv_text import Dialect
+from ctnet_ray.writers.files.log_files import Format, FormatName
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.log_files import Format, FormatName
-from ctnet_ray.writers.mapping_csv import dialect_of
-from ctnet_ray.writers.mapping_logs import LOG_KEYS, keys_by_log
-from ctnet_ray.writers.mapping_statistics import statistics_of
-from ctnet_ray.writers.mapping_time import Time, time_of
-from ctnet_ray.writers.mapping_view import fields_of, format_name, view_of
+from ctnet_ray.writers.mapping.csv_keys import dialect_of
+from ctnet_ray.writers.mapping.log_keys import LOG_KEYS, keys_by_log
+from ctnet_ray.writers.mapping.statistics_keys import statistics_of
+from ctnet_ray.writers.mapping.time_keys import Time, time_of
+from ctnet_ray.writers.mapping.view_keys import fields_of, format_name, view_of
 from ctnet_ray.writers.merging import Impression, Rule
 from ctnet_ray.writers.statistics import Statistics
-from ctnet_ray.writers.views import View
+from ctnet_ray.writers.view.view import View
 
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
 DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open

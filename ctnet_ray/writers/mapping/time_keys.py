@@ -1,4 +1,4 @@
-"""The section `time` of a mapping file (`table_mapping`)."""
+"""The section `time` of a mapping file (`writers.mapping`)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

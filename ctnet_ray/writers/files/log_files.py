@@ -13,8 +13,15 @@ import pyarrow.parquet as pq
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
-from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, check_names, csv_blocks, csv_header, unreadable
-from ctnet_ray.writers.json_lines import Fields, is_json, json_blocks
+from ctnet_ray.writers.files.csv_text import (
+    BLOCK_BYTES,
+    Dialect,
+    check_names,
+    csv_blocks,
+    csv_header,
+    unreadable,
+)
+from ctnet_ray.writers.files.json_lines import Fields, is_json, json_blocks
 
 FormatName = Literal["csv", "jsonl"]
 _ROWS_PER_BATCH = 65_536

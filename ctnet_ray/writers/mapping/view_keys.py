@@ -1,4 +1,4 @@
-"""The keys of a mapping file (`table_mapping`) that say what is made of a log's rows first: its view."""
+"""The keys of a mapping file (`writers.mapping`) that say what is made of a log's rows first: its view."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -7,14 +7,14 @@ from typing import Any, get_args
 from ctnet_ray import plain_data as plain
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers import sql
-from ctnet_ray.writers.csv_text import Dialect
-from ctnet_ray.writers.explode import Explode
-from ctnet_ray.writers.joins import Join
-from ctnet_ray.writers.json_lines import FieldPath, Fields
-from ctnet_ray.writers.log_files import Format, FormatName
-from ctnet_ray.writers.mapping_csv import dialect_of
+from ctnet_ray.writers.files.csv_text import Dialect
+from ctnet_ray.writers.files.json_lines import FieldPath, Fields
+from ctnet_ray.writers.files.log_files import Format, FormatName
+from ctnet_ray.writers.mapping.csv_keys import dialect_of
 from ctnet_ray.writers.sql import Expression
-from ctnet_ray.writers.views import FILENAME, View
+from ctnet_ray.writers.view.explode import Explode
+from ctnet_ray.writers.view.joins import Join
+from ctnet_ray.writers.view.view import FILENAME, View
 
 
 def view_of(top: Mapping[str, Any], csv: Dialect, name: str) -> View:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers import sql
 from ctnet_ray.writers.accounts import FileAccount
-from ctnet_ray.writers.csv_text import BLOCK_BYTES, Dialect, csv_blocks
+from ctnet_ray.writers.files.csv_text import BLOCK_BYTES, Dialect, csv_blocks
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT = "__json__"  #: column of a block: the line itself

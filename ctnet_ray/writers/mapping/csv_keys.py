@@ -1,11 +1,11 @@
-"""The section `csv` of a mapping file (`table_mapping`)."""
+"""The section `csv` of a mapping file (`writers.mapping`)."""
 
 import codecs
 from typing import Any
 
 from ctnet_ray import plain_data as plain
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.csv_text import NULLS, Dialect
+from ctnet_ray.writers.files.csv_text import NULLS, Dialect
 
 
 def dialect_of(values: Any, where: str) -> Dialect:

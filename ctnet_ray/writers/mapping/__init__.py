@@ -1,0 +1,1 @@
+"""What a mapping file says, key by key: checked, with errors that name its keys."""
