@@ -14,6 +14,7 @@ def main(
     domain: str | None = None,
     skip_bad: bool = False,
     list_separator: str = "",
+    mapping: str | None = None,
     compute: ComputeConfig = ComputeConfig(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
 ) -> None:
@@ -31,6 +32,8 @@ def main(
         domain: Domain of the rows; null: the one that the version was trained for.
         skip_bad: Leave rows out that can't be scored, and count them; without it they end the command.
         list_separator: Text between the items of a list in CSV files, such as '|'; empty: they hold none.
+        mapping: Mapping file as for jobs.prepare table, by which the rows of a log are read: what it makes of
+            them (explode, columns, joins) and the columns of its features; null: columns are named as fields.
         compute: Workers, each of which opens the version once.
         tracking: Where versions are registered.
     """
@@ -42,7 +45,14 @@ def main(
         raise CtnetError("--input is missing: name a sample day's folder, or Parquet files")
     version = find_version(name, tracking.mlflow_uri)
     scored = score_files(
-        version, domain, input, output, skip_bad=skip_bad, list_separator=list_separator, compute=compute
+        version,
+        domain,
+        input,
+        output,
+        skip_bad=skip_bad,
+        list_separator=list_separator,
+        mapping=mapping,
+        compute=compute,
     )
     skipped = f", {scored.skipped:,} rows left out" if scored.skipped else ""
     print(f"{scored.rows:,} rows scored, in {output}{skipped}")

@@ -15,6 +15,7 @@ from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.batch_scores import Part, Scored, begin, find_parts, finish, score_part
+from ctnet_ray.export.log_rows import read_mapping
 from ctnet_ray.export.opening import LookUp, open_scorer, read_card
 from ctnet_ray.runs.records import Version
 from ctnet_ray.serving.scorer import Scorer
@@ -47,11 +48,12 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            scored = score_part(self._scorer, Part(**row), self._output, skip_bad=self._skip_bad)
+            part = Part(**row)
+            score_part(self._scorer, part, self._output, skip_bad=self._skip_bad)
         except CtnetError as error:
             # Raised here, it would reach the driver as a traceback of Ray's in which its type is lost.
             return {_ERROR: str(error), _ROWS: 0}
-        return {_ERROR: "", _ROWS: scored.rows + scored.skipped}
+        return {_ERROR: "", _ROWS: part.rows}
 
 
 def score_files(
@@ -61,7 +63,8 @@ def score_files(
     output: str,
     *,
     skip_bad: bool,
-    list_separator: str,
+    list_separator: str = "",
+    mapping: str | None = None,
     compute: ComputeConfig,
 ) -> Scored:
     """Score many rows by a version; parts that are there are not scored again.
@@ -73,6 +76,7 @@ def score_files(
         output: Folder of the scores, local or URI, reachable from every worker.
         skip_bad: Whether rows that can't be scored are left out and counted.
         list_separator: Text between the items of a list in CSV files.
+        mapping: Mapping file by which rows are read; None: by the names of the version's fields.
         compute: Workers.
 
     Raises:
@@ -80,7 +84,8 @@ def score_files(
     """
     output = storage.absolute(output)
     card = read_card(version, domain)
-    parts = find_parts(source if "://" in source else storage.absolute(source), list_separator)
+    place = source if "://" in source else storage.absolute(source)
+    parts = find_parts(place, list_separator, read_mapping(mapping) if mapping else "")
     missing = begin(output, parts, card, skip_bad=skip_bad)
     if missing:
         ensure_ray(compute)

@@ -12,7 +12,7 @@ fields.
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,6 +25,7 @@ from pydantic_core import to_jsonable_python
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export import csv_rows
+from ctnet_ray.export.log_rows import log_rows
 from ctnet_ray.samples.checksums import changed_files
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.serving.scorer import Card, Scorer
@@ -33,6 +34,7 @@ from ctnet_ray.writers.files.log_files import find_files
 SCORE, VERSION = "score", "version"  #: columns that are added
 ROWS_PER_PART = 131_072  #: a part ends with the row group that reaches so many
 _PLAN = "_scores.json"
+_SKIP = "--skip-bad true leaves such rows out"
 _SKIPPED = b"skipped"  #: in a part's metadata: rows that could not be scored
 
 
@@ -53,6 +55,8 @@ class Part:
     """Whether it is of a sample day."""
     list_separator: str = ""
     """Of CSV: text between the items of a list."""
+    mapping: str = ""
+    """Text of the mapping file by which its rows are read; empty: columns have the names of fields."""
 
     @property
     def is_csv(self) -> bool:
@@ -70,13 +74,14 @@ class Scored:
     """Rows that could not be scored."""
 
 
-def find_parts(uri: str, list_separator: str = "") -> list[Part]:
+def find_parts(uri: str, list_separator: str = "", mapping: str = "") -> list[Part]:
     """Return the parts of an input, in order.
 
     Args:
         uri: Folder of a sample day, of all sample days of a domain, or Parquet or CSV files: a path or
             pattern, or the URI of one.
         list_separator: Text between the items of a list in CSV files; empty: their cells hold none.
+        mapping: Text of a mapping file by which rows are read (`log_rows`); empty: by the names of fields.
 
     Raises:
         CtnetError: There is nothing, a file can't be read or has no rows, or a day was changed since it was
@@ -92,7 +97,9 @@ def find_parts(uri: str, list_separator: str = "") -> list[Part]:
             parts += _parts(file, len(parts), is_samples=bool(days))
     if not parts:
         raise CtnetError(f"input: {uri} has no rows: there is nothing to score")
-    return parts
+    if days and mapping:
+        raise CtnetError(f"mapping: {uri} has sample days, which are no log: leave it out")
+    return [replace(part, mapping=mapping) for part in parts]
 
 
 def _sample_days(uri: str) -> list[str]:
@@ -175,7 +182,12 @@ def score_part(scorer: Scorer, part: Part, output: str, *, skip_bad: bool) -> Sc
     Raises:
         CtnetError: A row can't be scored and is not to be skipped, or the part can't be read or written.
     """
-    rows = _read(part)
+    rows, dropped = _read(part), 0
+    if part.mapping:
+        of_log = log_rows(rows, part.mapping, part.uri)
+        if of_log.dropped and not skip_bad:
+            raise CtnetError(f"{part.uri}: {of_log.reason}; {_SKIP}")
+        rows, dropped = of_log.rows, of_log.dropped
     scored, scores = _scores(scorer, part, rows, skip_bad)
     flat = [name for name in scored.column_names if not pa.types.is_nested(scored.schema.field(name).type)]
     table = scored.select([name for name in flat if name not in (SCORE, VERSION)])
@@ -183,7 +195,7 @@ def score_part(scorer: Scorer, part: Part, output: str, *, skip_bad: bool) -> Sc
     table = table.append_column(
         VERSION, pa.repeat(pa.scalar(scorer.card.id), len(scores)).dictionary_encode()
     )
-    result = Scored(len(scores), rows.num_rows - len(scores))
+    result = Scored(len(scores), dropped + rows.num_rows - len(scores))
     table = table.replace_schema_metadata({_SKIPPED: str(result.skipped)})
     stream = io.BytesIO()
     pq.write_table(table, stream, compression="zstd")
@@ -226,11 +238,12 @@ def _read(part: Part) -> pa.Table:
 def _scores(scorer: Scorer, part: Part, rows: pa.Table, skip_bad: bool) -> tuple[pa.Table, np.ndarray]:
     """Return the rows that can be scored and their scores: where some can't, they are found by halves."""
     try:
-        known = csv_rows.typed(rows, scorer.fields, part.list_separator) if part.is_csv else rows
+        is_text = part.is_csv and not part.mapping
+        known = csv_rows.typed(rows, scorer.fields, part.list_separator) if is_text else rows
         return known, scorer.score_samples(known) if part.is_samples else scorer.score(known)
     except CtnetError as error:
         if not skip_bad:
-            raise CtnetError(f"{part.uri}: {error}; --skip-bad true leaves such rows out") from error
+            raise CtnetError(f"{part.uri}: {error}; {_SKIP}") from error
         if rows.num_rows <= 1:
             return rows.slice(0, 0), np.zeros(0, np.float32)
     half = rows.num_rows // 2

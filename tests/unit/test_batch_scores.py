@@ -11,6 +11,7 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export import batch_scores, csv_rows
 from ctnet_ray.export.batch_scores import Scored, begin, find_parts, finish, score_part
+from ctnet_ray.export.log_rows import read_mapping
 from ctnet_ray.export.opening import open_scorer, read_card
 from ctnet_ray.serving.fields import Field
 from ctnet_ray.serving.scorer import Scorer
@@ -31,9 +32,15 @@ def day(world: World, number: int = 5) -> str:
 
 
 def score_all(
-    scorer: Scorer, source: str, output: Path, *, skip_bad: bool = False, list_separator: str = ""
+    scorer: Scorer,
+    source: str,
+    output: Path,
+    *,
+    skip_bad: bool = False,
+    list_separator: str = "",
+    mapping: str = "",
 ) -> Scored:
-    parts = find_parts(source, list_separator)
+    parts = find_parts(source, list_separator, mapping)
     for part in begin(str(output), parts, scorer.card, skip_bad=skip_bad):
         score_part(scorer, part, str(output), skip_bad=skip_bad)
     return finish(str(output), parts, scorer.card)
@@ -182,3 +189,75 @@ def test_texts_become_numbers_and_lists_of_them() -> None:
     }
     with pytest.raises(CtnetError, match="field 'price': text where a number is due"):
         csv_rows.typed(pa.table({"price": ["cheap"]}), fields, "")
+
+
+MAPPING = """
+explode: {column: shown, separator: " "}
+joins: [{file: items.csv, on: shown, columns: [kind]}]
+columns: {who: "'u' || uid"}
+time: {column: at}
+domain: {constant: channel}
+user: who
+item: shown
+label: clicked
+features:
+  tag: {column: kind}
+  clicks: {column: past, kind: sequence, separator: "|", max_length: 5, rows: 10}
+  tags: {column: interests, kind: sequence, max_length: 5, rows: 10, optional: true}
+"""
+LOG = """line,uid,shown,past
+1,1,a b,x|y
+2,2,c,
+3,3,,x
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A log of shown lists, and the side table of its items."""
+    (tmp_path / "items.csv").write_text("shown,kind\na,1\nb,2\n")
+    (tmp_path / "mapping.yaml").write_text(MAPPING)
+    (tmp_path / "log.csv").write_text(LOG)
+    return tmp_path / "log.csv"
+
+
+def test_a_log_is_scored_as_its_mapping_reads_it(scorer: Scorer, log: Path) -> None:
+    mapping = read_mapping(str(log.parent / "mapping.yaml"))
+    with pytest.raises(CtnetError, match=r"log\.csv: .*--skip-bad true leaves such rows out"):
+        score_all(scorer, str(log), log.parent / "none", mapping=mapping)
+    scored = score_all(scorer, str(log), log.parent / "out", mapping=mapping, skip_bad=True)
+    assert scored == Scored(3, 1)  # two of the first line, one of the second, none of the third
+    table = pq.read_table(log.parent / "out" / "part-00000.parquet")
+    assert table.select(["line", "shown", "user"]).to_pylist() == [
+        {"line": "1", "shown": "a", "user": "u1"},
+        {"line": "1", "shown": "b", "user": "u1"},
+        {"line": "2", "shown": "c", "user": "u2"},
+    ]
+    rows = {
+        "item": ["a", "b", "c"],
+        "user": ["u1", "u1", "u2"],
+        "tag": ["1", "2", None],
+        "clicks": [["x", "y"], ["x", "y"], None],
+        "tags": [None] * 3,
+    }
+    np.testing.assert_array_equal(table["score"].to_numpy(), scorer.score(rows))
+
+
+def test_a_mapping_that_rows_do_not_fit(scorer: Scorer, log: Path, job_world: World) -> None:
+    mapping = read_mapping(str(log.parent / "mapping.yaml"))
+    log.write_text(LOG.replace("past", "before"))
+    with pytest.raises(CtnetError, match=r"^features\.clicks\.column: .*log\.csv has no column 'past'$"):
+        score_all(scorer, str(log), log.parent / "out", mapping=mapping)
+    with pytest.raises(CtnetError, match="has sample days, which are no log: leave it out"):
+        find_parts(day(job_world), mapping=mapping)
+    several = log.parent / "several.yaml"
+    several.write_text(MAPPING + "logs: {one: {files: log.csv}}\n")
+    with pytest.raises(CtnetError, match=r"several\.yaml: logs: rows to score are of one log"):
+        read_mapping(str(several))
+    (log.parent / "out").rename(log.parent / "before")
+    log.write_text(LOG)
+    score_all(scorer, str(log), log.parent / "again", mapping=mapping, skip_bad=True)
+    with pytest.raises(CtnetError, match="holds scores of other rows"):
+        begin(
+            str(log.parent / "again"), find_parts(str(log), mapping=mapping + " "), scorer.card, skip_bad=True
+        )
