@@ -227,3 +227,15 @@ def test_times_in_formats_of_their_own(values, formats, expected):
 def test_what_is_wrong_in_a_time_is_named(time, message):
     with pytest.raises(CtnetError, match=message):
         from_dict({**MAPPING, "time": time}, "map.yaml")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"user": "user_id", "item": "item_id", "label": "click"},  # Tenrec: QB-video.csv
+        {"user": "101", "item": "205", "label": "click"},  # Ali-CCP: sample_skeleton_train.csv
+    ],
+)
+def test_logs_without_times_are_refused_with_the_reason(columns):
+    with pytest.raises(CtnetError, match=r"map\.yaml: time: missing: samples are trained on"):
+        from_dict({"domain": {"constant": "video"}, **columns}, "map.yaml")
