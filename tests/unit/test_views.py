@@ -89,14 +89,22 @@ def test_what_is_no_scalar_expression_is_refused_by_its_key(text, message):
         ("rating >= 8", r"columns.c: .*a\.csv has no column 'rating'"),
         ("current_date", r"columns.c: .*a\.csv has no column 'current_date'"),
         ("clicked >= 1", r"columns.c: .*a\.csv: .*an explicit cast is required.*`x::double` is a number"),
+        (
+            "SCENE || Scene",
+            r"columns.c: .*a\.csv has columns 'scene' and 'Scene', which SQL can't tell apart",
+        ),
+        (
+            "interval 1 day",
+            r"features.c.column: column 'c' of .* holds month_day_nano_interval, not ids",
+        ),
         ("clicked.x", r"columns.c: .*a\.csv: .*Cannot extract field 'x'"),
     ],
 )
 def test_what_does_not_fit_the_file_is_said_before_a_row_is_read(tmp_path, text, message):
-    log(tmp_path / "a.csv", ["1,u,i,1,feed"])
+    (tmp_path / "a.csv").write_text("at,who,what,clicked,scene,Scene\n1,u,i,1,feed,home\n")
 
     with pytest.raises(CtnetError, match=message) as error:
-        convert(tmp_path, "a.csv", columns={"first": "who", "c": text})
+        convert(tmp_path, "a.csv", columns={"first": "who", "c": text}, features={"c": {}})
     assert "\n" not in str(error.value)
 
 
