@@ -62,4 +62,4 @@ def _fits(column: pa.DataType, kind: str) -> bool:
         return number or pa.types.is_timestamp(column) or pa.types.is_date(column)
     if kind in ("labels", "numbers"):
         return number or pa.types.is_boolean(column)
-    return not pa.types.is_nested(column)
+    return not pa.types.is_nested(column) and not pa.types.is_interval(column)

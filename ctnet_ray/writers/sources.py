@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
+from ctnet_ray.writers.accounts import LINE
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import find_files
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
@@ -79,7 +80,8 @@ def check_fields(sources: Sequence[Source]) -> None:
         mapping, view = source.mapping, source.view
         optional = {feature.column for feature in mapping.features if feature.optional} | view.view.makes
         lines = [is_json(one.path, mapping.format_name) for one in sources if one.view is view]
-        for column, key in mapping.columns().items() if all(lines) else ():
+        has_rows = all(lines) and view.filled[LINE]
+        for column, key in mapping.columns().items() if has_rows else ():
             if column not in optional and not view.filled[column]:
                 raise CtnetError(
                     f"{mapping.name}: {key}: no line of {source.path} has a field {column!r}: mend the key"

@@ -6,7 +6,7 @@ it is computed.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -81,9 +81,14 @@ def compute(
     for name, entry in expressions.items():
         for column, *_ in entry.reads:
             there = _spelt(column, block.column_names)
-            if there is None and _spelt(column, computed) is None:
+            if len(there) > 1:
+                several = " and ".join(map(repr, there))
+                raise CtnetError(
+                    f"{entry.where}: {source} has columns {several}, which SQL can't tell apart: rename one"
+                )
+            if not there and not _spelt(column, computed):
                 raise CtnetError(f"{entry.where}: {source} has no column {column!r}")
-            used |= {there} if there else set()
+            used |= {*there}
         computed.add(name)
     rows = block.select([name for name in block.column_names if name in used])
     # One at a time while nothing is known to work, so that a message can name the expression.
@@ -231,9 +236,9 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0].rstrip(".")
 
 
-def _spelt(name: str, names: Sequence[str] | set[str]) -> str | None:
-    """Return one of some names as it is spelt, whatever its case is in SQL."""
-    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+def _spelt(name: str, names: Iterable[str]) -> list[str]:
+    """Return those of some names that are one in SQL, which knows no case."""
+    return [one for one in names if one.lower() == name.lower()]
 
 
 def quoted(name: str) -> str:

@@ -90,12 +90,7 @@ def write_table(
             "logs of the days and --existing replace"
         )
     sources = sources_of(raw, mapping)
-    columns = {source: columns_of(source.path, source.mapping.format) for source in sources}
-    if not any(columns.values()):
-        raise CtnetError(f"{sources[0].path} is empty: remove it")
-    for source in filter(columns.get, sources):
-        there = columns_after(source.view, columns[source], source.path)
-        check_columns(source.path, there, source.mapping)
+    _check_sources(sources)
     log = _log(mapping)
     report, domains = Report(), {*mapping.all_domains(), *log_domains(store, log)}
     by_domain = tuple(mapping.histories) if mapping.by_domain else ()
@@ -125,6 +120,16 @@ def write_table(
     numbers = [feature.name for feature in mapping.schema.dense]
     write_schema(store, with_dense_figures(store, made, numbers, sorted(domains)) if numbers else made)
     return report
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    """Refuse files that lack a column, or hold what can't be in it; empty ones may be among them."""
+    columns = {source: columns_of(source.path, source.mapping.format) for source in sources}
+    if not any(columns.values()):
+        raise CtnetError(f"{sources[0].path} is empty: remove it")
+    for source in filter(columns.get, sources):
+        there = columns_after(source.view, columns[source], source.path)
+        check_columns(source.path, there, source.mapping)
 
 
 def _log(mapping: TableMapping) -> str:
@@ -175,7 +180,7 @@ def _rows(
             for column in (column for column in columns if column not in rows.column_names):
                 rows = rows.append_column(column, pa.nulls(rows.num_rows))
             if is_json(source.path, mapping.format_name):
-                source.view.count_values(rows, columns)
+                source.view.count_values(rows, [*columns, LINE])
             yield rows if used is None else rows.select([*columns, LINE])
 
 

@@ -1,8 +1,11 @@
 """Lines with many impressions, and side tables."""
 
+import re
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +13,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.view.explode import Explode, explode
+from jobs.prepare import table
 from tests.unit.mapping_world import MAPPING, convert, ids, log, parquet
 
 
@@ -216,3 +220,14 @@ def test_keys_are_refused_where_they_stand():
         from_dict(
             {**MAPPING, "joins": [{"file": "a", "on": "b", "columns": ["c"]}, {"table": "x"}]}, "map.yaml"
         )
+
+
+def test_the_command_says_how_many_impressions_lines_hold(tmp_path, capsys):
+    log(tmp_path / "a.csv", ["1,u,i j k,1,feed", "2,u,j,1,feed"])
+    mapping = {**MAPPING, "explode": {"column": "what", "separator": " "}}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(mapping))
+
+    table(str(tmp_path / "a.csv"), str(tmp_path / "map.yaml"), str(tmp_path / "out"))
+
+    words = re.sub(r"[^\w.:]+", " ", capsys.readouterr().out)
+    assert "read 2 impressions in them 4 written 4" in words

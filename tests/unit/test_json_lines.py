@@ -89,6 +89,28 @@ def test_lines_that_are_no_object_are_dropped_with_their_number(tmp_path):
     assert report.files[0].examples == {"no JSON object": [1, 3, 5, 6, 8], "empty line": [4]}
 
 
+def test_a_file_without_an_object_is_said_to_have_none(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([ROW, ROW]))
+
+    with pytest.raises(
+        CtnetError, match=r"none of the 1 rows .* 1 no JSON object \(first: .*a\.json line 1\)"
+    ):
+        convert(tmp_path, "a.json")
+
+
+def test_objects_in_a_list(tmp_path):
+    jsonl(tmp_path / "a.jsonl", [{"at": 1, "who": "u", "shown": [{"id": 5, "hit": 1}, {"id": 6, "hit": 0}]}])
+
+    rows, _ = convert(
+        tmp_path,
+        "a.jsonl",
+        explode={"column": "shown"},
+        columns={"what": "shown ->> '$.id'", "clicked": "shown ->> '$.hit'"},
+    )
+
+    assert {row["item"]: row["label"] for row in rows["shop"]} == dict(zip(ids(5, 6), [1, 0], strict=True))
+
+
 def test_a_log_of_json_lines(tmp_path):
     jsonl(
         tmp_path / "a.json",

@@ -89,14 +89,22 @@ def test_what_is_no_scalar_expression_is_refused_by_its_key(text, message):
         ("rating >= 8", r"columns.c: .*a\.csv has no column 'rating'"),
         ("current_date", r"columns.c: .*a\.csv has no column 'current_date'"),
         ("clicked >= 1", r"columns.c: .*a\.csv: .*an explicit cast is required.*`x::double` is a number"),
+        (
+            "SCENE || Scene",
+            r"columns.c: .*a\.csv has columns 'scene' and 'Scene', which SQL can't tell apart",
+        ),
+        (
+            "interval 1 day",
+            r"features.c.column: column 'c' of .* holds month_day_nano_interval, not ids",
+        ),
         ("clicked.x", r"columns.c: .*a\.csv: .*Cannot extract field 'x'"),
     ],
 )
 def test_what_does_not_fit_the_file_is_said_before_a_row_is_read(tmp_path, text, message):
-    log(tmp_path / "a.csv", ["1,u,i,1,feed"])
+    (tmp_path / "a.csv").write_text("at,who,what,clicked,scene,Scene\n1,u,i,1,feed,home\n")
 
     with pytest.raises(CtnetError, match=message) as error:
-        convert(tmp_path, "a.csv", columns={"first": "who", "c": text})
+        convert(tmp_path, "a.csv", columns={"first": "who", "c": text}, features={"c": {}})
     assert "\n" not in str(error.value)
 
 
@@ -227,3 +235,15 @@ def test_times_in_formats_of_their_own(values, formats, expected):
 def test_what_is_wrong_in_a_time_is_named(time, message):
     with pytest.raises(CtnetError, match=message):
         from_dict({**MAPPING, "time": time}, "map.yaml")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"user": "user_id", "item": "item_id", "label": "click"},  # Tenrec: QB-video.csv
+        {"user": "101", "item": "205", "label": "click"},  # Ali-CCP: sample_skeleton_train.csv
+    ],
+)
+def test_logs_without_times_are_refused_with_the_reason(columns):
+    with pytest.raises(CtnetError, match=r"map\.yaml: time: missing: samples are trained on"):
+        from_dict({"domain": {"constant": "video"}, **columns}, "map.yaml")
