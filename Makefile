@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 # Most of what is installed is never imported, and Python compiles what is: that halves the time.
 PIP := $(BIN)/pip install -qq --no-compile --disable-pip-version-check
 READY := $(VENV)/.ready
+AUDIT := $(VENV)-audit/bin/pip-audit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint unit integration slow demo bench clean
+.PHONY: help setup test lint unit integration slow soak demo bench lock audit clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -20,9 +21,14 @@ setup: $(READY)  ## Make .venv with everything pinned (CPU; docs/install.md says
 $(READY): pyproject.toml requirements/constraints.txt requirements/torch-cpu.txt
 	@echo "setting up $(VENV) (some minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	@echo "  what requirements/lock.txt names, compared with its checksums"
+	@$(PIP) --no-deps --require-hashes -r requirements/lock.txt && $(PIP) --no-deps -e .
+else
 	@echo "  torch" && $(PIP) -c requirements/constraints.txt torch==2.13.0
 	@echo "  torchrec, fbgemm" && $(PIP) --no-deps -r requirements/torch-cpu.txt
 	@echo "  ray, mlflow and the rest" && $(PIP) --no-warn-conflicts -c requirements/constraints.txt -e '.[dev]'
+endif
 	@touch $@
 
 # Integration tests wait much: for processes that start, and for each other. Lint and unit tests, at the lowest priority,
@@ -46,11 +52,29 @@ integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 slow: $(READY)  ## Tests of many minutes, which CI leaves out
 	$(BIN)/python -m pytest tests -m slow
 
+# FAULTS and MINUTES of each parser: make soak FAULTS=200 MINUTES=60
+soak: $(READY)  ## Random faults, and fuzzing where atheris is installed (hours)
+	$(BIN)/python -W ignore -m tests.faults.soak --faults $(or $(FAULTS),200) --seed $(or $(SEED),0)
+	for target in csv version log schema mapping configuration records samples export delta request; do \
+		$(BIN)/python -m tests.faults.fuzz $$target --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0) || exit 1; \
+	done
+
 demo: $(READY)  ## A small world, its source series, base and CTNet, and what CTNet brings (minutes)
 	@$(BIN)/python -m jobs.demo
 
 bench: $(READY)  ## Measure speed, fixed cost a day and memory (many minutes)
 	$(BIN)/python -m benchmarks.job
 
+# Minutes of pip's CPU time: it chooses anew, within the constraints.
+lock: $(READY)  ## Write requirements/lock.txt and licences.csv: files with checksums, and what is not permissive
+	$(PIP) --dry-run --ignore-installed --report $(VENV)/locked.json -c requirements/constraints.txt torch==2.13.0 '.[dev]'
+	$(PIP) --dry-run --ignore-installed --no-deps --report $(VENV)/locked-torchrec.json -r requirements/torch-cpu.txt
+	$(BIN)/python requirements/lock.py $(VENV)/locked.json $(VENV)/locked-torchrec.json
+
+audit:  ## Known vulnerabilities of what is locked, by pip-audit (asks a service in the network)
+	@test -x $(AUDIT) || { $(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/pip install -qq pip-audit; }
+	@$(AUDIT) --progress-spinner off --strict --disable-pip --require-hashes -r requirements/lock.txt \
+		|| { echo "error: it found something, or could not ask: see above" >&2; exit 1; }
+
 clean:  ## Remove what setup and demo made
-	rm -rf $(VENV) demo *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit demo *.egg-info .pytest_cache .ruff_cache .hypothesis

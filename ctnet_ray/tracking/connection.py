@@ -23,8 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from ctnet_ray.credentials import bare_uri, hidden, user_and_password
 from ctnet_ray.errors import CtnetError
 
-# It tells of every table that it makes.
+# It tells of every table that it makes, and shows a traceback of what `talking` says in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
 
 _PROBE_SECONDS = (5, 10)  # to connect, to answer
 _CREATION_SECONDS = 300

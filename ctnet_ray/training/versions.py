@@ -7,6 +7,7 @@ way in compares the files' checksums.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from ctnet_ray.runs import specs
 from ctnet_ray.runs.plan import Reuse
 from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.runs.specs import ModelSpec
+from ctnet_ray.runs.version_files import damaged
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.state import (
     TrainingState,
@@ -115,6 +117,7 @@ def open_version(version: Version | str, device: torch.device | str = "cpu") -> 
         CtnetError: There is no such version, a file of it was changed, or its source version is not there.
     """
     record = read_record(version)
+    _check_sizes(record)
     model = build_model(record.spec, "meta")
     # Random embeddings, which the version's replace, would take longer than all the rest.
     for tables in [module for module in model.modules() if isinstance(module, Tables)]:
@@ -136,6 +139,7 @@ def open_sharded(version: Version | str, device: torch.device, sharding: Sequenc
         CtnetError: As `open_version`.
     """
     record = read_record(version)
+    _check_sizes(record)
     state = TrainingState(record.spec, record.training, device, sharding)
     _load(record, state.network, state.parameters(), alone=False)
     return state
@@ -171,6 +175,25 @@ def reuse(state: TrainingState, version: Version, part: Reuse, *, optimizer: boo
     targets = state.tensors_of(module, optimizer=optimizer)
     # Tables of features that the source has not stay the target's own.
     return checkpoints.load(version.uri, targets, may_be_new=tuple(targets) if part == "embeddings" else ())
+
+
+def _check_sizes(record: VersionRecord) -> None:
+    """Refuse a specification that asks for more than the files hold, before memory is taken for it.
+
+    Raises:
+        CtnetError: It does.
+    """
+    source, spec = record.step.source, record.spec
+    if source and not checkpoints.exists(source.uri):
+        return  # which is said when it is loaded
+    uris = [record.version.uri, *([source.uri] if source else [])]
+    held = sum(file["bytes"] for uri in uris for file in checkpoints.read_manifest(uri).get("files", ()))
+    for schema, config in (spec.tower, *([spec.source.tower] if spec.source else ())):
+        tables = [table.rows * table.dim for table in schema.tables]
+        largest = max(*tables, config.attention_hidden, *(a * b for a, b in pairwise((1, *config.hidden))))
+        # A parameter has a byte at least.
+        if largest > held:
+            raise damaged(record.version.uri, f"its model would have {largest:,} numbers in {held:,} bytes")
 
 
 def _load(record: VersionRecord, model: Model, parameters: Mapping[str, Any], *, alone: bool) -> None:

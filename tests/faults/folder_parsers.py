@@ -51,14 +51,14 @@ def undigested(path: Path) -> bytes:
     ).encode()
 
 
-def of_json(path: Path, read: Callable[[], object], more: tuple[bytes, ...] = ()) -> Part:
+def of_json(path: Path, read: Callable[[], object]) -> Part:
     """Return a part that changes a JSON file."""
 
     def read_changed(content: bytes) -> None:
         path.write_bytes(content)
         read()
 
-    return Part(path.name, "json", (undigested(path), *more), _restored([path], read_changed))
+    return Part(path.name, "json", (undigested(path),), _restored([path], read_changed))
 
 
 def of_file(path: Path, kind: Kind, fit: Fit, read: Callable[[], object]) -> Part:

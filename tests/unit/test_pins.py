@@ -1,6 +1,7 @@
 """Versions stand in several files: ranges in pyproject.toml, pins in requirements/, the Makefile."""
 
 import ast
+import csv
 import re
 import sys
 import tomllib
@@ -31,6 +32,16 @@ def _imported_packages(path: Path) -> set[str]:
 
 CONSTRAINTS = _pins("constraints.txt")
 TORCH_CPU = _pins("torch-cpu.txt")
+
+
+def test_the_lock_holds_the_pins_with_checksums() -> None:
+    lines = (ROOT / "requirements/lock.txt").read_text().splitlines()[1:]
+    found = [re.fullmatch(r"([\w.-]+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    locked = {canonicalize_name(match[1]): match[2] for match in found if match}
+    assert len(locked) == len(lines)
+    assert (CONSTRAINTS | TORCH_CPU).items() <= locked.items()
+    with (ROOT / "requirements/licences.csv").open() as file:
+        assert [canonicalize_name(row["package"]) for row in csv.DictReader(file)] == [*locked]
 
 
 @pytest.mark.parametrize("text", [*PROJECT["dependencies"], *EXTRAS["dev"]])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,6 +11,7 @@ from ctnet_ray.cluster import publishing
 from ctnet_ray.cluster.board import End, Snapshot, Work
 from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.tracking.tracker import Tracker
 
 GOOD, BAD = Work("good", "runs/good", 10), Work("bad", "runs/bad", 10)
 
@@ -73,3 +75,15 @@ def test_what_is_unpublished_at_the_end_is_said_and_the_others_are_shown(
         publish(mlflow, monkeypatch)
     assert mlflow.shown == [GOOD.folder] * 4
     assert mlflow.finished == [("good", "FINISHED")]
+
+
+def test_a_database_that_breaks_is_one_line_without_a_traceback(
+    empty_database: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(empty_database)
+    tracker = Tracker(f"sqlite:///{path}", "other")
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(CtnetError, match="file is not a database"):
+        tracker.versions("m")
+    assert [record.name for record in caplog.records if record.exc_info] == []

@@ -154,3 +154,20 @@ def test_a_manifest_of_another_release_is_said_in_one_line(job_world: World, tmp
     storage.write_json(manifest, {"ran" if key == "run" else key: value for key, value in content.items()})
     with pytest.raises(CtnetError, match=r"another release wrote it \(it lacks 'run'\): train it again"):
         open_version(plan.version(DAYS[4]))
+
+
+@pytest.mark.parametrize("rows", [2**31, 2**53, 10**30])
+def test_a_model_larger_than_its_files_is_refused_before_memory_is_taken(
+    job_world: World, tmp_path: Path, rows: int
+) -> None:
+    plan = run(job_world, "base", tmp_path / "run")
+    manifest = str(Path(plan.version(DAYS[4]).uri, "_manifest.json"))
+    content = storage.read_json(manifest)
+    content["model"]["schema"]["tables"]["item"]["rows"] = rows
+    storage.write_json(manifest, content)
+    for opening in (
+        lambda: open_version(plan.version(DAYS[4])),
+        lambda: versions.open_sharded(plan.version(DAYS[4]), LocalContext.device, LocalContext.sharding),
+    ):
+        with pytest.raises(CtnetError, match=rf"is damaged: its model would have {4 * rows:,} numbers in "):
+            opening()
