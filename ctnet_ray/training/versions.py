@@ -187,13 +187,17 @@ def _check_sizes(record: VersionRecord) -> None:
     if source and not checkpoints.exists(source.uri):
         return  # which is said when it is loaded
     uris = [record.version.uri, *([source.uri] if source else [])]
-    held = sum(file["bytes"] for uri in uris for file in checkpoints.read_manifest(uri).get("files", ()))
+    file_bytes = sum(
+        file["bytes"] for uri in uris for file in checkpoints.read_manifest(uri).get("files", ())
+    )
     for schema, config in (spec.tower, *([spec.source.tower] if spec.source else ())):
         tables = [table.rows * table.dim for table in schema.tables]
         largest = max(*tables, config.attention_hidden, *(a * b for a, b in pairwise((1, *config.hidden))))
         # A parameter has a byte at least.
-        if largest > held:
-            raise damaged(record.version.uri, f"its model would have {largest:,} numbers in {held:,} bytes")
+        if largest > file_bytes:
+            raise damaged(
+                record.version.uri, f"its model would have {largest:,} numbers in {file_bytes:,} bytes"
+            )
 
 
 def _load(record: VersionRecord, model: Model, parameters: Mapping[str, Any], *, alone: bool) -> None:

@@ -59,14 +59,14 @@ def register(
         CtnetError: A domain has no days, a day's files can't be samples, or were changed since they were
             registered and `replace` is not set. Days before it are registered.
     """
-    found = {domain: store.listed_days(domain) for domain in domains or store.domains()}
-    empty = next((domain for domain, days in found.items() if not days), None)
-    if not found or empty:
+    by_domain = {domain: store.listed_days(domain) for domain in domains or store.domains()}
+    empty = next((domain for domain, days in by_domain.items() if not days), None)
+    if not by_domain or empty:
         where = storage.join(store.root, empty or "DOMAIN", "day=YYYY-MM-DD")
         raise CtnetError(f"no days to register: folders {where} with Parquet files are needed")
-    task = progress.add_task("registering days", total=sum(map(len, found.values())))
+    task = progress.add_task("registering days", total=sum(map(len, by_domain.values())))
     registered = []
-    for domain, days in found.items():
+    for domain, days in by_domain.items():
         with shared(storage.join(store.root, domain)):
             for day in days:
                 registered.append(_register(store, domain, day, replace))
