@@ -59,7 +59,8 @@ def sources_of(raw: Sequence[str], mapping: TableMapping) -> list[Source]:
     sources = []
     for name, log in mapping.logs.items():
         paths = find_files([str(folder / pattern) for pattern in log.files], f"{log.mapping.name}.files")
-        view = open_view(log.mapping.view, folder)
+        known = [table for source in sources for table in source.view.tables]
+        view = open_view(log.mapping.view, folder, known)
         sources += [Source(path, name, log.mapping, view) for path in paths]
     return sources
 

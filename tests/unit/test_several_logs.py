@@ -13,6 +13,9 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
+from ctnet_ray.writers.view import joins
+from ctnet_ray.writers.view import view as views
+from ctnet_ray.writers.view.joins import Join, SideTable
 from jobs.prepare import table
 from tests.unit.mapping_world import ids
 
@@ -148,6 +151,25 @@ impression: {key: [request, what], label: max}
     rows = pq.read_table(store.manifest("feed", day).uri).to_pylist()
     assert {row["item"]: row["label"] for row in rows} == dict(zip(ids("i", "j"), [0, 1], strict=True))
     assert report.dropped == {"later row of an impression": 1}
+
+
+def test_a_side_table_of_all_logs_is_read_once_and_counted_for_each(tmp_path, monkeypatch):
+    write_logs(tmp_path / "raw")
+    (tmp_path / "raw/items.csv").write_text("id,shop\nj,1\n")
+    read = []
+
+    def read_side_table(join: Join, folder: Path) -> SideTable:
+        read.append(join.file)
+        return joins.read_side_table(join, folder)
+
+    monkeypatch.setattr(views, "read_side_table", read_side_table)
+    join = {"file": "items.csv", "on": {"what": "id"}, "columns": ["shop"]}
+
+    _, report = prepare(tmp_path / "raw", tmp_path / "out", joins=[join])
+
+    assert read == ["items.csv"]
+    side = f"{tmp_path}/raw/items.csv, so they are without shop"
+    assert report.notices == [f"2 of 4 rows have no match in {side}", f"1 of 2 rows have no match in {side}"]
 
 
 @pytest.mark.parametrize(

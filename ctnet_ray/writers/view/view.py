@@ -6,7 +6,7 @@ joined, and columns that read what a side table brings are computed.
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,13 +90,24 @@ class OpenView:
                 )
 
 
-def open_view(view: View, folder: Path) -> OpenView:
-    """Read the side tables of a view, whose paths are relative to a folder.
+def open_view(view: View, folder: Path, known: Sequence[SideTable] = ()) -> OpenView:
+    """Read the side tables of a view.
+
+    Args:
+        view: The view.
+        folder: Folder that their paths are relative to.
+        known: Tables of other views that are in memory, and are not read again.
 
     Raises:
         CtnetError: As `read_side_table`.
     """
-    return OpenView(view, [read_side_table(join, folder) for join in view.joins])
+    tables = []
+    for join in view.joins:
+        same = next((one for one in known if replace(one.join, where=join.where) == join), None)
+        tables.append(
+            replace(same, join=join, asked=0, unmatched=0) if same else read_side_table(join, folder)
+        )
+    return OpenView(view, tables)
 
 
 def view_rows(
