@@ -13,8 +13,7 @@ from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
-from ctnet_ray.writers.view import joins
-from ctnet_ray.writers.view import view as views
+from ctnet_ray.writers.view import joins, view
 from ctnet_ray.writers.view.joins import Join, SideTable
 from jobs.prepare import table
 from tests.unit.mapping_world import ids
@@ -162,7 +161,7 @@ def test_a_side_table_of_all_logs_is_read_once_and_counted_for_each(tmp_path, mo
         read.append(join.file)
         return joins.read_side_table(join, folder)
 
-    monkeypatch.setattr(views, "read_side_table", read_side_table)
+    monkeypatch.setattr(view, "read_side_table", read_side_table)
     join = {"file": "items.csv", "on": {"what": "id"}, "columns": ["shop"]}
 
     _, report = prepare(tmp_path / "raw", tmp_path / "out", joins=[join])
