@@ -30,7 +30,8 @@ DAYS = [FIRST + timedelta(days=number) for number in range(STEPS)]
 def write_step(folder: Path, day: date, loss: float = 0.5) -> None:
     step = StepRecord("r", day, None, None, (), 1, {"train_loss": loss}, {})
     with storage.new_folder(version_folder(str(folder), day)) as (_, publish):
-        publish({"step": step.to_dict(), "files": [{"name": "a", "bytes": 1, "sha256": f"{loss}"}]})
+        files = [{"name": "a", "bytes": 1, "sha256": str(loss).encode().hex()}]
+        publish({"step": step.to_dict(), "files": files})
 
 
 def evaluation(day: date, auc: float = 0.7) -> EvaluationRecord:
