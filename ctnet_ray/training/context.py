@@ -1,6 +1,5 @@
 """What the loop needs from the world around it: small enough to be played by a test in one process."""
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -9,7 +8,6 @@ import torch
 import torch.distributed as dist
 
 from ctnet_ray.config import SHARDING, Sharding
-from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.plan import RunPlan, StepPlan
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.reading import Reading, read_local
@@ -42,23 +40,12 @@ class Context(Protocol):
 
 
 def start_alone(threads: int = 1) -> None:
-    """Make this process a torch.distributed group of its own, unless it is in one, with so many threads.
-
-    Raises:
-        CtnetError: There is no room for the small file by which a group is made.
-    """
+    """Make this process a torch.distributed group of its own, unless it is in one, with so many threads."""
     torch.set_num_threads(threads)
-    if dist.is_initialized():
-        return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    try:
-        group = f"file://{tempfile.mkdtemp()}/group"
-        dist.init_process_group(backend, init_method=group, rank=0, world_size=1)
-    except (OSError, dist.DistStoreError) as error:
-        raise CtnetError(
-            f"can't write to {tempfile.gettempdir()} ({error}): make room there, or name another folder in "
-            "TMPDIR"
-        ) from error
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        # Not a file: in a full TMPDIR torch's store of one can't be made, and never ends trying to remove it.
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
 
 
 class LocalContext:
