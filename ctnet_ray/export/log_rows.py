@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
 from ctnet_ray import storage
 from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.column_checks import check_separator
 from ctnet_ray.writers.dense_columns import dense_column
 from ctnet_ray.writers.lists import lists_of
 from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, from_dict, load
@@ -56,14 +56,17 @@ def log_rows(rows: pa.Table, mapping: str, uri: str) -> LogRows:
     parsed, view = _opened(mapping, str(Path(uri).parent))
     account = FileAccount(uri, rows.num_rows)
     numbered = rows.append_column(LINE, pa.array(np.arange(1, rows.num_rows + 1)))
-    viewed = pa.concat_tables(view_rows(view, numbered, account)).drop_columns(LINE)
-    dropped = account.dropped
-    return LogRows(_with_features(viewed, parsed, uri), dropped.total(), next(iter(dropped), ""))
+    viewed = [*view_rows(view, numbered, account)]
+    dropped, reason = account.dropped.total(), next(iter(account.dropped), "")
+    if not viewed:
+        return LogRows(rows.slice(0, 0), dropped, reason)
+    whole = pa.concat_tables(viewed).drop_columns(LINE)
+    return LogRows(_with_features(whole, parsed, uri), dropped, reason)
 
 
 @cache
 def _opened(mapping: str, folder: str) -> tuple[TableMapping, OpenView]:
-    parsed = from_dict(yaml.safe_load(mapping))
+    parsed = from_dict(storage.parse_yaml(mapping))
     return parsed, open_view(parsed.view, Path(folder))
 
 
@@ -89,4 +92,7 @@ def _values(
         return dense_column(column, dense, feature.separator)
     if feature.kind == "numeric":
         return parse_number(column)
-    return lists_of(column, feature.separator or ",") if feature.kind == "sequence" else column
+    if feature.kind != "sequence":
+        return column
+    check_separator(column, feature)
+    return lists_of(column, feature.separator or ",")

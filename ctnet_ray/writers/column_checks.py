@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.mapping.mapping import TableMapping
+from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping
 
 
 def check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:
@@ -32,6 +32,16 @@ def check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: Table
             raise CtnetError(
                 f"{mapping.name}: {key}: column {column!r} of {path} holds {columns[column]}, not {kind}"
             )
+
+
+def check_separator(column: pa.ChunkedArray, feature: FeatureColumn) -> None:
+    """Refuse texts where lists are due and nobody said what parts their elements.
+
+    Raises:
+        CtnetError: The column holds texts, and the feature has no separator.
+    """
+    if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):
+        raise CtnetError(f"features.{feature.name}.separator: missing, for column {feature.column!r} is text")
 
 
 def _uses(mapping: TableMapping) -> Iterator[tuple[str, str, str]]:

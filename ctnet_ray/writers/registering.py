@@ -44,7 +44,7 @@ def register(
 ) -> list[RegisteredDay]:
     """Write the manifests of sample days whose files are there: `ROOT/DOMAIN/day=YYYY-MM-DD/*.parquet`.
 
-    Every file is read once, for its checksum, its labels and its groups.
+    Every file is read, for its checksum, its labels and its groups.
 
     Args:
         store: Where the days lie.

@@ -15,7 +15,7 @@ from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
-from ctnet_ray.writers.column_checks import check_columns
+from ctnet_ray.writers.column_checks import check_columns, check_separator
 from ctnet_ray.writers.dense_columns import dense_column, with_dense_figures
 from ctnet_ray.writers.files.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.files.json_lines import is_json
@@ -245,6 +245,5 @@ def _feature(
         return dense_column(column, dense, feature.separator)
     if feature.kind == "numeric":
         return pc.fill_null(parse_number(column), float("nan")).cast(pa.float32())
-    if not feature.separator and not pa.types.is_list(column.type) and not pa.types.is_null(column.type):
-        raise CtnetError(f"features.{feature.name}.separator: missing, for column {feature.column!r} is text")
+    check_separator(column, feature)
     return parse_sequence(column, feature.separator or ",")  # of a list, or of nothing, it is not read

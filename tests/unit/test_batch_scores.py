@@ -261,3 +261,17 @@ def test_a_mapping_that_rows_do_not_fit(scorer: Scorer, log: Path, job_world: Wo
         begin(
             str(log.parent / "again"), find_parts(str(log), mapping=mapping + " "), scorer.card, skip_bad=True
         )
+
+
+def test_a_log_of_which_no_line_is_a_row(scorer: Scorer, log: Path) -> None:
+    mapping = read_mapping(str(log.parent / "mapping.yaml"))
+    log.write_text("line,uid,shown,past\n3,3,,x\n")
+    assert score_all(scorer, str(log), log.parent / "out", mapping=mapping, skip_bad=True) == Scored(0, 1)
+
+
+def test_texts_without_a_separator_are_no_lists_here_as_in_preparation(scorer: Scorer, log: Path) -> None:
+    mapping = read_mapping(str(log.parent / "mapping.yaml")).replace('separator: "|", ', "")
+    with pytest.raises(
+        CtnetError, match=r"^features\.clicks\.separator: missing, for column 'past' is text$"
+    ):
+        score_all(scorer, str(log), log.parent / "out", mapping=mapping, skip_bad=True)
