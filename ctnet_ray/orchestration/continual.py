@@ -14,7 +14,7 @@ from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder
 from ctnet_ray.orchestration.run_folders import RunFolders
-from ctnet_ray.runs.guard import HELD_BACK, held_back
+from ctnet_ray.runs.guard import HELD_BACK
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
 from ctnet_ray.runs.records import Version, read_steps
 from ctnet_ray.runs.taking_over import notes
@@ -97,7 +97,7 @@ def source_notes(plan: RunPlan, config: JobConfig, registered: Registry) -> list
     left = [entry.step for entry in steps_left(plan, read_steps(plan.folder)) if entry.record is None]
     if not any(step.source for step in left):
         return []
-    newest_held = held_back(registered.versions(config.transfer.source_series or ""))
+    newest_held = registered.held_back((config.transfer.source_series or "").partition("@")[0])
     return [
         f"step {step.day} takes {step.source.id} of {step.source.day}: "
         f"that of {newest_held.day} is held back ({newest_held.tags[HELD_BACK]})"

@@ -16,7 +16,7 @@ from ctnet_ray.orchestration.continual import log_start, plan_published, registr
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder, run_record
 from ctnet_ray.orchestration.retention import retain
 from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
-from ctnet_ray.runs.guard import held_back, passed, says_held_back
+from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.plan import RunPlan, steps_left
 from ctnet_ray.runs.records import read_evaluations, read_steps
 from ctnet_ray.samples.store import SampleStore
@@ -97,7 +97,9 @@ def look(config: JobConfig, registered: Registry, role: Role, source_lag_days: i
             return Ready(None, 0, f"samples of {domain.domain} on {data.first_day}")
     record = run_record(config, schemas.load(data.schema), role, samples)
     done = {step.day for step in read_steps(storage.join(config.tracking.models, record.run))}
-    source = _newest_source(config, registered, role)
+    newest = max(domain.whole[-1] for domain in samples)
+    left = next((day for day in _days(data.first_day, newest) if day not in done), newest)
+    source = _newest_source(config, registered, role, left, newest)
     day, new = data.first_day, 0
     while not isinstance(data.last_day, date) or day <= data.last_day:
         waits_for = "" if day in done else _lacks(config, samples, day, source, source_lag_days)
@@ -119,13 +121,19 @@ class _Source:
     """Day of the version that is held back; None: none is."""
 
 
-def _newest_source(config: JobConfig, registered: Registry, role: Role) -> _Source | None:
-    """Return what there is of the source series; None where no step waits for a version."""
+def _days(first: date, last: date) -> Iterator[date]:
+    return (first + number * ONE_DAY for number in range((last - first).days + 1))
+
+
+def _newest_source(
+    config: JobConfig, registered: Registry, role: Role, since: date, until: date
+) -> _Source | None:
+    """Return what there is of the source series; None where no step between two days waits for a version."""
     transfer = config.transfer
     if role == "source" or METHODS[transfer.method].source != "continual" or transfer.refresh_days is None:
         return None
-    versions = registered.versions(transfer.source_series or "")
-    good, newest_held = passed(versions), held_back(versions)
+    name = transfer.source_series or ""
+    good, newest_held = registered.series(name, since, until), registered.held_back(name.partition("@")[0])
     return _Source(good[-1].day if good else date.min, newest_held.day if newest_held else None)
 
 
@@ -154,7 +162,7 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
         CtnetError: As `plan_job` and `run_plans`.
     """
     model = model_name(config, role)
-    tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
+    tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment, recent=True)
     ready = _wait(config, tracker, role, daily)
     if ready.last_day is None:
         return Outcome("nothing new", model, "", (), (), ready.waits_for)

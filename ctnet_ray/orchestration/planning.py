@@ -49,11 +49,20 @@ class Registry(Protocol):
         """Return all versions of a model, ascending by day; none if it is unknown."""
         ...
 
-    def series(self, name: str) -> list[Version]:
+    def series(self, name: str, since: date | None = None, until: date | None = None) -> list[Version]:
         """Return the version of each day, ascending, of a model NAME; of NAME@ALIAS up to the alias's.
 
-        Those that are held back or set aside are left out.
+        Those that are held back or set aside are left out. With `since` and `until` at least these are
+        returned: the newest one of `since` or before, those up to `until`, and some after it.
         """
+        ...
+
+    def held_back(self, model: str) -> Version | None:
+        """Return the first version of a model that is held back; None: none is."""
+        ...
+
+    def of_another_run(self, model: str, run: str) -> Version | None:
+        """Return a version of a model that another run made; None where there is none."""
         ...
 
     def resolve(self, name: str) -> Version:
@@ -90,7 +99,9 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     first, last = config.data.first_day, last_day(config, samples)
     days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
     check_days(config, samples, [day for day in days if day not in done])
-    series = registered.series(config.transfer.source_series or "") if method.source != "none" else []
+    left = next((day for day in days if day not in done), last)
+    name = config.transfer.source_series or ""
+    series = registered.series(name, left, last) if method.source != "none" else []
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
     _check_weights(versions[days.index(day)] for day in days if day not in done)
@@ -315,9 +326,7 @@ def run_record(config: JobConfig, schema: Schema, role: Role, samples: Sequence[
 
 
 def _check_name(registered: Registry, record: RunRecord) -> None:
-    other = next(
-        (version for version in registered.versions(record.model) if version.run != record.run), None
-    )
+    other = registered.of_another_run(record.model, record.run)
     if other:
         raise CtnetError(
             f"model {record.model} holds versions of another configuration (run {other.run}; this one is "

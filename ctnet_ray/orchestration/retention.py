@@ -1,6 +1,6 @@
 """Which versions keep their weights. What they were made of and how they scored stays for all."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
@@ -9,6 +9,7 @@ from rich.table import Table
 from ctnet_ray import storage
 from ctnet_ray.config import RetentionConfig, TrackingConfig
 from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version
+from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.tracker import Tracker
 
 
@@ -24,7 +25,10 @@ class Decision:
 
 
 def decide(
-    versions: Sequence[Version], config: RetentionConfig, aliased: Mapping[int, str], needed: Collection[str]
+    versions: Sequence[Version],
+    config: RetentionConfig,
+    aliased: Mapping[int, str],
+    is_source: Callable[[str], bool],
 ) -> list[Decision]:
     """Say which versions of a model keep their weights.
 
@@ -32,14 +36,14 @@ def decide(
         versions: Those that have them, ascending by day.
         config: How many stay.
         aliased: An alias by number of the version that it means.
-        needed: Folders of versions that others need as their frozen source tower.
+        is_source: Whether another version needs the version in a folder as its frozen source tower.
     """
     if config.newest is None:
         return [Decision(version, "all stay") for version in versions]
     first = versions[0].day if versions else date.min
     newest = set(versions[-config.newest :])
     return [
-        Decision(version, _stays_for(version, version in newest, first, config.every, aliased, needed))
+        Decision(version, _stays_for(version, version in newest, first, config.every, aliased, is_source))
         for version in versions
     ]
 
@@ -50,19 +54,17 @@ def _stays_for(
     first: date,
     every: int | None,
     aliased: Mapping[int, str],
-    needed: Collection[str],
+    is_source: Callable[[str], bool],
 ) -> str:
     if is_new:
         return "newest"
     if version.number and version.number in aliased:
         return f"alias {aliased[version.number]}"
-    if version.uri in needed:
-        return "source of another version"
     if "evaluated_day" not in version.tags:
         return "not scored yet"
     if every and (version.day - first).days % every == 0:
         return f"every {every} days"
-    return ""
+    return "source of another version" if is_source(version.uri) else ""
 
 
 def retain(
@@ -86,14 +88,12 @@ def retain(
         CtnetError: There is no such model, a folder can't be changed, or MLflow fails.
     """
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
-    tracker.resolve(model)  # says which models there are
-    everything = tracker.all_versions()
-    whole = [version for version in everything if WEIGHTS_REMOVED not in version.tags]
-    versions = [version for version in whole if version.name == model]
-    needed = {version.tags["source_uri"] for version in whole if "source_uri" in version.tags}
+    versions = tracker.with_weights(model)
+    if not versions:
+        tracker.resolve(model)  # says which models there are
     decided = [
         decision if decision.stays_for else replace(decision, bytes=_bytes(decision.version.uri))
-        for decision in decide(versions, config, tracker.aliases(model), needed)
+        for decision in decide(versions, config, tracker.aliases(model), tracker.is_source)
     ]
     for decision in decided:
         if not decision.stays_for and not dry_run:
@@ -101,6 +101,8 @@ def retain(
             if storage.exists(decision.version.uri):
                 storage.remove_data(decision.version.uri, {WEIGHTS_REMOVED: today})
             tracker.tag(decision.version, WEIGHTS_REMOVED, today)
+            # Last: by it versions are found, should this be killed before.
+            tracker.tag(decision.version, projection.WEIGHTS, projection.REMOVED)
     return decided
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.guard import guard_tags, passed
+from ctnet_ray.runs.guard import guard_tags, held_back, passed
 from ctnet_ray.runs.records import RunRecord, Version, read_evaluations, read_steps, version_folder
 
 
@@ -25,9 +26,18 @@ class RunFolders:
         numbered = enumerate(versions, start=1)
         return [replace(version, name=model, number=number) for number, version in numbered]
 
-    def series(self, name: str) -> list[Version]:
-        """Return a model's version of each day, ascending, but for those held back."""
+    def series(self, name: str, since: date | None = None, until: date | None = None) -> list[Version]:
+        """Return a model's version of each day, ascending, but for those held back; all whatever is asked."""
+        del since, until
         return list({version.day: version for version in passed(self.versions(name))}.values())
+
+    def held_back(self, model: str) -> Version | None:
+        """Return the first version of a model that is held back; None: none is."""
+        return held_back(self.versions(model))
+
+    def of_another_run(self, model: str, run: str) -> Version | None:
+        """Return a version of a model that another run made; None where there is none."""
+        return next((version for version in self.versions(model) if version.run != run), None)
 
     def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME (the newest that is not held back) or NAME/VERSION.

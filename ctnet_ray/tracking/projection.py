@@ -29,8 +29,12 @@ DAY = "ctnet.day"  #: tag of child runs: day of the step
 STEP_DIGEST = "ctnet.step_digest"  #: tag of child runs: digest of the StepRecord
 EVALUATION_DIGEST = "ctnet.evaluation_digest"  #: tag set last: all is shown, up to this EvaluationRecord
 RECORD_DIGEST = "ctnet.record_digest"  #: tag of parent runs, set last: the RunRecord that is shown
+COMPARED = "ctnet.compared"  #: tag of parent runs: up to which step all was compared (`Publisher.load`)
 FAILURE = "ctnet.failure"  #: tag of parent runs that failed: why
 NOT_EVALUATED = "none"
+WEIGHTS = "weights"  #: tag of versions: there, or removed
+THERE, REMOVED = "there", "removed"
+HAS_WEIGHTS = f"tags.{WEIGHTS} = '{THERE}'"  #: condition
 _DATASET_DIGEST_LENGTH = 36  # MLflow's limit; the whole digest stands in the dataset's profile
 #: Tags of a new experiment: the note that the UI shows above its runs. (mlflow.experimentKind does not bring
 #: people to the view of model training in MLflow 3.17; a link with workflowType=machine_learning does.)

@@ -1,6 +1,6 @@
 """Draws a run's folder in MLflow: its runs, LoggedModels and registered versions (`Tracker.publish`)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -13,11 +13,27 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from ctnet_ray import storage
 from ctnet_ray.runs.guard import ACCEPTED, HELD_BACK, SET_ASIDE, guard_tags, passed
-from ctnet_ray.runs.records import RunRecord, StepRecord, Version, parse_day
+from ctnet_ray.runs.records import (
+    RunRecord,
+    StepRecord,
+    Version,
+    parse_day,
+    read_evaluations,
+    read_rewinds,
+)
 from ctnet_ray.tracking import logged_models, projection
 from ctnet_ray.tracking.connection import unless_exists
-from ctnet_ray.tracking.queries import by_day, quoted, search_runs, search_versions
-from ctnet_ray.tracking.run_steps import FolderStep
+from ctnet_ray.tracking.queries import (
+    by_day,
+    month_before,
+    months_between,
+    quoted,
+    search_months,
+    search_run,
+    search_runs,
+    search_versions,
+)
+from ctnet_ray.tracking.run_steps import FolderStep, days_of
 from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
@@ -25,6 +41,7 @@ from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 NEWEST = "newest"
 CARD = "model/card.json"
 _UNKNOWN = -1
+_STEPS_BETWEEN = 31  #: two comparisons of all of a run's steps with MLflow
 
 
 @dataclass
@@ -48,7 +65,9 @@ class ShownRun:
     places: dict[str, str] = field(default_factory=dict)
     """Folders of the LoggedModels that this process created."""
     settled: set[date] = field(default_factory=set)
-    """Steps that this process need not read again."""
+    """Steps that need not be read again."""
+    compared: str = ""
+    """What the parent run says of a comparison of all steps, once this process made one."""
 
 
 class Publisher:
@@ -65,21 +84,30 @@ class Publisher:
     ) -> None:
         self._client, self._experiment, self._find = client, experiment, find
 
-    def publish(
-        self, record: RunRecord, folder: str, steps: list[FolderStep], shown: ShownRun | None
-    ) -> ShownRun:
+    def load(self, record: RunRecord, folder: str, recent: bool) -> ShownRun:
+        """Find what MLflow shows of a run, and create the parent run if it has none.
+
+        Args:
+            record: The run.
+            folder: Its folder.
+            recent: Whether MLflow need not be asked for steps that were compared with it less than 31 steps
+                ago: what was deleted of them is then found by the next comparison of all.
+        """
+        since = self._compared_until(record, folder) if recent else None
+        return (self._load_since(record, folder, since) if since else None) or self._load(record, folder)
+
+    def publish(self, record: RunRecord, folder: str, steps: list[FolderStep], shown: ShownRun) -> ShownRun:
         """Show what of a run is not shown yet.
 
         Args:
             record: The run.
             folder: Its folder.
             steps: Its steps, without those that are settled.
-            shown: What this process knows to be shown; None: MLflow is asked.
+            shown: What is known to be shown.
 
         Returns:
             What is shown now.
         """
-        shown = shown or self._load(record, folder)
         if any(_contradicts(shown, step) for step in steps):
             for run in (shown.parent, *shown.children.values()):
                 self._client.delete_run(run.info.run_id)
@@ -92,6 +120,7 @@ class Publisher:
                 self._show_version(record, step, shown)
             if step.evaluation:
                 shown.settled.add(step.record.day)
+                shown.compared = shown.compared and _compared(folder, step.record.day)
         self._show_newest(record.model, shown)
         return shown
 
@@ -109,38 +138,46 @@ class Publisher:
             self._client._get_registry_client().set_registered_model_alias(model, NEWEST, str(number))
         shown.aliased = number
 
+    def _compared_until(self, record: RunRecord, folder: str) -> date | None:
+        """Return the step before which MLflow need not be asked; None: it has to be asked for all."""
+        parent = search_run(self._client, self._experiment, record.run)
+        said = parent.data.tags.get(projection.COMPARED, "") if parent else ""
+        steps = days_of(folder)
+        scored = read_evaluations(folder, steps)
+        until = next((day for day in steps if said == _compared(folder, day)), None)
+        if until is None:
+            return None
+        since = min([until, *(day for day in steps if day not in scored)])
+        return since if sum(day >= since for day in steps) <= _STEPS_BETWEEN else None
+
+    def _load_since(self, record: RunRecord, folder: str, since: date) -> ShownRun | None:
+        """Find what MLflow shows of the newest steps; None where that does not say what is newest."""
+        steps = days_of(folder)
+        months = months_between(month_before(since), steps[-1])
+        versions = search_months(self._client, record.model, months)
+        parent = search_run(self._client, self._experiment, record.run)
+        if parent is None or not passed(versions):
+            return None
+        children = search_runs(self._client, self._experiment, record.run, months)
+        shown = _shown(record, parent, children, versions)
+        shown.settled.update(day for day in steps if day < since)
+        return shown
+
     def _load(self, record: RunRecord, folder: str) -> ShownRun:
-        """Find what MLflow shows of a run, and create the parent run if it has none."""
+        """Find all that MLflow shows of a run, and create the parent run if it has none."""
         runs = search_runs(self._client, self._experiment, record.run)
         versions = search_versions(self._client, f"name = {quoted(record.model)}")
         aside = read_set_aside(folder)
         if aside and show_set_aside(self._client, runs, versions, aside):
             runs = search_runs(self._client, self._experiment, record.run)
             versions = search_versions(self._client, f"name = {quoted(record.model)}")
-        children = {
-            parse_day(
-                run.data.tags[projection.DAY], f"tag {projection.DAY} of MLflow run {run.info.run_id}"
-            ): run
-            for run in runs
-            if projection.DAY in run.data.tags
-        }
         parents = [run for run in runs if projection.DAY not in run.data.tags]
-        name = projection.run_name(record)
         if not parents:
             logged_models.delete_models(self._client, self._experiment, record.run)
+        name = projection.run_name(record)
         parent = parents[0] if parents else self._create_run(name, projection.parent_tags(record))
-        shown = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in children.items()}
-        there = (version for version in versions if SET_ASIDE not in version.tags)
-        of_run = {version.day: version for version in there if version.run == record.run}
-        return ShownRun(
-            parent,
-            parent.data.tags.get(projection.RECORD_DIGEST, ""),
-            children,
-            {day: digest for day, digest in shown.items() if digest},
-            of_run,
-            {day: model for day, run in children.items() for model in logged_models.models_of(run)},
-            [version for version in versions if version is not of_run.get(version.day)],
-        )
+        children = [run for run in runs if projection.DAY in run.data.tags]
+        return replace(_shown(record, parent, children, versions), compared=_compared(folder, date.min))
 
     def _create_run(self, name: str, tags: dict[str, str]) -> Run:
         return self._client.create_run(self._experiment, run_name=name, tags=tags)
@@ -224,12 +261,11 @@ class Publisher:
 
     def _register(self, record: RunRecord, step: FolderStep, shown: ShownRun) -> Version:
         refs = [ref for ref in (step.record.parent, step.record.source) if ref]
-        versions = {
-            ref: shown.versions.get(ref.day) if ref.run == record.run else self._find(ref.run, ref.day)
-            for ref in refs
-        }
+        loaded = {ref: shown.versions.get(ref.day) if ref.run == record.run else None for ref in refs}
+        versions = {ref: version or self._find(ref.run, ref.day) for ref, version in loaded.items()}
         registered = {ref: version.id for ref, version in versions.items() if version}
         tags = projection.version_tags(record, step.record, step.version.uri, step.evaluation, registered)
+        tags[projection.WEIGHTS] = projection.REMOVED if step.removed else projection.THERE
         day = step.record.day
         version = shown.versions.get(day)
         if version and version.tags.get("step_digest") == tags["step_digest"]:
@@ -268,6 +304,39 @@ class Publisher:
             self._client.create_registered_model(name)
 
 
+def _shown(record: RunRecord, parent: Run, children: Iterable[Run], versions: Sequence[Version]) -> ShownRun:
+    """Return what MLflow shows of a run.
+
+    Args:
+        record: The run.
+        parent: Its run in MLflow.
+        children: Those of its steps.
+        versions: Those of its registered model.
+    """
+    of_days = {_day_of(run): run for run in children}
+    digests = {day: run.data.tags.get(projection.EVALUATION_DIGEST) for day, run in of_days.items()}
+    there = (version for version in versions if SET_ASIDE not in version.tags)
+    of_run = {version.day: version for version in there if version.run == record.run}
+    return ShownRun(
+        parent,
+        parent.data.tags.get(projection.RECORD_DIGEST, ""),
+        of_days,
+        {day: digest for day, digest in digests.items() if digest},
+        of_run,
+        {day: model for day, run in of_days.items() for model in logged_models.models_of(run)},
+        [version for version in versions if version is not of_run.get(version.day)],
+    )
+
+
+def _day_of(run: Run) -> date:
+    return parse_day(run.data.tags[projection.DAY], f"tag {projection.DAY} of MLflow run {run.info.run_id}")
+
+
+def _compared(folder: str, day: date) -> str:
+    """Return what a run's tag says once all steps up to a day were compared; a rewind makes it another."""
+    return f"{day.isoformat()} {len(read_rewinds(folder))}"
+
+
 def _files(uri: str) -> list[dict[str, Any]]:
     """Return name, bytes and sha256 of each of a version's files."""
     published = storage.read_folder(uri)
@@ -278,7 +347,7 @@ def _lacks_version(shown: ShownRun, step: FolderStep) -> bool:
     """Whether a step's version was deleted in MLflow, alone or with its model, or was accepted since."""
     version = shown.versions.get(step.record.day)
     said = {key: version.tags[key] for key in (HELD_BACK, ACCEPTED) if key in version.tags} if version else {}
-    return version is None or said != guard_tags(step.evaluation)
+    return version is None or said != guard_tags(step.evaluation) or projection.WEIGHTS not in version.tags
 
 
 def _contradicts(shown: ShownRun, step: FolderStep) -> bool:

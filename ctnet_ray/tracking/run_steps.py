@@ -43,7 +43,7 @@ def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
         CtnetError: A file holds something else.
     """
     if settled:
-        days = [day for day in _days(folder) if day not in settled]
+        days = [day for day in days_of(folder) if day not in settled]
         if len(days) <= _FEW:
             steps = (_read_step(folder, day) for day in days)
             return [step for step in steps if step]
@@ -55,7 +55,7 @@ def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
     ]
 
 
-def _days(folder: str) -> list[date]:
+def days_of(folder: str) -> list[date]:
     """Return the days of a run's versions, ascending; a folder that names no day is none of them."""
     days = []
     for name in storage.list_folders(folder):

@@ -18,7 +18,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import date
+from datetime import date, timedelta
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,13 +27,25 @@ from mlflow import MlflowClient
 from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError, nearest
-from ctnet_ray.runs.guard import SET_ASIDE, passed
+from ctnet_ray.runs.guard import SET_ASIDE, held_back, passed
 from ctnet_ray.runs.records import RunRecord, Version
 from ctnet_ray.tracking import projection
-from ctnet_ray.tracking.connection import connect, talking
+from ctnet_ray.tracking.connection import connect, talking, unless_absent
 from ctnet_ray.tracking.publisher import CARD, Publisher, ShownRun
-from ctnet_ray.tracking.queries import quoted, search_runs, search_versions
+from ctnet_ray.tracking.queries import (
+    month_before,
+    months_between,
+    quoted,
+    search_months,
+    search_run,
+    search_version,
+    search_versions,
+    version_of,
+)
 from ctnet_ray.tracking.run_steps import read_steps_left
+
+_MONTHS = 12  #: of a series that are asked for one by one; more are a series
+_DAYS_AFTER = 31  #: that show that a series has a hole
 
 
 class Tracker:
@@ -43,15 +55,17 @@ class Tracker:
         uri: `sqlite:///FILE`, `http(s)://...`, or any other tracking URI that MLflow knows.
         experiment: Name of the experiment.
         create: Whether a database or an experiment that is not there is created; readers say False.
+        recent: Whether `publish` compares the newest steps alone (`Publisher.load`), so that it costs the
+            same after two years as in the first month.
 
     Raises:
         CtnetError: It can't be reached, within about ten seconds.
     """
 
-    def __init__(self, uri: str, experiment: str, create: bool = True) -> None:
+    def __init__(self, uri: str, experiment: str, create: bool = True, recent: bool = False) -> None:
         self.experiment = experiment
         self.shown_uri = bare_uri(uri)
-        self._uri = uri
+        self._uri, self._recent = uri, recent
         self._shown: dict[str, ShownRun] = {}
         self._found: dict[tuple[str, date], Version] = {}
         self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
@@ -83,11 +97,11 @@ class Tracker:
         record = RunRecord.read(folder)
         if record is None:
             raise CtnetError(f"no run at {folder}: run.json is not there")
-        known = self._shown.get(record.run)
-        steps = read_steps_left(folder, known.settled if known else ())
         # What was created before a failure is found again by its tags.
         shown = self._shown.pop(record.run, None)
         with talking(self._uri):
+            shown = shown or self._publisher.load(record, folder, self._recent)
+            steps = read_steps_left(folder, shown.settled)
             self._shown[record.run] = self._publisher.publish(record, folder, steps, shown)
 
     def finish(self, run: str, status: str = "FINISHED", failure: str = "") -> None:
@@ -101,23 +115,21 @@ class Tracker:
         Raises:
             CtnetError: The run was never published, or MLflow fails.
         """
-        self._shown.pop(run, None)
+        shown = self._shown.pop(run, None)
         with talking(self._uri):
-            parents = [
-                entry
-                for entry in search_runs(self._client, self._experiment_id, run)
-                if projection.DAY not in entry.data.tags
-            ]
-            if not parents:
+            parent = search_run(self._client, self._experiment_id, run)
+            if parent is None:
                 raise CtnetError(f"MLflow experiment {self.experiment} has no run {run!r}: publish it first")
-            info, tags = parents[0].info, parents[0].data.tags
-            self._show_week(info.run_id)
+            run_id, tags = parent.info.run_id, parent.data.tags
+            self._show_week(run_id)
             if failure:
-                self._client.set_tag(info.run_id, projection.FAILURE, failure)
+                self._client.set_tag(run_id, projection.FAILURE, failure)
             elif projection.FAILURE in tags:
-                self._client.delete_tag(info.run_id, projection.FAILURE)
-            if info.status != status:
-                self._client.set_terminated(info.run_id, status)
+                self._client.delete_tag(run_id, projection.FAILURE)
+            if shown and shown.compared:
+                self._client.set_tag(run_id, projection.COMPARED, shown.compared)
+            if parent.info.status != status:
+                self._client.set_terminated(run_id, status)
 
     def versions(self, model: str) -> list[Version]:
         """Return all versions of a registered model, ascending by day and version; none if it is unknown.
@@ -128,14 +140,42 @@ class Tracker:
         with talking(self._uri):
             return search_versions(self._client, f"name = {quoted(model)}")
 
-    def all_versions(self) -> list[Version]:
-        """Return the versions of all models, ascending by day.
+    def with_weights(self, model: str) -> list[Version]:
+        """Return the versions of a registered model that keep their weights, ascending by day and version.
 
         Raises:
             CtnetError: MLflow fails.
         """
         with talking(self._uri):
-            return search_versions(self._client, "")
+            return search_versions(self._client, f"name = {quoted(model)} and {projection.HAS_WEIGHTS}")
+
+    def is_source(self, uri: str) -> bool:
+        """Return whether a version that keeps its weights has another one, in a folder, as its source.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self._uri):
+            condition = f"tags.source_uri = {quoted(uri)} and {projection.HAS_WEIGHTS}"
+            return search_version(self._client, condition) is not None
+
+    def of_another_run(self, model: str, run: str) -> Version | None:
+        """Return a version of a registered model that another run made; None where there is none.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self._uri):
+            return search_version(self._client, f"name = {quoted(model)} and tags.run != {quoted(run)}")
+
+    def held_back(self, model: str) -> Version | None:
+        """Return the first version of a registered model that is held back; None: none is.
+
+        Raises:
+            CtnetError: MLflow fails.
+        """
+        with talking(self._uri):
+            return held_back(search_months(self._client, model, ()))
 
     def aliases(self, model: str) -> dict[int, str]:
         """Return a model's aliases by the number of the version that they mean; one of several.
@@ -154,23 +194,35 @@ class Tracker:
         with talking(self._uri):
             self._client.set_model_version_tag(version.name or "", str(version.number), key, value)
 
-    def series(self, name: str) -> list[Version]:
+    def series(self, name: str, since: date | None = None, until: date | None = None) -> list[Version]:
         """Return a registered model's version of each day, ascending; the newest where a day has several.
 
         Those that are held back or set aside are left out (`ctnet_ray.runs.guard.passed`).
 
         Args:
             name: NAME, or NAME@ALIAS for the series up to the version that the alias means.
+            since: First day that is asked for, and the newest version up to it; None: all are.
+            until: Last day that is asked for; those of a month more are returned, if there are any.
 
         Raises:
             CtnetError: There is no such alias, or MLflow fails.
         """
         model, _, alias = name.partition("@")
-        of_days = {version.day: version for version in passed(self.versions(model))}
+        near = self._near(model, since, until) if since and until else []
+        of_days = {version.day: version for version in near or passed(self.versions(model))}
         if alias:
             last = self.resolve(name)
             of_days = {day: version for day, version in of_days.items() if day < last.day} | {last.day: last}
         return list(of_days.values())
+
+    def _near(self, model: str, since: date, until: date) -> list[Version]:
+        """Return the versions of the months about some days; none where that may not be all that is asked."""
+        months = months_between(month_before(since), until + timedelta(days=_DAYS_AFTER))
+        if len(months) > _MONTHS:
+            return []
+        with talking(self._uri):
+            near = passed(search_months(self._client, model, months))
+        return near if near and near[0].day <= since else []
 
     def resolve(self, name: str) -> Version:
         """Return the version that people mean by NAME (its newest day), NAME/VERSION or NAME@ALIAS.
@@ -181,6 +233,8 @@ class Tracker:
             CtnetError: There is none; the message says which there are.
         """
         model, mark, number = re.fullmatch(r"([^/@]*)([/@]?)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        if mark and (version := self._named(model, mark, number)):
+            return version
         versions = self.versions(model)
         if not versions:
             raise CtnetError(
@@ -201,6 +255,15 @@ class Tracker:
             known = sorted(version.number for version in versions if version.number)
             raise CtnetError(f"{model} has no version {number!r}: it has {known[0]} to {known[-1]}")
         return numbered[0]
+
+    def _named(self, model: str, mark: str, name: str) -> Version | None:
+        """Return the version of a number or an alias, by itself; None where something is wrong with it."""
+        with talking(self._uri), unless_absent():
+            if mark == "@":
+                name = str(self._client.get_registered_model(model).aliases.get(name, ""))
+            if re.fullmatch("[0-9]+", name):
+                return version_of(self._client.get_model_version(model, name))
+        return None
 
     def where_to_look(self) -> str:
         """Say how a browser shows the runs: a command to paste, and the address of their table."""

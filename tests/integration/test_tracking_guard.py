@@ -4,7 +4,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,9 @@ LAST = DAY + timedelta(days=2)
 REASON = "AUC 0.5000 on 2022-05-04 after 0.7080 on 2022-05-03"
 
 
-def change(folder: Path, accepted: bool = False) -> None:
-    """Hold the last version of three back, or accept it."""
-    scored = EvaluationRecord.read(str(folder), LAST)
+def change(folder: Path, accepted: bool = False, day: date = LAST) -> None:
+    """Hold a version back, the last of three, or accept it."""
+    scored = EvaluationRecord.read(str(folder), day)
     assert scored
     by = Acceptance("ada@host", datetime(2022, 5, 4, 6, 30, tzinfo=UTC), "a campaign began")
     replace(scored, held_back=REASON, accepted=by if accepted else None).write(str(folder))

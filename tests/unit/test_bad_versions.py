@@ -18,6 +18,7 @@ from ctnet_ray.cluster import scoring
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.serving import model_source
+from ctnet_ray.runs.records import RunRecord
 from ctnet_ray.tracking.tracker import Tracker
 from jobs import export, score
 from tests.unit.loop_world import BASE, World
@@ -66,7 +67,7 @@ def place(job_world: World, empty_database: bytes, tmp_path_factory: pytest.Temp
     shutil.copytree(next((job_world.root / "models").glob(f"{BASE}-*")), root / "run")
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment)
     tracker.publish(str(root / "run"))
-    found = Place(root, str(tracker.all_versions()[0].name), tracking)
+    found = Place(root, RunRecord.read(str(root / "run")).model, tracking)
     ct.open_version(str(found.version)).export(str(found.exported))
     return found
 

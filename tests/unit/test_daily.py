@@ -45,7 +45,7 @@ class Registered(RunFolders):
 def world(job_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A copy of the world in which the daily job walks its plans in this process."""
     own = job_world.copied_to(tmp_path / "world")
-    monkeypatch.setattr(daily, "Tracker", lambda *_: Registered(own))
+    monkeypatch.setattr(daily, "Tracker", lambda *_, recent: Registered(own))
     monkeypatch.setattr(daily, "registry_to_read", lambda _: Registered(own))
     monkeypatch.setattr(daily, "run_plans", lambda plans, *_: [walk(plan) for plan in plans])
     return own
