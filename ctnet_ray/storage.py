@@ -43,7 +43,7 @@ SCHEMES = (
 _USER_IS_NO_SECRET = ("abfs", "abfss", "hdfs", "viewfs", "webhdfs")  #: there it names a container or a user
 
 # What a manifest may say, for it may come from anywhere.
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+FileName = Annotated[str, Field(max_length=255, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Count = Annotated[int, Field(strict=True, ge=0, lt=1 << 53)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]+$")]
 
@@ -228,8 +228,13 @@ def read_bytes(uri: str) -> bytes:
         FileNotFoundError: There is none.
     """
     filesystem, path = resolve(uri)
-    with filesystem.open_input_stream(path) as stream:
-        return stream.read()
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return stream.read()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise FileNotFoundError(error.errno, f"no file has so long a name as {uri[:100]}...") from error
+        raise
 
 
 def read_json(uri: str) -> dict[str, Any]:

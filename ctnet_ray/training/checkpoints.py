@@ -240,10 +240,22 @@ def _first_cause(error: BaseException) -> BaseException:
     return failures[0][0] if failures else error
 
 
+def check_files(uri: str) -> int:
+    """See that a version's files are there, and return their bytes.
+
+    Raises:
+        CtnetError: There is no whole version, a file of it has another size, or its weights were removed.
+    """
+    check_weights(uri)
+    manifest, folder = _open(uri)
+    _check_files(uri, manifest, folder)
+    return sum(entry["bytes"] for entry in manifest.get("files", ()))
+
+
 def _check_files(uri: str, manifest: dict[str, Any], folder: str) -> None:
     filesystem, path = storage.resolve(folder)
-    infos = filesystem.get_file_info([f"{path}/{entry['name']}" for entry in manifest["files"]])
-    for entry, info in zip(manifest["files"], infos, strict=True):
+    infos = filesystem.get_file_info([f"{path}/{entry['name']}" for entry in manifest.get("files", ())])
+    for entry, info in zip(manifest.get("files", ()), infos, strict=True):
         if info.size != entry["bytes"]:
             fault = f"has {info.size} bytes, not {entry['bytes']}" if info.is_file else "is absent"
             raise damaged(uri, f"{entry['name']} {fault}")

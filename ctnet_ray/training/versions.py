@@ -7,7 +7,6 @@ way in compares the files' checksums.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -183,33 +182,43 @@ def _check_sizes(record: VersionRecord) -> None:
     Raises:
         CtnetError: It does.
     """
-    source, spec = record.step.source, record.spec
-    if source and not checkpoints.exists(source.uri):
-        return  # which is said when it is loaded
-    uris = [record.version.uri, *([source.uri] if source else [])]
-    file_bytes = sum(
-        file["bytes"] for uri in uris for file in checkpoints.read_manifest(uri).get("files", ())
-    )
-    for schema, config in (spec.tower, *([spec.source.tower] if spec.source else ())):
-        tables = [table.rows * table.dim for table in schema.tables]
-        largest = max(*tables, config.attention_hidden, *(a * b for a, b in pairwise((1, *config.hidden))))
-        # A parameter has a byte at least.
-        if largest > file_bytes:
-            raise damaged(
-                record.version.uri, f"its model would have {largest:,} numbers in {file_bytes:,} bytes"
-            )
+    uri, source = record.version.uri, record.step.source
+    try:
+        with torch.device("meta"):
+            model = build_model(record.spec, "meta")
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        # torch has lines and lines for a size that is no size.
+        raise damaged(uri, "no model is as its specification says") from error
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    with_source = source is not None and checkpoints.exists(source.uri)
+    if not with_source and _of_source(record, model, parameters_of(model)):
+        raise _without_source(record)
+    file_bytes = sum(map(checkpoints.check_files, [uri, *([source.uri] if source and with_source else [])]))
+    # A parameter has a byte at least.
+    if numbers > file_bytes:
+        raise damaged(uri, f"its model would have {numbers:,} numbers in {file_bytes:,} bytes")
 
 
 def _load(record: VersionRecord, model: Model, parameters: Mapping[str, Any], *, alone: bool) -> None:
     """Fill a model: from the version what it holds, from the source version that it names the rest."""
     if record.has_weights:
         checkpoints.load(record.version.uri, own_tensors(model, parameters), alone=alone)
-    # A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
-    rest = source_tensors(model, parameters) if model.frozen() or not record.has_weights else {}
-    if not rest:
-        return
+    if of_source := _of_source(record, model, parameters):
+        source = record.step.source
+        if source is None or not checkpoints.exists(source.uri):
+            raise _without_source(record)
+        checkpoints.load(source.uri, of_source, alone=alone)
+
+
+def _of_source(record: VersionRecord, model: Model, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tensors that the source version of a version fills, by their names there.
+
+    A fine-tuned version holds all that it needs; its source is where it came from, not a part of it.
+    """
+    return source_tensors(model, parameters) if model.frozen() or not record.has_weights else {}
+
+
+def _without_source(record: VersionRecord) -> CtnetError:
     source = record.step.source
-    if source is None or not checkpoints.exists(source.uri):
-        missing = f"its source version {source.uri} is not there" if source else "it names no source version"
-        raise CtnetError(f"version {record.version.uri} can't be opened: {missing}: restore it")
-    checkpoints.load(source.uri, rest, alone=alone)
+    missing = f"its source version {source.uri} is not there" if source else "it names no source version"
+    return CtnetError(f"version {record.version.uri} can't be opened: {missing}: restore it")

@@ -170,7 +170,7 @@ def _changed(value: Any, random: Random) -> Any:
             holder[name] = holder.pop(key)
         case 3:
             holder.insert(key, deepcopy(holder[key]))
-        case 4 if isinstance(holder[key], int | float):
+        case 4 if isinstance(holder[key], int | float) and abs(holder[key]) < 1 << 64:
             holder[key] += random.choice((-1, 1, 0.5, 1 << 40))
         case 5 | 6:  # a value of the same type
             holder[key] = deepcopy(_at(random.choice(alike)))

@@ -197,6 +197,8 @@ class _Text:
     closed = False
     ends_empty: bool
     """Whether the last line is empty, which Arrow is not given."""
+    holds_nul: bool
+    """Whether U+0000 was read."""
     start: bytes
     """The first three bytes, as soon as something was read."""
 
@@ -214,6 +216,7 @@ class _Text:
             markers = [null for null in dialect.null if null.startswith(dialect.escape)]
             self._replaced |= {marker: dialect.escape + marker for marker in markers}
         self._pending = ""
+        self.holds_nul = False
         self._line_ends = 0
         self._last = ""
         self.ends_empty = False
@@ -250,6 +253,7 @@ class _Text:
         if ended and self._has_header and text and "\n" not in self._last + text and not self._line_ends:
             # Arrow takes a header without a line end for an empty file.
             text += "\n"
+        self.holds_nul = self.holds_nul or "\0" in text
         self._line_ends += text.count("\n")
         self._last = text[-1:] or self._last
         return text.encode()
@@ -333,6 +337,11 @@ class _Lines:
             self._drop(EMPTY_LINE, 1, np.array([self.last + 1]))
         self._account.read = text.lines - self._header - self._within
         if self._account.read != self._kept + self._dropped:
+            if text.holds_nul:
+                raise CtnetError(
+                    f"{path} holds U+0000 and line ends within quotes, among which lines can't be counted: "
+                    "remove it (tr -d '\\000'), or csv.encoding names another encoding"
+                )
             raise CtnetError(
                 f"{path}: of {self._account.read:,} lines {self._kept:,} are rows and {self._dropped:,} were "
                 "dropped: the others are lost; report this as a defect"
