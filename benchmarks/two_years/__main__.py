@@ -2,8 +2,9 @@
 
 A source series and a CTNet target, an invocation each a day, in one process; some as commands from the
 shell. Samples are kept for a month, weights of the newest 14 versions and of every 60th day. On the way: a
-kill every tenth day, source days that come late, a day without rows, a source team that skips a day, a table
-that grows (a new run, hot-started), promotions and a roll-back. At the end lineage has to be whole.
+kill every tenth day, source days that come late, a day without rows, a source team that skips a day, a day of
+inverted labels by which a version is held back, a table that grows (a new run, hot-started), promotions and a
+roll-back. At the end lineage has to be whole.
 
     python -m benchmarks.two_years --out DIR
 """
@@ -25,6 +26,7 @@ from ctnet_ray.config import ComputeConfig, RetentionConfig, TrackingConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.promotion import promote, roll_back
 from ctnet_ray.orchestration.retention import retain
+from ctnet_ray.runs.guard import passed
 from ctnet_ray.schema import Role
 from ctnet_ray.tracking.lineage import ancestry
 from ctnet_ray.tracking.tracker import Tracker
@@ -42,7 +44,9 @@ class Day:
     day: date
     source_seconds: float
     target_seconds: float
-    target_walking: float
+    source_cpu_seconds: float
+    target_cpu_seconds: float
+    target_walking_cpu_seconds: float
     """Of them for training, scoring and publishing; 0 where the command came from the shell."""
     from_the_shell: bool
     memory_mib: float
@@ -51,7 +55,7 @@ class Day:
     statuses: str
 
 
-def main(out: str, days: int = 730, kept_days: int = 30, shell_every: int = 33, seed: int = 0) -> None:
+def main(out: str, days: int = 730, kept_days: int = 30, shell_every: int = 66, seed: int = 0) -> None:
     """Walk the days and write DIR/days.csv and DIR/two_years.png.
 
     Args:
@@ -108,11 +112,15 @@ class Walk:
         skipped = number % 97 == 50  # the source team's job is not started
         source = None if skipped else self._invoke(self._source, "source", number, shell)
         target = self._invoke(self._target, "target", number, shell)
+        if target.status == "held back":
+            self._mend(number)
         return Day(
             day_of(number),
             source.seconds if source else 0.0,
             target.seconds,
-            target.walking,
+            source.cpu_seconds if source else 0.0,
+            target.cpu_seconds,
+            target.walking_cpu_seconds,
             shell,
             psutil.Process().memory_info().rss / 2**20,
             self.world.disk_bytes() / 2**20 if number % 10 == 0 else 0.0,
@@ -125,7 +133,7 @@ class Walk:
         if number % 61 == 21:
             self.world.write_day("feed", number - 1)  # a day late
         if number != 200:
-            self.world.write_day("channel", number)
+            self.world.write_day("channel", number, inverted=number == 300)
         self.world.drop_old_days(number)
 
     def _people_act(self, number: int) -> None:
@@ -151,6 +159,13 @@ class Walk:
             before, now = roll_back(self.target, "champion", "", self.tracking)
             self.changes.append(f"{before.id} rolled back to {now.id} on {day_of(number)}")
 
+    def _mend(self, number: int) -> None:
+        """Write the day again by which a version is held back, and go on from that version."""
+        self.world.write_day("channel", number)
+        before = str(day_of(number - 1))
+        again = in_process(self._target, "target", options=["--rewind_to", before])
+        self.changes.append(f"held back by {day_of(number)}, rewound to {before}: {again.status}")
+
     def _invoke(self, file: str, role: Role, number: int, shell: bool) -> Invocation:
         if number % 10 == 5:
             try:
@@ -169,7 +184,7 @@ def check(walk: Walk, days: int) -> str:
         CtnetError: A day has no version, two versions, or lineage has a hole.
     """
     tracker = Tracker(walk.tracking.mlflow_uri, "two-years")
-    series = {name: tracker.versions(name) for name in (SOURCE, TARGET, GROWN)}
+    series = {name: passed(tracker.versions(name)) for name in (SOURCE, TARGET, GROWN)}
     targets = [version.day for name in (TARGET, GROWN) for version in series[name]]
     for name, found in ((SOURCE, [version.day for version in series[SOURCE]]), ("target", targets)):
         expected = [day_of(number) for number in range(len(found))]

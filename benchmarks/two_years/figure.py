@@ -21,14 +21,14 @@ def draw(days: Path, image: Path) -> None:
     seconds, memory, disk = figure.subplots(3, 1, sharex=True)
     weekly = pd.DataFrame(
         {
-            "target": inside["target_seconds"],
-            "source": inside["source_seconds"],
-            "target, but for its step": inside["target_seconds"] - inside["target_walking"],
+            "target": inside["target_cpu_seconds"],
+            "source": inside["source_cpu_seconds"],
+            "target, but for its step": inside["target_cpu_seconds"] - inside["target_walking_cpu_seconds"],
         }
     ).rolling(_WINDOW_DAYS)
     for label, values in weekly.median().items():
         seconds.plot(values, label=str(label))
-    seconds.set(ylabel="seconds of an invocation\n(median of a week)", ylim=(0, None))
+    seconds.set(ylabel="CPU seconds of an invocation\n(median of a week)", ylim=(0, None))
     seconds.legend()
     memory.plot(table["memory_mib"])
     memory.set(ylabel="memory, MiB", ylim=(0, None))

@@ -19,7 +19,7 @@ from ctnet_ray.tracking.tracker import Tracker
 from ctnet_ray.training import loop
 from ctnet_ray.training.context import LocalContext, Moment
 from jobs import command
-from jobs.daily import NOTHING_NEW
+from jobs.daily import HELD_BACK, NOTHING_NEW
 from jobs.daily import main as job
 
 
@@ -46,19 +46,24 @@ class Invocation:
     status: str
     """As the command says it."""
     seconds: float
-    walking: float
-    """Seconds of it for training, scoring and publishing; 0 of a command from the shell."""
+    cpu_seconds: float
+    """Of all threads; 0 of a command from the shell."""
+    walking_cpu_seconds: float
+    """Of them for training, scoring and publishing."""
     trained: int
     """Steps that were made."""
 
 
-def in_process(file: str, role: Role, killed_at: Moment | None = None) -> Invocation:
+def in_process(
+    file: str, role: Role, killed_at: Moment | None = None, options: Sequence[str] = ()
+) -> Invocation:
     """Run the command in this process, which walks the steps without Ray.
 
     Args:
         file: Its configuration.
         role: As the command's.
         killed_at: Moment at which it is killed.
+        options: More of its options.
 
     Raises:
         Killed: It was.
@@ -68,7 +73,7 @@ def in_process(file: str, role: Role, killed_at: Moment | None = None) -> Invoca
 
     def walk(plans: Sequence[RunPlan], compute: ComputeConfig, tracker: Tracker, models: str) -> None:
         del compute, models
-        started = time.perf_counter()
+        started = time.process_time()
         for plan in plans:
             plan.record.write(plan.folder)
             try:
@@ -76,16 +81,17 @@ def in_process(file: str, role: Role, killed_at: Moment | None = None) -> Invoca
             finally:
                 tracker.publish(plan.folder)
             tracker.finish(plan.record.run)
-        walking.append(time.perf_counter() - started)
+        walking.append(time.process_time() - started)
 
     said = io.StringIO()
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     with mock.patch.object(daily, "run_plans", walk), redirect_stdout(said):
         try:
-            command.run(job, "", args=_options(file, role), flags=("dry_run", "json"))
+            command.run(job, "", args=[*_options(file, role), *options], flags=("dry_run", "json"))
         except SystemExit as end:
             code = end.code
-    return _invocation(code, said.getvalue(), time.perf_counter() - started, sum(walking))
+    cpu_seconds = time.process_time() - cpu_started
+    return _invocation(code, said.getvalue(), time.perf_counter() - started, cpu_seconds, sum(walking))
 
 
 def from_the_shell(file: str, role: Role, log: Path) -> Invocation:
@@ -98,15 +104,17 @@ def from_the_shell(file: str, role: Role, log: Path) -> Invocation:
     started = time.perf_counter()
     with log.open("a") as errors:
         done = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True, check=False)
-    return _invocation(done.returncode, done.stdout, time.perf_counter() - started, 0.0)
+    return _invocation(done.returncode, done.stdout, time.perf_counter() - started)
 
 
 def _options(file: str, role: Role) -> list[str]:
     return ["--config", file, "--role", role, "--json"]
 
 
-def _invocation(code: object, said: str, seconds: float, walking: float) -> Invocation:
-    if code not in (0, NOTHING_NEW):
+def _invocation(
+    code: object, said: str, seconds: float, cpu_seconds: float = 0.0, walking: float = 0.0
+) -> Invocation:
+    if code not in (0, NOTHING_NEW, HELD_BACK):
         raise RuntimeError(f"jobs.daily ended with {code}: {said}")
     outcome = json.loads(said)
-    return Invocation(outcome["status"], seconds, walking, len(outcome["trained"]))
+    return Invocation(outcome["status"], seconds, cpu_seconds, walking, len(outcome["trained"]))

@@ -13,7 +13,7 @@ from ctnet_ray import storage
 from ctnet_ray.samples.store import SampleStore
 
 FIRST = date(2024, 1, 1)
-ROWS = {"feed": 200, "channel": 80}
+ROWS = {"feed": 600, "channel": 400}
 _USERS, _ITEMS, _NEW_ITEMS = 60, 120, 1  #: and new items a day
 
 
@@ -59,7 +59,7 @@ class World:
                 "last_day": "newest",
                 "missing_days": "skip",
             },
-            "model": {"hidden": [8, 4], "embedding_init": 0.1},
+            "model": {"hidden": [16, 8], "embedding_init": 0.1},
             "training": {"batch_size": 64, "dense_learning_rate": 0.01, "embedding_learning_rate": 0.3},
             **({"transfer": transfer} if transfer else {}),
             "tracking": {
@@ -73,13 +73,20 @@ class World:
         path.write_text(yaml.safe_dump(content))
         return str(path)
 
-    def write_day(self, domain: str, number: int) -> None:
-        """Write a domain's samples of a day: users like some items, and new items come every day."""
+    def write_day(self, domain: str, number: int, inverted: bool = False) -> None:
+        """Write a domain's samples of a day: users like some items, and new items come every day.
+
+        Args:
+            domain: The domain.
+            number: The day.
+            inverted: Whether users like what they did not.
+        """
         rng = np.random.default_rng([number, sum(domain.encode())])
         rows = ROWS[domain]
         user = rng.integers(1, _USERS, rows)
         item = rng.integers(1, _ITEMS, rows) + number * _NEW_ITEMS
-        click = rng.random(rows) < 1 / (1 + np.exp(2 - item % 7 / 2 - user % 3))
+        liking = 2 - item % 7 / 2 - user % 3
+        click = rng.random(rows) < 1 / (1 + np.exp(-3 * liking if inverted else liking))
         columns = {"item": item, "user": user, "label": click.astype(np.int8), "group": user}
         with self.store.write_day(domain, day_of(number)) as writer:
             writer.write(pa.table(columns))

@@ -70,7 +70,7 @@ class Registry(Protocol):
         ...
 
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _PREFIX_ADVICE = " in models' names: set tracking.model_prefix, and any experiment will do"
 
 
@@ -167,7 +167,7 @@ def model_name(config: JobConfig, role: Role = "target") -> str:
 
 def _checked(setting: str, name: str, advice: str = "") -> str:
     if not _NAME.fullmatch(name):
-        raise CtnetError(f"{setting} {name!r}: letters, digits, '_', '-' and '.' only{advice}")
+        raise CtnetError(f"{setting} {name!r}: letters, digits, '_', '-' and '.' only, 200 at most{advice}")
     return name
 
 

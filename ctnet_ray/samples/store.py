@@ -27,7 +27,8 @@ from ctnet_ray.samples.state_tables import read_table
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
-_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")  #: a folder's name
+_SHOWN = 60  #: characters of a name that can't be
 _FOLDER = re.compile(r"day=(\d{4}-\d{2}-\d{2})")
 
 
@@ -44,7 +45,8 @@ class SampleStore:
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""
         if not _DOMAIN.fullmatch(domain):
-            raise CtnetError(f"domain {domain!r}: letters, digits, '_', '-' and '.' only")
+            shown = domain if len(domain) <= _SHOWN else f"{domain[:_SHOWN]}..."
+            raise CtnetError(f"domain {shown!r}: letters, digits, '_', '-' and '.' only, 200 of them at most")
         return storage.join(self.root, domain, f"day={day.isoformat()}")
 
     def domains(self) -> list[str]:

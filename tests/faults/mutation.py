@@ -89,7 +89,15 @@ def mutated(content: bytes, kind: Kind, random: Random, others: tuple[bytes, ...
     change = _STRUCTURES.get(kind)
     for _ in range(random.choice((1, 1, 1, 2, 3, 5))):
         if change is not None and random.random() < 0.7:
-            with suppress(ValueError, yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError):
+            with suppress(
+                ValueError,
+                ArithmeticError,
+                LookupError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+                yaml.YAMLError,
+            ):
                 content = change(content, random)
                 continue
         content = _change_bytes(content, _TOKENS[kind], random, others)

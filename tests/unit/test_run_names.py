@@ -71,7 +71,7 @@ def test_any_experiment_will_do_with_a_prefix_for_models(here: World, experiment
     ],
 )
 def test_the_setting_that_can_t_be_in_a_name_is_named(here: World, setting: str, named: str) -> None:
-    with pytest.raises(CtnetError, match=f"^{named}: letters, digits, '_', '-' and '.' only$"):
+    with pytest.raises(CtnetError, match=f"^{named}: letters, digits, '_', '-' and '.' only, 200 at most$"):
         model_name(override(here.config(), {setting: "a b"}))
 
 
