@@ -180,6 +180,22 @@ def test_a_target_waits_for_a_source_version_that_is_held_back_or_takes_the_last
     assert f"step {DAYS[3]} takes guarded.source/3 of {DAYS[2]}: that of {DAYS[3]} is held back (log" in said
 
 
+def test_a_target_follows_the_champion_of_its_source(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = DAYS[3]
+
+    def series(
+        self: RunFolders, name: str, since: date | None = None, until: date | None = None
+    ) -> list[Version]:
+        assert since is None or (since, until) == (DAYS[2], DAYS[-1])
+        model, _, alias = name.partition("@")
+        return [version for version in self.versions(model) if not alias or version.day <= champion]
+
+    monkeypatch.setattr(RunFolders, "series", series)
+    config = ctnet(world, transfer__source_series=f"{SERIES}@champion")
+    ready = look(config, Registered(world), "target")
+    assert (ready.last_day, ready.waits_for) == (DAYS[3], f"a version of {SERIES}@champion of {DAYS[4]}")
+
+
 def test_samples_that_come_while_it_waits_are_trained_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
