@@ -44,7 +44,7 @@ def main(out: str, versions: int = 1000) -> None:
     tracker, steps = Tracker(uri, "bench"), []
     told = set(_sizes(versions))
     for number in range(1, versions + 1):
-        _write(folder, _FIRST + timedelta(days=number))
+        write_step(folder, _FIRST + timedelta(days=number))
         steps.append(_timed(lambda: tracker.publish(str(folder))))
         if number in told:
             begin = _timed(lambda: Tracker(uri, "bench").publish(str(folder)))
@@ -63,7 +63,7 @@ def _sizes(largest: int) -> Iterator[int]:
     yield largest
 
 
-def _write(folder: Path, day: date) -> None:
+def write_step(folder: Path, day: date) -> None:
     """Write a step without weights, and its evaluation."""
     uri, samples = version_folder(str(folder), day), [_samples(day), _samples(day + timedelta(days=1))]
     parent = Version("r", day - timedelta(days=1), version_folder(str(folder), day - timedelta(days=1)))

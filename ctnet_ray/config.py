@@ -229,7 +229,8 @@ class TransferConfig(Section, section="transfer"):
     """Whether a hot start also takes over the optimiser's state."""
     hot_start_schema: Literal["same", "changed"] = "same"
     """same: a hot start has this schema's features, tables' rows aside. changed: features may be new or gone
-    since, tables may have another eviction; what can't be taken over starts anew, and is said."""
+    since, tables may have another eviction, hidden layers may be wider; what can't be taken over starts anew,
+    and is said."""
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     """CTNet's adapters."""
     refresh_days: Annotated[int | None, Gt(0)] = 1

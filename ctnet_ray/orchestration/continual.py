@@ -122,8 +122,8 @@ def start_notes(plan: RunPlan) -> list[str]:
     """Say what of a hot start is not taken over, one line a feature and table."""
     if not plan.start:
         return []
-    old = read_record(plan.start).spec.tower[0]
-    return [f"hot start {plan.start.id}: {note}" for note in notes(old, plan.model.tower[0])]
+    old = read_record(plan.start).spec.tower
+    return [f"hot start {plan.start.id}: {note}" for note in notes(old, plan.model.tower)]
 
 
 def _days_table(plan: RunPlan) -> Table:

@@ -36,7 +36,7 @@ from ctnet_ray.runs.records import (
     read_steps,
 )
 from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
-from ctnet_ray.runs.taking_over import new_features, obstacles
+from ctnet_ray.runs.taking_over import new_features, obstacles, wider_layers
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role, Schema
 from ctnet_ray.training import checkpoints
@@ -264,7 +264,8 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
     may_change = config.transfer.hot_start_schema == "changed"
     differing = obstacles(start.tower, model.tower, features_may_change=may_change)
     if differing := [*differing, *_can_not_change(start, model)]:
-        way_out = "" if may_change else ", or --transfer.hot_start_schema changed where features come or go"
+        changed = ", or --transfer.hot_start_schema changed where features come or go, or layers are wider"
+        way_out = "" if may_change else changed
         raise CtnetError(
             f"transfer.hot_start {version.id} has other features or widths than this configuration's model "
             f"({', '.join(differing)}): use the schema and model it was trained with, but for tables' rows"
@@ -275,12 +276,11 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
 
 def _can_not_change(start: ModelSpec, model: ModelSpec) -> Iterator[str]:
     """Say what of two models keeps their features from being others."""
-    old, new = start.tower[0], model.tower[0]
-    if not (new_features(old, new) or new_features(new, old)):
-        return
-    if not isinstance(model, TowerSpec | CTNetSpec):
-        yield f"features of a {model.network} model"
-    if isinstance(start, CTNetSpec) and "embedding" in start.source_layers:
+    (old, old_config), (new, config) = start.tower, model.tower
+    other_features = new_features(old, new) or new_features(new, old)
+    if not isinstance(model, TowerSpec | CTNetSpec) and (other_features or wider_layers(old_config, config)):
+        yield f"features and widths of a {model.network} model"
+    if other_features and isinstance(start, CTNetSpec) and "embedding" in start.source_layers:
         yield "features below an adapter at the embedding layer"
 
 

@@ -56,6 +56,11 @@ class Line:
     """The same, corrected by Holm's method for the number of methods on this domain and metric."""
 
     @property
+    def counts(self) -> str:
+        """Seeds and days, as tables say them."""
+        return f"{self.seeds} seeds x {self.days} days"
+
+    @property
     def verdict(self) -> str:
         """Corrected test at 5 %: better, worse, higher, lower or not told apart; empty without a test."""
         if self.p_corrected is None or self.gain is None:
@@ -133,6 +138,11 @@ def pairs(rows: Iterable[Row], domain: str, metric: str) -> list[Pair]:
     tested = [pair.p for pair in every_pair if pair.p is not None]
     p_values = iter(inference.corrected(tested))
     return [pair if pair.p is None else replace(pair, p_corrected=next(p_values)) for pair in every_pair]
+
+
+def fullest(lines: Iterable[Line]) -> Line:
+    """Return the line of the metric that most days have; days of clicks alone have no AUC."""
+    return max(lines, key=lambda line: (line.seeds, line.days))
 
 
 def daily(

@@ -19,7 +19,7 @@ from ctnet_ray.report.blocks import (
 )
 from ctnet_ray.report.checklist import Check
 from ctnet_ray.report.costs import Cost
-from ctnet_ray.report.differences import Line, daily, pairs
+from ctnet_ray.report.differences import Line, daily, fullest, pairs
 from ctnet_ray.report.inference import LEVEL, critical
 from ctnet_ray.report.references import Gap
 from ctnet_ray.report.rows import Failure, Row, Run
@@ -142,16 +142,16 @@ def _delta(metric: str) -> str:
 
 def _main_row(data: DomainData, label: str) -> list[Cell]:
     lines = data.by_metric(label)
-    auc, counts = lines.get(LEADING), next(iter(lines.values()))
+    auc, counts = lines.get(LEADING), fullest(lines.values()).counts
     failed = len({failure.seed for failure in data.failures if failure.label == label})
-    note = f"{counts.seeds} seeds x {counts.days} days" + (f", {failed} failed" if failed else "")
+    note = counts + (f", {failed} failed" if failed else "")
     verdict = auc.verdict if auc else ""
     p = f"p {_p(auc.p_corrected)}, alone {_p(auc.p)}" if auc and auc.p is not None else ""
     return [
         Cell(data.marked(label), note),
         Cell(verdict, p, _TONES.get(verdict, "quiet")),
-        *(cell for metric in COMPARED for cell in _metric_cells(lines.get(metric))),
-        *(_mean_cell(lines.get(metric)) for metric in _BESIDE),
+        *(cell for metric in COMPARED for cell in _metric_cells(lines.get(metric), counts)),
+        *(_mean_cell(lines.get(metric), counts) for metric in _BESIDE),
     ]
 
 
@@ -165,11 +165,12 @@ def _demand(data: DomainData) -> str:
     return f"; the furthest of {len(tested)}, with {degrees} degrees of freedom, needs {errors:.1f} errors"
 
 
-def _metric_cells(line: Line | None) -> list[Cell]:
+def _metric_cells(line: Line | None, counts: str) -> list[Cell]:
+    """Return mean and difference; seeds and days beneath, where they are not those of the row."""
     if line is None:
         return [Cell(""), Cell("")]
     digits = METRICS[line.metric].digits
-    mean = Cell(f"{line.mean:.{digits}f}")
+    mean = Cell(f"{line.mean:.{digits}f}", "" if line.counts == counts else line.counts)
     if line.gain is None:
         return [mean, Cell("")]
     simple = (
@@ -179,11 +180,12 @@ def _metric_cells(line: Line | None) -> list[Cell]:
     return [mean, Cell(text, simple, _TONES.get(line.verdict, ""))]
 
 
-def _mean_cell(line: Line | None) -> Cell:
+def _mean_cell(line: Line | None, counts: str) -> Cell:
     if line is None:
         return Cell("")
     mean = f"{line.mean:.{METRICS[line.metric].digits}f}"
-    return Cell(mean, "" if line.gain is None else f"Δ {_difference(line)}")
+    notes = [] if line.gain is None else [f"Δ {_difference(line)}"]
+    return Cell(mean, ", ".join([*notes, *([] if line.counts == counts else [line.counts])]))
 
 
 def _difference(line: Line) -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctnet_ray.metrics import LEADING, METRICS
-from ctnet_ray.report.differences import Line
+from ctnet_ray.report.differences import Line, fullest
 
 
 def table(lines: Sequence[Line], baseline: str = "base") -> Table:
@@ -24,21 +24,28 @@ def table(lines: Sequence[Line], baseline: str = "base") -> Table:
         shown.add_column(name, justify="right", overflow="fold", min_width=8)
     for label in dict.fromkeys(line.label for line in lines):
         by_metric = {line.metric: line for line in lines if line.label == label}
-        counts = next(iter(by_metric.values()))
+        row = fullest(by_metric.values())
         cells = [
-            _cell(by_metric[metric.name], metric.digits) if metric.name in by_metric else ""
+            _cell(by_metric[metric.name], metric.digits, row) if metric.name in by_metric else ""
             for metric in metrics
         ]
         auc = by_metric.get(LEADING)
         slope = _with_error(auc.slope, auc.slope_error, METRICS[LEADING].digits + 1) if auc else ""
         # A label is somebody's text: never read as rich's markup.
-        shown.add_row(Text(label), f"{counts.seeds} x {counts.days}", *cells, slope)
+        shown.add_row(Text(label), _counts(row), *cells, slope)
     return shown
 
 
-def _cell(line: Line, digits: int) -> str:
-    mean = f"{line.mean:.{digits}f}"
-    return mean if line.gain is None else f"{mean}\n{_with_error(line.gain, line.gain_error, digits)}"
+def _counts(line: Line) -> str:
+    return f"{line.seeds} x {line.days}"
+
+
+def _cell(line: Line, digits: int, row: Line) -> str:
+    """Return mean, difference and its error; seeds and days, where they are not those of the row."""
+    shown = [f"{line.mean:.{digits}f}"]
+    if line.gain is not None:
+        shown.append(_with_error(line.gain, line.gain_error, digits))
+    return "\n".join([*shown, *([] if line.counts == row.counts else [f"of {_counts(line)}"])])
 
 
 def _with_error(value: float | None, error: float | None, digits: int) -> str:

@@ -30,13 +30,24 @@ def new_features(old: Schema, new: Schema) -> list[str]:
     return sorted({*_features(new)} - {*_features(old)})
 
 
-def notes(old: Schema, new: Schema) -> list[str]:
-    """Say what of a version can't be taken over, one line a feature and table."""
-    begun_anew = tables_begun_anew(old, new)
+def wider_layers(old: ModelConfig, new: ModelConfig) -> dict[int, tuple[int, int]]:
+    """Return the widths before and now of hidden layers that are wider, by number from 1; none else are."""
+    widths = enumerate(zip(old.hidden, new.hidden, strict=False), start=1)
+    return {number: (before, now) for number, (before, now) in widths if before < now}
+
+
+def notes(old: tuple[Schema, ModelConfig], new: tuple[Schema, ModelConfig]) -> list[str]:
+    """Say what of a version can't be taken over, one line a feature, table and layer."""
+    (old_schema, old_model), (new_schema, new_model) = old, new
+    begun_anew = tables_begun_anew(old_schema, new_schema)
     return [
-        *(f"feature {name} is new" for name in new_features(old, new)),
-        *(f"feature {name} is gone" for name in new_features(new, old)),
+        *(f"feature {name} is new" for name in new_features(old_schema, new_schema)),
+        *(f"feature {name} is gone" for name in new_features(new_schema, old_schema)),
         *(f"table {name} {change} and starts anew" for name, change in begun_anew.items()),
+        *(
+            f"hidden layer {number} has {now} units in place of {before}"
+            for number, (before, now) in wider_layers(old_model, new_model).items()
+        ),
     ]
 
 
@@ -50,8 +61,8 @@ def obstacles(
     Args:
         old: Features and widths of the tower to start from.
         new: Those of the tower that starts.
-        features_may_change: Whether features, and with them tables, may be new or gone, and tables may have
-            another eviction.
+        features_may_change: Whether features, and with them tables, may be new or gone, tables may have
+            another eviction, and hidden layers may be wider.
     """
     (old_schema, old_model), (new_schema, new_model) = old, new
     tables = [_tables(schema, features_may_change) for schema in (old_schema, new_schema)]
@@ -59,11 +70,20 @@ def obstacles(
     differing = [
         *_differing("feature", *features, both=features_may_change),
         *_differing("table", *tables, both=features_may_change),
-        *_differing("model", vars(old_model), vars(new_model)),
+        *_differing(
+            "model", *(_settings(model, new_model, features_may_change) for model in (old_model, new_model))
+        ),
     ]
     if features_may_change and new_model.interaction == "dcn_v2" and features[0].keys() != features[1].keys():
         differing.append("model.interaction dcn_v2 multiplies all features with all")
     return differing
+
+
+def _settings(model: ModelConfig, new: ModelConfig, may_be_wider: bool) -> dict[str, Any]:
+    """Return the settings of a model that have to be those of the new one."""
+    widths = zip(model.hidden, new.hidden, strict=False)
+    allowed = may_be_wider and len(model.hidden) == len(new.hidden) and all(old <= now for old, now in widths)
+    return vars(model) | ({"hidden": new.hidden} if allowed else {})
 
 
 def _features(schema: Schema) -> dict[str, Feature | DenseFeature]:

@@ -7,6 +7,14 @@ trained. With a table of dim 4 in place of nothing and a feature gone, a layer's
     version   user 0-3                 brand 4-7    item 8-11
     state     user 0-3    device 4-7                item 8-11
               as it was   zeros                     as it was
+
+Where a hidden layer is wider, its new units start as a new model's do, and the units above that were there
+read zeros of them (Chen et al., ICLR 2016, grow networks without a change of what they give). Of a layer of 2
+units above one of 3, widened to 3 above 4, the weights are
+
+    as they were    zeros
+    as they were    zeros
+    random          random
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from ctnet_ray.batches.batch import keys
+from ctnet_ray.models.registry import build_model
 from ctnet_ray.runs.records import Version
+from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.runs.taking_over import new_features, tables_begun_anew
 from ctnet_ray.schema import Schema
 from ctnet_ray.training import checkpoints
@@ -28,19 +39,24 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")  #: what AdamW keeps of a tensor, in its sh
 
 @dataclass(frozen=True)
 class _Moved:
-    """A tensor whose columns are features' numbers, and the version's, in which they stand elsewhere."""
+    """A layer's weight or bias, or what AdamW keeps of it, and the version's of another shape."""
 
     target: torch.Tensor
+    """[units, inputs] or [units]."""
     saved: torch.Tensor
     columns: list[tuple[slice, slice]]
-    """Of features that both have: columns of the version, and of the state."""
+    """Of inputs that both have: columns of the version, and of the state."""
 
     @torch.no_grad()
     def fill(self) -> None:
-        """Put the version's columns where they belong, and zeros into all others."""
-        self.target.zero_()
+        """Put the version's units where they belong, which read zeros of new inputs; new units stay."""
+        units = self.target[: len(self.saved)]
+        if units.ndim == 1:
+            units.copy_(self.saved)
+            return
+        units.zero_()
         for before, now in self.columns:
-            self.target[..., now] = self.saved[..., before]
+            units[:, now] = self.saved[:, before]
 
 
 def start_from(state: TrainingState, version: Version, *, optimizer: bool) -> dict[str, list[str]]:
@@ -56,11 +72,12 @@ def start_from(state: TrainingState, version: Version, *, optimizer: bool) -> di
     Returns:
         Names by what became of them, as `checkpoints.load`.
     """
-    old, new = read_record(version).spec.tower[0], state.spec.tower[0]
+    spec = read_record(version).spec
+    old, new = spec.tower[0], state.spec.tower[0]
     targets = state.tensors_of(state.network, optimizer=optimizer)
     begun_anew = tuple(_of_tables(state, tables_begun_anew(old, new)))
     anew = [name for name in targets if name.startswith(begun_anew)]
-    moved = _moved(state, targets, old, new)
+    moved = _moved(state, targets, spec)
     taken = {name: value for name, value in targets.items() if name not in anew}
     report = checkpoints.load(
         version.uri,
@@ -93,21 +110,53 @@ def _of_new_features(state: TrainingState, old: Schema, new: Schema) -> list[str
     return [*_of_tables(state, tables), *prefixes]
 
 
-def _moved(state: TrainingState, targets: Mapping[str, Any], old: Schema, new: Schema) -> dict[str, _Moved]:
-    """Return the tensors that are filled column by column, by name; none where features are the same."""
+def _moved(state: TrainingState, targets: Mapping[str, Any], spec: ModelSpec) -> dict[str, _Moved]:
+    """Return the tensors of layers that have another shape in a version's model, or other inputs, by name."""
+    shapes = _shapes(spec)
+    columns = _columns_of_features(state, spec)
+    moved = {}
+    for layer, shape in shapes.items():
+        for name in _of_parameter(layer, targets):
+            target = targets[name]
+            if layer in columns or target.shape != shape:
+                same = slice(0, shape[-1])
+                moved[name] = _Moved(target, target.new_zeros(shape), columns.get(layer, [(same, same)]))
+    return moved
+
+
+def _shapes(spec: ModelSpec) -> dict[str, torch.Size]:
+    """Return the shapes of a model's linear layers, by their parameters' names."""
+    with torch.device("meta"):
+        modules = build_model(spec, "meta").named_modules()
+    return {
+        f"{layer}.{name}": parameter.shape
+        for layer, module in modules
+        if isinstance(module, nn.Linear)
+        for name, parameter in module.named_parameters()
+    }
+
+
+def _of_parameter(name: str, targets: Mapping[str, Any]) -> list[str]:
+    """Return the names of a parameter and of what AdamW keeps of it in its shape."""
+    names = (f"{MODEL}{name}", *(f"{OPTIMIZER}{name}.{moment}" for moment in _MOMENTS))
+    return [name for name in names if name in targets]
+
+
+def _columns_of_features(state: TrainingState, spec: ModelSpec) -> dict[str, list[tuple[slice, slice]]]:
+    """Return the columns of features that a version's model and a state's both have, before and now.
+
+    By name of the weight that reads the features' vectors; none where features are the same.
+    """
+    old, new = spec.tower[0], state.spec.tower[0]
     if not (new_features(old, new) or new_features(new, old)):
         return {}
-    moved = {}
+    columns = {}
     for layer, of_dense in state.network.input_layers().items():
         before, now = (_columns(schema, of_dense=of_dense) for schema in (old, new))
-        columns = [(before[feature], now[feature]) for feature in before if feature in now]
-        weight = f"{state.network.prefix(layer)}weight"
-        for name in (f"{MODEL}{weight}", *(f"{OPTIMIZER}{weight}.{moment}" for moment in _MOMENTS)):
-            if before and name in targets:
-                width = max(part.stop for part in before.values())
-                saved = targets[name].new_zeros(*targets[name].shape[:-1], width)
-                moved[name] = _Moved(targets[name], saved, columns)
-    return moved
+        columns[f"{state.network.prefix(layer)}weight"] = [
+            (before[feature], now[feature]) for feature in before if feature in now
+        ]
+    return columns
 
 
 def _columns(schema: Schema, *, of_dense: bool) -> dict[str, slice]:

@@ -1,4 +1,4 @@
-"""A hot start over a schema whose features came or went: what is kept, what is new, and that it is said."""
+"""A hot start over features that came or went, or wider layers: what stays, what is new, that it is said."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -20,6 +20,7 @@ from ctnet_ray.training.context import LocalContext
 from ctnet_ray.training.loop import score_day
 from ctnet_ray.training.starting import start_from
 from ctnet_ray.training.state import TrainingState
+from ctnet_ray.training.versions import load_source
 from tests.unit.loop_world import BASE, DAYS, SCHEMA, World, tensors, walk
 
 FIRST_LAYER = "model.tower.mlp.hidden.0.weight"
@@ -126,9 +127,7 @@ def test_a_feature_that_is_gone_leaves_what_it_added_out(world: World) -> None:
 
 
 def test_ctnet_starts_from_a_base_model_with_other_features(world: World, job_world: World) -> None:
-    world.root.joinpath("models").mkdir(exist_ok=True)
-    for series in (job_world.root / "models").glob("ctnet.feed.source-*"):
-        (world.root / "models" / series.name).symlink_to(series)
+    _link_series(world, job_world)
     more = schema_file(world.root / "more.yaml", **NUMBERS)
     plan = world.plan(world.method("ctnet", first=3, data__schema=more, model__first_order=True, **OPTIONS))
     before = EvaluationRecord.read(str(plan.start and plan.start.uri.rpartition("/")[0]), DAYS[2])
@@ -136,6 +135,78 @@ def test_ctnet_starts_from_a_base_model_with_other_features(world: World, job_wo
     # Adapters start at zero, so that a logit is the base model's.
     assert scored(world, started(plan), 3) == pytest.approx(before.metrics, abs=1e-6)
     assert len(read_steps(walk(plan).folder)) == 2
+
+
+def _link_series(world: World, job_world: World) -> None:
+    for series in (job_world.root / "models").glob("ctnet.feed.source-*"):
+        (world.root / "models" / series.name).symlink_to(series)
+
+
+def test_wider_layers_and_new_features_change_no_score_before_they_are_trained(world: World) -> None:
+    more = schema_file(world.root / "more.yaml", **NUMBERS)
+    options = {"data__schema": more, "model__hidden": (11, 6), "model__first_order": True, **OPTIONS}
+    plan = world.plan(world.config(first=3, **options))
+    assert plan.start
+    before = EvaluationRecord.read(plan.start.uri.rpartition("/")[0], DAYS[2])
+    assert before
+    state = started(plan)
+    assert scored(world, state, 3) == pytest.approx(before.metrics, abs=1e-6)
+    assert start_notes(plan)[-2:] == [
+        f"hot start {BASE}/3: hidden layer 1 has 11 units in place of 8",
+        f"hot start {BASE}/3: hidden layer 2 has 6 units in place of 4",
+    ]
+    saved, now = tensors(plan.start.uri), state.tensors()
+    for kind in ("model.{}", "optimizer.{}.exp_avg", "optimizer.{}.exp_avg_sq"):
+        second, bias = (kind.format(f"tower.mlp.hidden.1.{part}") for part in ("weight", "bias"))
+        assert torch.equal(now[second][:4, :8], saved[second])
+        assert not now[second][:4, 8:].any()
+        assert torch.equal(now[bias][:4], saved[bias])
+        assert now[second][4:].any() == (kind == "model.{}")  # new units start at random, their moments at 0
+    walk(plan)
+    trained = tensors(read_steps(plan.folder)[0].run and str(Path(plan.folder, f"day={DAYS[3]}")))
+    assert trained["model.tower.mlp.hidden.1.weight"][:4, 8:].any()
+
+
+@pytest.mark.parametrize(
+    "adapters",
+    [
+        {},
+        {"gate": "glu_target", "fusion": "before_activation"},
+        {"gate_width": "scalar", "fusion": "concatenation", "rank": 2},
+    ],
+)
+def test_a_ctnet_with_wider_layers_scores_as_before(
+    world: World, job_world: World, adapters: dict[str, Any]
+) -> None:
+    _link_series(world, job_world)
+    schema = str(world.root / "few.yaml")
+    settings = {"data__schema": schema} | {
+        f"transfer__adapters__{key}": value for key, value in adapters.items()
+    }
+    first = world.plan(world.method("ctnet", first=1, last=2, tracking__name="narrow", **settings))
+    walk(first)
+    before = EvaluationRecord.read(first.folder, DAYS[2])
+    assert before
+    options = {**OPTIONS, "transfer__hot_start": "narrow", "model__hidden": (10, 7), **settings}
+    plan = world.plan(world.method("ctnet", first=3, **options))
+    state = started(plan)
+    # The frozen source tower is that of the step which made the version.
+    load_source(state, read_steps(first.folder)[-1].source or pytest.fail("no source version"))
+    assert scored(world, state, 3) == pytest.approx(before.metrics, abs=1e-6)
+    assert len(read_steps(walk(plan).folder)) == 2
+
+
+def test_a_joint_model_can_not_be_widened(world: World, job_world: World) -> None:
+    _link_series(world, job_world)
+    settings: dict[str, Any] = {
+        "data__schema": str(world.root / "few.yaml"),
+        "data__beside": ("feed",),
+        "transfer__hot_start_schema": "changed",
+    }
+    walk(world.plan(world.method("mlp_pp", first=1, last=2, tracking__name="narrow", **settings)))
+    options = {"transfer__hot_start": "narrow", "model__hidden": (10, 7), **settings}
+    with pytest.raises(CtnetError, match="features and widths of a mlp_pp model"):
+        world.plan(world.method("mlp_pp", first=3, tracking__name="wide", **options))
 
 
 def test_a_table_that_evicts_from_now_on_starts_anew(world: World) -> None:
@@ -161,7 +232,13 @@ def test_a_table_that_evicts_from_now_on_starts_anew(world: World) -> None:
             r"feature photo is new.*_schema changed where",
         ),
         ({"item": {"kind": "categorical", "table": "user"}}, {}, "feature item is another"),
-        (NUMBERS, {"model__hidden": (8, 5)}, "model hidden is another"),
+        (NUMBERS, {"model__hidden": (9, 3)}, "model hidden is another"),
+        ({}, {"model__hidden": (8, 4, 4)}, "model hidden is another"),
+        (
+            {},
+            {"model__hidden": (8, 5), "transfer__hot_start_schema": "same"},
+            r"hidden is another.*are wider",
+        ),
         ({}, {"model__interaction": "dcn_v2"}, "model interaction is another"),
     ],
 )

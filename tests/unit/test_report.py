@@ -15,6 +15,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.metrics import METRICS
 from ctnet_ray.report import Failure, Report, Row, Run, read_rows, read_runs, write
 from ctnet_ray.report.differences import Line, daily, pairs, summarise
+from ctnet_ray.report.terminal_table import table
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, version_folder
 
 DAYS = [date(2022, 5, 2) + timedelta(days=index) for index in range(3)]
@@ -89,6 +90,29 @@ def test_seed_without_baseline_and_other_domain_do_not_count() -> None:
 def test_absent_metric_is_left_out() -> None:
     rows = [*_rows("base", 0, [0.5]), *_rows("ctnet", 0, [0.25], metric="logloss")]
     assert {(line.label, line.metric) for line in summarise(rows)} == {("base", "auc"), ("ctnet", "logloss")}
+
+
+def test_a_row_counts_its_days_and_a_metric_that_lacks_one_its_own() -> None:
+    """A day of clicks alone has a logloss and no AUC."""
+    days: list[dict[str, float]] = [
+        {"auc": 0.5, "logloss": 0.25},
+        {"auc": 0.75, "logloss": 0.5},
+        {"logloss": 0.75},
+    ]
+    rows = [
+        Row(label, "c", 0, day, metrics)
+        for label in ("base", "ctnet")
+        for day, metrics in zip(DAYS, days, strict=True)
+    ]
+    text = StringIO()
+    Console(file=text, width=200).print(table(summarise(rows)))
+    lines = [line.split() for line in text.getvalue().splitlines() if " x " in line]
+    assert lines[1:] == [
+        ["base", "1", "x", "3", "0.6250", "0.5000"],
+        ["of", "1", "x", "2"],
+        ["ctnet", "1", "x", "3", "0.6250", "0.5000", "+0.00000"],
+        ["of", "1", "x", "2"],
+    ]
 
 
 def test_daily_curves() -> None:
