@@ -126,5 +126,8 @@ def choice(value: Any, choices: tuple[str, ...], where: str) -> Any:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a number, and neither NaN nor infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that a float can be, and neither NaN nor infinite."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
