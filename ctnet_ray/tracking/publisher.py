@@ -33,7 +33,7 @@ from ctnet_ray.tracking.queries import (
     search_runs,
     search_versions,
 )
-from ctnet_ray.tracking.run_steps import FolderStep, days_of
+from ctnet_ray.tracking.run_steps import FolderStep, days_of, read_steps_left
 from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 
 #: Alias of a registered model's newest day. MLflow 3 keeps the name "latest" for itself: it answers to that
@@ -41,6 +41,7 @@ from ctnet_ray.tracking.set_aside import read_set_aside, show_set_aside
 NEWEST = "newest"
 CARD = "model/card.json"
 _UNKNOWN = -1
+_MONTHS = 12  #: of a run's steps that are asked for one by one
 _STEPS_BETWEEN = 31  #: two comparisons of all of a run's steps with MLflow
 
 
@@ -109,9 +110,10 @@ class Publisher:
             What is shown now.
         """
         if any(_contradicts(shown, step) for step in steps):
+            shown = self._load(record, folder)
             for run in (shown.parent, *shown.children.values()):
                 self._client.delete_run(run.info.run_id)
-            shown = self._load(record, folder)
+            return self.publish(record, folder, read_steps_left(folder, ()), self._load(record, folder))
         self._show_record(record, shown)
         for step in steps:
             if shown.evaluations.get(step.record.day) != projection.evaluation_digest(step.evaluation):
@@ -143,25 +145,25 @@ class Publisher:
         parent = search_run(self._client, self._experiment, record.run)
         said = parent.data.tags.get(projection.COMPARED, "") if parent else ""
         steps = days_of(folder)
-        scored = read_evaluations(folder, steps)
         until = next((day for day in steps if said == _compared(folder, day)), None)
-        if until is None:
-            return None
-        since = min([until, *(day for day in steps if day not in scored)])
-        return since if sum(day >= since for day in steps) <= _STEPS_BETWEEN else None
+        few = until is not None and sum(day >= until for day in steps) <= _STEPS_BETWEEN
+        return until if few else None
 
     def _load_since(self, record: RunRecord, folder: str, since: date) -> ShownRun | None:
-        """Find what MLflow shows of the newest steps; None where that does not say what is newest."""
-        steps = days_of(folder)
-        months = months_between(month_before(since), steps[-1])
+        """Find what MLflow shows of steps that are new or may yet be scored; None: all is to be asked for."""
+        steps, scored = days_of(folder), read_evaluations(folder)
+        settled = {day for day in steps if day < since and day in scored}
+        may_be_scored = {f"{day:%Y-%m}" for day in steps if day not in settled}
+        months = sorted({*months_between(month_before(since), steps[-1]), *may_be_scored})
+        if len(months) > _MONTHS:
+            return None
         versions = search_months(self._client, record.model, months)
         parent = search_run(self._client, self._experiment, record.run)
         if parent is None or not passed(versions):
             return None
         children = search_runs(self._client, self._experiment, record.run, months)
         shown = _shown(record, parent, children, versions)
-        shown.settled.update(day for day in steps if day < since)
-        return shown
+        return replace(shown, settled=settled)
 
     def _load(self, record: RunRecord, folder: str) -> ShownRun:
         """Find all that MLflow shows of a run, and create the parent run if it has none."""

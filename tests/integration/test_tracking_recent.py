@@ -17,7 +17,7 @@ from ctnet_ray.tracking.tracker import Tracker
 from tests.integration.test_tracking_guard import change, newest
 from tests.integration.tracked_runs import DAY, evaluate, run_record, write_run, write_step
 
-MONTHS = 75  #: days that were walked at first, in three months
+MONTHS = 110  #: days that were walked at first, in four months
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def _add_day(folder: Path, number: int) -> None:
 
 def test_a_day_costs_no_more_after_months(uri: str, tmp_path: Path, returned: list[int]) -> None:
     folder = tmp_path / "run"
-    write_run(folder, "r", days=MONTHS)
+    record = write_run(folder, "r", days=MONTHS)
+    (folder / "evaluations" / f"{DAY + timedelta(days=9)}.json").unlink()  # the day after has no samples
     _daily(uri, folder)
     whole = []
     for number in range(MONTHS, MONTHS + 6):
@@ -67,11 +68,32 @@ def test_a_day_costs_no_more_after_months(uri: str, tmp_path: Path, returned: li
         _daily(uri, folder)
         assert newest(uri) == number + 1
         whole.append(sum(returned) > 2 * MONTHS)
-        assert whole[-1] or sum(returned) < 2 * 62  # of two months
+        assert whole[-1] or sum(returned) < 2 * 90  # of three months
     # The newest step of the first comparison is looked at again, and four steps after it.
     assert whole == [False] * 4 + [True, False]
-    days = [version.day for version in Tracker(uri, "ctnet").series("m.r")]
-    assert days == [DAY + timedelta(days=number) for number in range(MONTHS + 6)]
+    tracker = Tracker(uri, "ctnet")
+    assert [version.day for version in tracker.series("m.r")] == [
+        DAY + timedelta(days=number) for number in range(MONTHS + 6)
+    ]
+    assert "evaluated_day" not in tracker.resolve("m.r/10").tags
+    evaluate(folder, record, DAY + timedelta(days=9))
+    _daily(uri, folder)
+    assert tracker.resolve("m.r/10").tags["evaluated_day"] == str(DAY + timedelta(days=10))
+
+
+def test_a_step_made_again_lets_the_run_be_shown_anew(uri: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    record = write_run(folder, "r", days=40)
+    _daily(uri, folder)
+    last = DAY + timedelta(days=39)
+    write_step(folder, record, last, loss=0.75)
+    evaluate(folder, record, last, auc=0.5)
+    _daily(uri, folder)
+    assert [version.number for version in Tracker(uri, "ctnet").series("m.r")] == [*range(1, 40), 41]
+    client = MlflowClient(uri, uri)
+    (experiment,) = [one for one in client.search_experiments() if one.name == "ctnet"]
+    runs = client.search_runs([experiment.experiment_id], "tags.`ctnet.run` = 'r'", max_results=1000)
+    assert len(runs) == 41
 
 
 def test_what_was_deleted_lately_is_there_again_at_once_and_the_rest_by_a_comparison_of_all(
