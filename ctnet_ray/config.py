@@ -73,7 +73,8 @@ class DataConfig(Section, section="data"):
     """First day to train on (YYYY-MM-DD)."""
     last_day: date | Literal["newest"]
     """Last day to train on (YYYY-MM-DD), or newest: the newest one that has samples; each step is scored on
-    the day after, where it has samples."""
+    the day after, where it has samples. Where samples are of longer steps, settings that count days count
+    steps."""
     missing_days: Literal["refuse", "skip"] = "refuse"
     """What becomes of a day without samples between others: refuse it, or skip: its step trains nothing and
     takes the source version of the day."""

@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 
 from rich.table import Table
 
+from ctnet_ray import step as steps
 from ctnet_ray import storage
 from ctnet_ray.config import RetentionConfig, TrackingConfig
 from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version
@@ -60,8 +61,9 @@ def _stays_for(
         return "source of another version"
     if "evaluated_day" not in version.tags:
         return "not scored yet"
-    if every and (version.day - first).days % every == 0:
-        return f"every {every} days"
+    step = steps.parse(version.tags.get("step", str(steps.ONE_DAY)))
+    if every and step.count(first, version.day) % every == 0:
+        return f"every {every} {'days' if step == steps.ONE_DAY else 'steps'}"
     return ""
 
 

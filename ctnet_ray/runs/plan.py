@@ -12,16 +12,17 @@ from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, read_evaluations, version_folder
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
+from ctnet_ray.step import ONE_DAY, Step
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One day of continual training."""
+    """One step of continual training."""
 
     train: tuple[Manifest, ...]
     """Sample days to train on, in order; none: the step takes a source version, and scores."""
     day: date
-    """The step's day."""
+    """The step's first day."""
     evaluate: Manifest | None
     """Sample day to score afterwards."""
     source: Version | None = None
@@ -52,6 +53,8 @@ class RunPlan:
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
+    step: Step = ONE_DAY
+    """How long each step is."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What a day is refused for before it is trained on, and what holds a version back."""
 

@@ -294,6 +294,7 @@ def _save(
         rows_seen=progress.rows_seen,
         metrics=metrics,
         loaded=progress.loaded,
+        length=plan.step,
     )
     version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}

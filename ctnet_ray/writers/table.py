@@ -111,6 +111,7 @@ def write_table(
         mapping.drop_duplicates,
         mapping.max_dropped,
         mapping.impression,
+        mapping.stepping,
     )
     blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
     writing = Writing(seed, existing, from_scratch)

@@ -383,7 +383,7 @@ def test_vk_lsvd(tmp_path):
     )
 
     first, second = rows["place_0"]
-    assert (first["day"], second["day"]) == (date(2025, 1, 1), date(2025, 1, 26))
+    assert (first["day"], second["day"]) == (date(2025, 1, 1), date(2025, 6, 25))
     assert (first["label"], second["label"]) == (1, 0)
     assert second["clicked_item"] == ids(100)
     assert (first["age"], first["duration"], first["author"]) == (30.0, 12.0, ids(1)[0])

@@ -21,6 +21,8 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
         # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
     statistics: {of: [user, item, [user, category]], windows: [7d, all], prior: 10, by_domain: true}
         # user_log_odds_7d_in_feed, user_log_impressions_7d_in_feed, ...: of earlier days (`statistics`)
+    step: 7d                                                    # a sample day holds the rows of seven
+    first_step: 2019-01-01                                      # on which one of them begins
 """
 
 import re
@@ -46,10 +48,12 @@ from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.mapping.csv_keys import dialect_of
 from ctnet_ray.writers.mapping.log_keys import LOG_KEYS, keys_by_log
 from ctnet_ray.writers.mapping.statistics_keys import statistics_of
+from ctnet_ray.writers.mapping.step_keys import stepping_of
 from ctnet_ray.writers.mapping.time_keys import Time, time_of
 from ctnet_ray.writers.mapping.view_keys import fields_of, format_name, view_of
 from ctnet_ray.writers.merging import Impression, Rule
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.steps import Stepping
 from ctnet_ray.writers.view.view import View
 
 Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
@@ -57,7 +61,7 @@ DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
     *LOG_KEYS,
     *("features", "histories", "statistics", "days", "drop_duplicates", "max_dropped", "impression"),
-    *("embedding_dim", "logs"),
+    *("embedding_dim", "logs", "step", "first_step"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
 _SCHEMA_KEYS |= {"transform", "clip", "width", "mean", "std"}
@@ -122,6 +126,8 @@ class TableMapping:
     """Rows before this day are dropped."""
     last_day: date
     """Rows after this day are dropped."""
+    stepping: Stepping
+    """How days become steps."""
     csv: Dialect
     """How CSV files are written."""
     format_name: FormatName | None
@@ -213,6 +219,7 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     user, item = (plain.text(plain.needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories, by_domain = _histories(top, entries, name)
+    statistics = statistics_of(top["statistics"], entries, name) if "statistics" in top else None
     return TableMapping(
         name=name,
         view=view_of(top, csv, name),
@@ -236,9 +243,10 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         histories=histories,
         history_length=length,
         by_domain=by_domain,
-        statistics=statistics_of(top["statistics"], entries, name) if "statistics" in top else None,
-        first_day=_day(days.get("first", date.min), f"{name}: days.first"),
-        last_day=_day(days.get("last", date.max), f"{name}: days.last"),
+        statistics=statistics,
+        first_day=plain.day(days.get("first", date.min), f"{name}: days.first"),
+        last_day=plain.day(days.get("last", date.max), f"{name}: days.last"),
+        stepping=stepping_of(top, statistics, name),
         csv=csv,
         format_name=format_name(top, name),
         drop_duplicates=plain.flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
@@ -369,14 +377,3 @@ def _impression(values: Any, where: str) -> Impression:
 def _id_text(value: Any) -> str:
     """Return an id of the mapping as the text that ids of a log have."""
     return id_texts(pa.array([str(value).lower() if isinstance(value, bool) else str(value)]))[0].as_py()
-
-
-def _day(value: Any, where: str) -> date:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    if type(value) is not date:
-        raise CtnetError(f"{where}: a day YYYY-MM-DD is needed, not {value!r}")
-    return value
