@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
 
+from ctnet_ray.errors import CtnetError
+
 _TEXT = re.compile(r"([1-9]\d{0,3})d")
 
 
@@ -61,15 +63,23 @@ class Step:
 ONE_DAY = Step()  #: what a step is where nobody says otherwise
 
 
-def parse(text: Any) -> Step:
+def parse(text: Any, where: str) -> Step:
     """Return the step that a text says.
 
     Args:
         text: A whole number of days: 7d.
+        where: What says it, for the message.
 
     Raises:
-        ValueError: It says none.
+        CtnetError: It says none.
     """
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise CtnetError(f"{where}: {error}") from error
+
+
+def _parse(text: Any) -> Step:
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"a step is a whole number of days such as 7d, not {text!r}")
@@ -78,7 +88,7 @@ def parse(text: Any) -> Step:
 
 StepText = Annotated[
     Step,
-    PlainValidator(lambda value: value if isinstance(value, Step) else parse(value)),
+    PlainValidator(lambda value: value if isinstance(value, Step) else _parse(value)),
     PlainSerializer(str, return_type=str),
 ]
 """A step in a record, where it is a text."""

@@ -6,10 +6,10 @@ from datetime import UTC, date, datetime
 
 from rich.table import Table
 
-from ctnet_ray import step as steps
 from ctnet_ray import storage
 from ctnet_ray.config import RetentionConfig, TrackingConfig
 from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version
+from ctnet_ray.step import ONE_DAY, parse
 from ctnet_ray.tracking.tracker import Tracker
 
 
@@ -61,9 +61,9 @@ def _stays_for(
         return "source of another version"
     if "evaluated_day" not in version.tags:
         return "not scored yet"
-    step = steps.parse(version.tags.get("step", str(steps.ONE_DAY)))
+    step = parse(version.tags.get("step", str(ONE_DAY)), f"{version.id}: tag step")
     if every and step.count(first, version.day) % every == 0:
-        return f"every {every} {'days' if step == steps.ONE_DAY else 'steps'}"
+        return f"every {every} {'days' if step == ONE_DAY else 'steps'}"
     return ""
 
 

@@ -59,7 +59,7 @@ def test_arithmetic():
     assert starts == [date(2018, 12, 25), FIRST, date(2019, 1, 8)]
     assert WEEK.meets(date(2019, 1, 22), FIRST)
     assert not WEEK.meets(date(2019, 1, 21), FIRST)
-    assert [str(WEEK), parse("13d"), parse("1d")] == ["7d", Step(13), ONE_DAY]
+    assert [str(WEEK), parse("13d", "step"), parse("1d", "step")] == ["7d", Step(13), ONE_DAY]
 
 
 @pytest.mark.parametrize("text", ["6h", "0d", "7", 7, None, "-1d", "1.5d", " 7d", "10000d"])

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ctnet_ray import plain_data as plain
-from ctnet_ray import step as steps
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.step import ONE_DAY, parse
 from ctnet_ray.writers.statistics import Statistics
 from ctnet_ray.writers.steps import Stepping
 
@@ -21,10 +21,7 @@ def stepping_of(top: Mapping[str, Any], statistics: Statistics | None, name: str
     Raises:
         CtnetError: A key can't be, or a window of the statistics ends within a step.
     """
-    try:
-        step = steps.parse(top.get("step", str(steps.ONE_DAY)))
-    except ValueError as error:
-        raise CtnetError(f"{name}: step: {error}") from error
+    step = parse(top.get("step", str(ONE_DAY)), f"{name}: step")
     for window in statistics.windows if statistics else ():
         if window and window % step.days:
             raise CtnetError(f"{name}: statistics.windows: {window}d is no whole number of steps of {step}")
