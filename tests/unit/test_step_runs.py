@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import csv
 from rich.progress import Progress
 
+import ctnet_ray as ct
 from ctnet_ray import storage
 from ctnet_ray.config import (
     ComparisonConfig,
@@ -302,3 +306,23 @@ def test_old_records_say_nothing_of_steps(job_world: Any) -> None:
     (folder,) = (job_world.root / "models").glob(f"{BASE}-*")
     record = read_record(str(next(iter(sorted(folder.glob("day=*"))))))
     assert "length" not in record.step.to_dict()
+
+
+def test_statistics_are_looked_up_as_of_the_week(tmp_path: Path, process_group: None) -> None:
+    weeks = Weeks(tmp_path)
+    counted = {"of": ["user", "item"], "windows": ["7d", "14d", "all"]}
+    prepare(weeks.root, statistics=counted, histories={})
+    run = walk(weeks.plan(weeks.config(last=WEEKS[3])))
+    scorer = ct.open_version(run.version(WEEKS[3]).uri).scorer
+    log = csv.read_csv(weeks.root / "log-42.csv").filter(pc.field("scene") == "channel")
+    begins = AT_FIRST + 28 * SECONDS
+    week = log.filter((pc.field("at") >= begins) & (pc.field("at") < begins + 7 * SECONDS))
+    prepared = pq.read_table(SampleStore(str(weeks.root / "samples")).manifest("channel", WEEKS[4]).uri)
+
+    completed = scorer.samples_of({"user": week["who"].to_pylist(), "item": week["what"].to_pylist()})
+
+    names = [name for name in prepared.column_names if "_log_" in name]
+    assert len(names) == 2 * 2 * 3
+    for name in names:
+        assert sorted(completed[name].to_pylist()) == sorted(prepared[name].to_pylist())
+        assert len(set(prepared[name].to_pylist())) > 2

@@ -2,6 +2,7 @@
 
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rich.progress import Progress
 
 from ctnet_ray import storage
+from ctnet_ray.config import Existing
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.step import ONE_DAY, Step, parse
@@ -34,7 +36,9 @@ def log(path: Path, rows: list[Row]) -> str:
     return str(path)
 
 
-def prepare(root: Path, rows: list[Row], existing: str = "refuse", **keys) -> tuple[SampleStore, Report]:
+def prepare(
+    root: Path, rows: list[Row], existing: Existing = "refuse", **keys: Any
+) -> tuple[SampleStore, Report]:
     root.mkdir(exist_ok=True)
     store = SampleStore(str(root / "out"))
     raw, mapping = log(root / "log.csv", rows), from_dict({**MAPPING, **keys}, "map.yaml")
@@ -177,7 +181,7 @@ events = st.lists(
 def test_a_step_holds_the_rows_of_its_days(rows: list[Row], begun: int, tmp_path_factory) -> None:
     """Histories too: both see all that is strictly earlier."""
     root = tmp_path_factory.mktemp("steps")
-    keys = {"histories": {"of": ["item"], "length": 50}}
+    keys: dict[str, Any] = {"histories": {"of": ["item"], "length": 50}}
     start = FIRST - timedelta(days=begun)
     weekly, report = prepare(root / "weekly", rows, step="7d", first_step=start, **keys)
     daily, of_days = prepare(root / "daily", rows, **keys)
@@ -193,13 +197,13 @@ def test_a_step_holds_the_rows_of_its_days(rows: list[Row], begun: int, tmp_path
 
 def test_published_counts_are_of_the_same_step(tmp_path):
     counts = {"of": ["item"], "by_domain": True}
-    feed = {"domain": {"constant": "feed"}, "statistics": counts}
+    feed: dict[str, Any] = {"domain": {"constant": "feed"}, "statistics": counts}
     source, _ = prepare(tmp_path / "source", [on(0), on(7), on(8)], step="7d", **feed)
     public = str(tmp_path / "public")
     publish(source, "feed", public)
     assert SampleStore(public).manifest("feed", FIRST).step == WEEK
 
-    keys = {"statistics": {**counts, "published": {"feed": public}}}
+    keys: dict[str, Any] = {"statistics": {**counts, "published": {"feed": public}}}
     rows = [on(0), on(8)]
     with pytest.raises(
         CtnetError, match=r"^statistics.published.feed: .* steps of 7d from 2019-01-08, .* of 1d"
