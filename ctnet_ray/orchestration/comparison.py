@@ -28,7 +28,7 @@ from ctnet_ray.orchestration.planning import model_name, plan_job, run_label
 from ctnet_ray.report.references import Reference, past_ctr, read_references
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import Role
+from ctnet_ray.schema import LABEL, Role
 from ctnet_ray.section import override
 from ctnet_ray.step import ONE_DAY, Step
 from ctnet_ray.terminal import open_console
@@ -164,6 +164,7 @@ def _config(
             domain=domain,
             first_day=config.first_day,
             last_day=config.last_scored_day - timedelta(days=1),  # its step begins then or before
+            label=config.label,
         ),
         model=comparison.model,
         training=replace(training, seed=seed),
@@ -253,7 +254,9 @@ def compare(
 
 
 def _past_ctrs(config: ComparisonConfig) -> Iterator[Reference]:
-    """Yield the past click rate of each target and seed; no row is read."""
+    """Yield the past click rate of each target and seed; no row is read, so there is none of other labels."""
+    if config.label != LABEL:
+        return
     for target, seed in itertools.product(config.targets, config.seeds):
         store = SampleStore(config.store.replace("{seed}", str(seed)))
         days = [day for day in store.days(target) if config.first_day <= day <= config.last_scored_day]

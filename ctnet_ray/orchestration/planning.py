@@ -38,7 +38,7 @@ from ctnet_ray.runs.records import (
 from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.runs.taking_over import new_features, obstacles
 from ctnet_ray.samples.store import Manifest, SampleStore
-from ctnet_ray.schema import Role, Schema
+from ctnet_ray.schema import LABEL, Role, Schema
 from ctnet_ray.step import Step
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.versions import read_record
@@ -83,6 +83,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
     _check_series(config, method)
+    _check_label(config, schema)
     store = SampleStore(config.data.store)
     samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
     record = run_record(config, schema, role, samples)
@@ -105,7 +106,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     scored = read_evaluations(folder, done)
     planned = partial(_step, config, method, length, samples, scored)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
-    check_samples(samples, steps, model)
+    check_samples(samples, steps, model, config.data.label)
     _check_name(registered, record)
     plan = RunPlan(
         record=record,
@@ -155,6 +156,7 @@ def model_name(config: JobConfig, role: Role = "target") -> str:
         else _checked("tracking.experiment", tracking.experiment, _PREFIX_ADVICE),
         _checked("data.domain", config.data.domain),
         _checked("tracking.label", label),
+        *([_checked("data.label", config.data.label)] if config.data.label != LABEL else []),
     )
     seed = f".s{config.training.seed}" if config.training.seed else ""
     return f"{'.'.join(parts)}{seed}"
@@ -177,6 +179,15 @@ def _check_series(config: JobConfig, method: Method) -> None:
     if method.family == "fine-tuning" and config.transfer.refresh_days != 1:
         raise CtnetError(
             f"transfer.refresh_days: method {method.name} starts each step from its newest version"
+        )
+
+
+def _check_label(config: JobConfig, schema: Schema) -> None:
+    features = {feature.name for feature in (*schema.features, *schema.dense)}
+    if config.data.label in features:
+        raise CtnetError(
+            f"data.label: {config.data.label} is a feature of the schema, and models would read what they "
+            "predict: take it out of the schema"
         )
 
 

@@ -180,7 +180,9 @@ def may_be_passed_over(config: JobConfig, samples: SampleDays, day: date) -> boo
     return config.data.missing_days == "skip" and between
 
 
-def check_samples(samples: Iterable[SampleDays], steps: Iterable[StepPlan], model: ModelSpec) -> None:
+def check_samples(
+    samples: Iterable[SampleDays], steps: Iterable[StepPlan], model: ModelSpec, label: str
+) -> None:
     """Compare the days that steps read with their files and with the model's features.
 
     Raises:
@@ -188,7 +190,7 @@ def check_samples(samples: Iterable[SampleDays], steps: Iterable[StepPlan], mode
     """
     read = [day for step in steps for day in (*step.train, *step.beside, step.evaluate) if day is not None]
     for domain in samples:
-        encoder = Encoder(model.inputs, domain.domain)
+        encoder = Encoder(model.inputs, domain.domain, label=label)
         for day in {day.day: day for day in read if day.domain == domain.domain}.values():
             if not day.rows:
                 raise CtnetError(f"{day.domain} {day.day} has no rows: write the day again, or leave it out")

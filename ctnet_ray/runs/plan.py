@@ -12,6 +12,7 @@ from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, read_evaluations, version_folder
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
+from ctnet_ray.schema import LABEL
 from ctnet_ray.step import ONE_DAY, Step
 
 
@@ -117,6 +118,11 @@ def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
 def beside_epochs(training: TrainingConfig) -> int:
     """Return the passes over each day of other domains."""
     return training.beside_epochs or training.epochs
+
+
+def label_column(record: RunRecord) -> str:
+    """Return the column of samples that a run predicts."""
+    return record.config.get("data", {}).get("label", LABEL)
 
 
 def sample_ref(manifest: Manifest) -> SampleRef:

@@ -33,8 +33,14 @@ DAY = "__day__"  #: date32
 TIME = "__time__"  #: timestamp[us, UTC]
 DOMAIN = "__domain__"  #: string
 CLICKED = "__label__"  #: int8
+LABELS = "__label_of__"  #: before the name of each further label, int8
 FILE = "__file__"  #: int32, place in `Report.files`
 ADDED = (DAY, TIME, DOMAIN, CLICKED, FILE, LINE)
+
+
+def is_added(column: str) -> bool:
+    """Whether a column is none of the log."""
+    return column in ADDED or column.startswith(LABELS)
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,8 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
         report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
         rows = distinct
     if conversion.impression:
-        merged = merge_rows(rows, conversion.impression, time=TIME, label=CLICKED)
+        labels = [name for name in rows.column_names if name == CLICKED or name.startswith(LABELS)]
+        merged = merge_rows(rows, conversion.impression, time=TIME, labels=labels)
         report.drop_rows(LATER_ROW, rows, merged, FILE, DOMAIN)
         rows = merged
     return rows
@@ -174,7 +181,7 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
 
 def _distinct_rows(table: pa.Table) -> pa.Table:
     """Return the first of rows that are equal in every column of the log, in their order."""
-    columns = table.drop_columns([name for name in ADDED if name in table.column_names]).columns
+    columns = table.drop_columns([name for name in table.column_names if is_added(name)]).columns
     names = [f"key{index}" for index in range(len(columns))]
     row = pa.array(np.arange(table.num_rows))
     try:

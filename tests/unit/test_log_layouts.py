@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.mapping.mapping import Label
+from ctnet_ray.writers.mapping.label_keys import Label
 from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.values import parse_label, parse_number, parse_sequence, parse_time
 from tests.unit.mapping_world import COLUMNS, convert, ids, log, parquet
