@@ -29,6 +29,7 @@ from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.methods.table import METHODS
+from ctnet_ray.schema import LABEL
 from ctnet_ray.section import Section
 
 #: What becomes of a sample day that is there and would hold something else: leave it and say so; the rows of
@@ -73,10 +74,13 @@ class DataConfig(Section, section="data"):
     """First day to train on (YYYY-MM-DD)."""
     last_day: date | Literal["newest"]
     """Last day to train on (YYYY-MM-DD), or newest: the newest one that has samples; each step is scored on
-    the day after, where it has samples."""
+    the day after, where it has samples. Where samples are of longer steps, settings that count days count
+    steps."""
     missing_days: Literal["refuse", "skip"] = "refuse"
     """What becomes of a day without samples between others: refuse it, or skip: its step trains nothing and
     takes the source version of the day."""
+    label: str = LABEL
+    """Column of the samples that is predicted, 0 or 1: label, or one of the mapping's labels."""
     beside: tuple[str, ...] = ()
     """Further domains whose days are trained on in between those of `domain`: the other domains of a source
     of several, or the source domain of a method that trains jointly."""
@@ -317,7 +321,8 @@ class TrackingConfig(Section, section="tracking"):
     label: OptionalName = None
     """What tables and MLflow call the run beside its domain and seed; null: its method."""
     name: OptionalName = None
-    """Registered model; null: PREFIX.DOMAIN.LABEL, and .sSEED behind it for a seed other than 0."""
+    """Registered model; null: PREFIX.DOMAIN.LABEL, with the name of a data.label behind it, and .sSEED for a
+    seed other than 0."""
 
 
 @dataclass(frozen=True)
@@ -446,6 +451,8 @@ class ComparisonConfig(Section, section="comparison"):
     """Settings, by dotted name, of all runs of a method or of one variant, whichever name is given."""
     more_sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """For a target: domains that a second source series is trained on beside `source` (several_sources)."""
+    label: str = LABEL
+    """Column of the samples that all runs predict, as data.label."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each has a source series and base model of its own."""
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from datetime import date
 from functools import cache
 from typing import Any, TypeVar
 
@@ -100,6 +101,22 @@ def text(value: Any, where: str) -> str:
     """
     if not isinstance(value, str) or not value:
         raise CtnetError(f"{where}: a text is needed, not {value!r}")
+    return value
+
+
+def day(value: Any, where: str) -> date:
+    """Return a day, which YAML reads as one where it stands without quotes.
+
+    Raises:
+        CtnetError: It is none.
+    """
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    if type(value) is not date:
+        raise CtnetError(f"{where}: a day YYYY-MM-DD is needed, not {value!r}")
     return value
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ctnet_ray import storage
 from ctnet_ray.config import MAX_DROPPED, Existing
+from ctnet_ray.step import parse
 from ctnet_ray.writers.synthetic_config import WorldConfig
 from jobs.command import run
 
@@ -217,7 +218,13 @@ def statistics(
     Console().print(table)
 
 
-def register(store: str, domains: list[str] | None = None, replace: bool = False, json: bool = False) -> None:
+def register(
+    store: str,
+    domains: list[str] | None = None,
+    replace: bool = False,
+    step: str | None = None,
+    json: bool = False,
+) -> None:
     """Use sample days that another tool wrote, where they lie: STORE/DOMAIN/day=YYYY-MM-DD/*.parquet.
 
     Args:
@@ -225,13 +232,16 @@ def register(store: str, domains: list[str] | None = None, replace: bool = False
         domains: Domains to register, such as [feed,channel]; not set: all.
         replace: Whether a registered day whose files were changed since gets a new manifest; else it is an
             error.
+        step: Days that each of them covers, from the one in its name on, such as 7d; not set: as those that
+            are registered already, else 1d.
         json: Print the days as JSON.
     """
     from ctnet_ray.samples.store import SampleStore
     from ctnet_ray.writers.registering import register as register_days
 
     with _progress() as progress:
-        days = register_days(SampleStore(store), domains or (), progress, replace=replace)
+        length = parse(step, "--step") if step else None
+        days = register_days(SampleStore(store), domains or (), progress, replace=replace, step=length)
     if json:
         json_module.dump(to_jsonable_python(days), sys.stdout, indent=2)
         print()

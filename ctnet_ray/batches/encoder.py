@@ -53,10 +53,15 @@ class Encoder:
         towers: The features of each tower that the model has.
         domain: Domain of the samples; features that it lacks read as missing.
         layers: Layers of the source tower that come with the samples, with their widths.
+        label: Column of the samples that is predicted.
     """
 
     def __init__(
-        self, towers: Mapping[Role, Schema], domain: str, layers: Mapping[str, int] = NO_LAYERS
+        self,
+        towers: Mapping[Role, Schema],
+        domain: str,
+        layers: Mapping[str, int] = NO_LAYERS,
+        label: str = LABEL,
     ) -> None:
         self.towers: dict[Role, tuple[FoldedFeature, ...]] = {
             tower: tuple(FoldedFeature.of(schema, f) for f in keys(schema))
@@ -69,7 +74,7 @@ class Encoder:
         # Row numbers that two towers share are computed once.
         features = dict.fromkeys(chain.from_iterable(self.towers.values()))
         dense = tuple(dict.fromkeys(self.dense.values()))
-        self.folding = Folding(tuple(features), domain, tuple(layers), dense)
+        self.folding = Folding(tuple(features), domain, tuple(layers), dense, label)
 
     def check(self, manifest: Manifest) -> None:
         """Compare a day's columns with what will be read.
@@ -83,7 +88,7 @@ class Encoder:
                 raise CtnetError(
                     f"{where}: no column {name!r}: add it to the samples or take it out of the schema"
                 )
-        for name, kind in {LABEL: "int8", GROUP: "int64"}.items():
+        for name, kind in ((self.folding.label, "int8"), (GROUP, "int64")):
             stored = manifest.columns[name]
             if stored != kind:
                 raise CtnetError(f"{where}: column {name!r} is {stored}, not {kind}: write the day again")
@@ -134,7 +139,7 @@ class Encoder:
     def scored_batch(self, samples: pa.Table) -> Batch:
         """Return N rows that have neither label nor group as one batch."""
         rows = samples.num_rows
-        for name, kind in {LABEL: pa.int8(), GROUP: pa.int64()}.items():
+        for name, kind in {self.folding.label: pa.int8(), GROUP: pa.int64()}.items():
             samples = samples.append_column(name, pa.array(np.zeros(rows), kind))
         return self.batch([(self.encode(samples), 0, rows)], rows, rows)
 

@@ -1,7 +1,7 @@
 """The counts that a version's statistics are looked up in, from the running state beside its sample days."""
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.manifest import Manifest, StatisticsRecord
@@ -55,7 +55,8 @@ def _read(record: VersionRecord, store: SampleStore, domain: str) -> StatisticsL
     if not read.of:
         raise CtnetError(f"{domain} {manifest.day} in {store.root} has no statistic that the version reads")
     past, newest = _past(store, manifest, day, read)
-    counts = {one: _counted(count(past, day + timedelta(days=1), read.windows, one)) for one in read.domains}
+    after = manifest.step.next(day)
+    counts = {one: _counted(count(past, after, read.windows, one)) for one in read.domains}
     columns = {name: manifest.columns[name] for of in read.of for name in of}
     card = StatisticsCard(
         day.isoformat(),
@@ -92,7 +93,7 @@ def _past(
 ) -> tuple[list[Past], dict[str, date]]:
     """Return the counts up to a day, and the newest day of each domain that is in them."""
     window = max((days for days in read.windows if days), default=0)
-    after = day + timedelta(days=1)
+    after = manifest.step.next(day)
     log = manifest.log or ""
     kind = counts_kind(manifest.state[COUNTS].settings)
     state = RunningState(store, log, [kind], (), keeps_snapshots=False)

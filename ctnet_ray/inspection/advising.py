@@ -1,10 +1,10 @@
 """From what was found to words: is transfer worth trying, and what is to be mended first."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from statistics import fmean
 
 from ctnet_ray.inspection.facts import Advice, DayFacts, FeatureFacts, Overlap, Probe
+from ctnet_ray.step import Step
 
 WORTH, LITTLE, OPEN, NONE = "worth trying", "little to gain", "can't be told", "not possible"
 SMALL = 0.002  #: gain in AUC below which transfer is not worth its cost
@@ -41,11 +41,11 @@ def advise(target: str, source: str, probe: Probe | None, overlaps: Sequence[Ove
 
 
 def mend(
-    days: Sequence[DayFacts], features: Sequence[FeatureFacts], overlaps: Sequence[Overlap]
+    days: Sequence[DayFacts], features: Sequence[FeatureFacts], overlaps: Sequence[Overlap], step: Step
 ) -> tuple[str, ...]:
     """Say what to mend, the worst first."""
     return tuple(
-        (*_leaks(features), *_days(days), *_strangers(overlaps), *_features(features), *_groups(days))
+        (*_leaks(features), *_days(days, step), *_strangers(overlaps), *_features(features), *_groups(days))
     )
 
 
@@ -61,14 +61,12 @@ def _leaks(features: Sequence[FeatureFacts]) -> Iterator[str]:
             yield f"{entry.domain}: {entry.feature} is infinite in {entry.infinite:,} rows: clip it"
 
 
-def _days(days: Sequence[DayFacts]) -> Iterator[str]:
+def _days(days: Sequence[DayFacts], step: Step) -> Iterator[str]:
     by_domain: dict[str, list[DayFacts]] = {}
     for entry in days:
         by_domain.setdefault(entry.domain, []).append(entry)
     for domain, there in by_domain.items():
-        first, last = there[0].day, there[-1].day
-        absent = {first + timedelta(days=number) for number in range((last - first).days)}
-        absent -= {entry.day for entry in there}
+        absent = {*step.between(there[0].day, there[-1].day)} - {entry.day for entry in there}
         if absent:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             yield f"{domain}: no samples on {', '.join(map(str, sorted(absent)[:3]))}{more}: prepare them"

@@ -14,6 +14,7 @@ from ctnet_ray.inspection.facts import DayFacts, FeatureFacts, Inspection
 from ctnet_ray.inspection.probe import probe
 from ctnet_ray.inspection.walk import Walked, walk
 from ctnet_ray.runs.day_guard import unlike
+from ctnet_ray.samples.common_step import common_step
 from ctnet_ray.samples.folding import FoldedFeature, Folding
 from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.samples.measures import DayMeasures, measure, stability
@@ -69,6 +70,7 @@ def inspect(inspected: Inspected) -> Inspection:
     manifests = _manifests(samples, inspected)
     source, targets = _roles(manifests, inspected)
     manifests = {domain: days for domain, days in manifests.items() if domain in (source, *targets)}
+    step = common_step([there[-1] for there in manifests.values()])
     user = identity(schema, inspected.user, "--user", _USERS)
     item = identity(schema, inspected.item, "--item", _ITEMS)
     total = sum(manifest.rows for days in manifests.values() for manifest in days)
@@ -103,7 +105,7 @@ def inspect(inspected: Inspected) -> Inspection:
         tuple(walked.overlaps),
         tuple(filter(None, probes.values())),
         tuple(advise(target, source, probes[target], walked.overlaps) for target in targets),
-        mend(days, features, walked.overlaps),
+        mend(days, features, walked.overlaps, step),
     )
 
 

@@ -61,8 +61,8 @@ class Method:
             "transfer.window": self.windowed,
         }
         return (
-            *("data.domain", "data.beside", "data.first_day", "transfer.method", "compute.workers"),
-            *("training.seed", "training.bf16", "training.cpu_bf16"),
+            *("data.domain", "data.beside", "data.first_day", "data.label", "transfer.method"),
+            *("compute.workers", "training.seed", "training.bf16", "training.cpu_bf16"),
             *(name for name, is_read in reads.items() if is_read),
             *(f"transfer.{option}" for option in self.options),
         )

@@ -28,8 +28,9 @@ from ctnet_ray.orchestration.planning import model_name, plan_job, run_label
 from ctnet_ray.report.references import Reference, past_ctr, read_references
 from ctnet_ray.runs.plan import RunPlan
 from ctnet_ray.samples.store import SampleStore
-from ctnet_ray.schema import Role
+from ctnet_ray.schema import LABEL, Role
 from ctnet_ray.section import override
+from ctnet_ray.step import ONE_DAY, Step
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 
@@ -162,7 +163,8 @@ def _config(
             schema=config.schema.replace("{seed}", str(seed)),
             domain=domain,
             first_day=config.first_day,
-            last_day=config.last_scored_day - timedelta(days=1),
+            last_day=config.last_scored_day - timedelta(days=1),  # its step begins then or before
+            label=config.label,
         ),
         model=comparison.model,
         training=replace(training, seed=seed),
@@ -182,7 +184,8 @@ def warm_up_of(comparison: Comparison) -> Comparison:
     config = comparison.config
     if config.transfer_day is None:
         raise CtnetError("set comparison.transfer_day: the days behind it are the warm-up")
-    first, last = config.transfer_day + timedelta(days=1), config.first_scored_day - timedelta(days=1)
+    step = step_of(config)
+    first, last = step.next(config.transfer_day), step.previous(config.first_scored_day)
     if first > last:
         raise CtnetError(
             f"comparison.transfer_day {config.transfer_day} leaves no warm-up day before first_scored_day "
@@ -192,6 +195,12 @@ def warm_up_of(comparison: Comparison) -> Comparison:
         comparison,
         config=replace(config, first_scored_day=first, last_scored_day=last, methods=(), variants={}),
     )
+
+
+def step_of(config: ComparisonConfig) -> Step:
+    """Return how long a step of a comparison is; all its domains have the same (`plan_job`)."""
+    newest = SampleStore(config.store.replace("{seed}", str(config.seeds[0]))).newest_manifest(config.source)
+    return newest.step if newest else ONE_DAY
 
 
 def compare(
@@ -245,7 +254,9 @@ def compare(
 
 
 def _past_ctrs(config: ComparisonConfig) -> Iterator[Reference]:
-    """Yield the past click rate of each target and seed; no row is read."""
+    """Yield the past click rate of each target and seed; no row is read, so there is none of other labels."""
+    if config.label != LABEL:
+        return
     for target, seed in itertools.product(config.targets, config.seeds):
         store = SampleStore(config.store.replace("{seed}", str(seed)))
         days = [day for day in store.days(target) if config.first_day <= day <= config.last_scored_day]

@@ -15,7 +15,7 @@ from ctnet_ray.orchestration.outlook import plan_table
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.guard import HELD_BACK
-from ctnet_ray.runs.plan import RunPlan, ScorePlan, steps_left
+from ctnet_ray.runs.plan import RunPlan, ScorePlan, label_column, steps_left
 from ctnet_ray.runs.records import Version, read_steps
 from ctnet_ray.runs.taking_over import notes
 from ctnet_ray.samples.store import SampleStore
@@ -192,5 +192,5 @@ def score_plan(version: Version, day: date, domain: str | None = None, store: st
             f"{version.id} knows the domains {' and '.join(domains)}, not {scored.domain}: score one of them"
         )
     samples.check_files(scored)
-    Encoder(record.spec.inputs, scored.domain).check(scored)
+    Encoder(record.spec.inputs, scored.domain, label=label_column(record.run)).check(scored)
     return ScorePlan(version, scored)

@@ -15,13 +15,14 @@ from ctnet_ray.methods.table import METHODS
 from ctnet_ray.orchestration.continual import log_start, plan_published, registry_to_read, show_plan
 from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run_folder, run_record
 from ctnet_ray.orchestration.retention import retain
-from ctnet_ray.orchestration.sample_days import ONE_DAY, SampleDays, may_be_passed_over
+from ctnet_ray.orchestration.sample_days import SampleDays, may_be_passed_over, step_of
 from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.plan import RunPlan, steps_left
 from ctnet_ray.runs.records import read_evaluations, read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.section import override
+from ctnet_ray.step import Step
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 
@@ -97,18 +98,18 @@ def look(config: JobConfig, registered: Registry, role: Role, source_lag_days: i
             return Ready(None, 0, f"samples of {domain.domain} on {data.first_day}")
     record = run_record(config, schemas.load(data.schema), role, samples)
     done = {step.day for step in read_steps(storage.join(config.tracking.models, record.run))}
-    newest = max(domain.whole[-1] for domain in samples)
-    left = next((day for day in _days(data.first_day, newest) if day not in done), newest)
+    step, newest = step_of(samples), max(domain.whole[-1] for domain in samples)
+    left = next((day for day in step.between(data.first_day, newest) if day not in done), newest)
     source = _newest_source(config, registered, role, left, newest)
     day, new = data.first_day, 0
     while not isinstance(data.last_day, date) or day <= data.last_day:
-        waits_for = "" if day in done else _lacks(config, samples, day, source, source_lag_days)
+        waits_for = "" if day in done else _lacks(config, samples, step, day, source, source_lag_days)
         if waits_for:
             break
-        day, new = day + ONE_DAY, new + (day not in done)
+        day, new = step.next(day), new + (day not in done)
     else:
         waits_for = ""
-    return Ready(day - ONE_DAY if day > data.first_day else None, new, waits_for)
+    return Ready(step.previous(day) if day > data.first_day else None, new, waits_for)
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,6 @@ class _Source:
     """Day of the newest version that may be taken."""
     held_back: date | None
     """Day of the version that is held back; None: none is."""
-
-
-def _days(first: date, last: date) -> Iterator[date]:
-    return (first + number * ONE_DAY for number in range((last - first).days + 1))
 
 
 def _newest_source(
@@ -137,12 +134,14 @@ def _newest_source(
     return _Source(good[-1].day if good else date.min, newest_held.day if newest_held else None)
 
 
-def _lacks(config: JobConfig, samples: list[SampleDays], day: date, source: _Source | None, lag: int) -> str:
+def _lacks(
+    config: JobConfig, samples: list[SampleDays], step: Step, day: date, source: _Source | None, lag: int
+) -> str:
     """Say what a step still waits for; empty: nothing."""
     for domain in samples:
         if day not in domain and not may_be_passed_over(config, domain, day):
             return f"samples of {domain.domain} on {day}"
-    if source and source.newest < day and (day - source.newest).days > lag:
+    if source and source.newest < day and step.count(source.newest, day) > lag:
         reason = f" (that of {source.held_back} is held back)" if source.held_back else ""
         return f"a version of {config.transfer.source_series} of {day}{reason}"
     return ""

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from typing import Protocol
 
@@ -16,14 +16,14 @@ from ctnet_ray.orchestration.model_specs import model_spec, spec_of
 from ctnet_ray.orchestration.revision import code_revision
 from ctnet_ray.orchestration.rewinding import finish_rewinds
 from ctnet_ray.orchestration.sample_days import (
-    ONE_DAY,
     SampleDays,
     check_days,
     check_samples,
     first_digests,
     last_day,
+    step_of,
 )
-from ctnet_ray.orchestration.source_age import check_ages
+from ctnet_ray.orchestration.source_age import check_ages, check_steps
 from ctnet_ray.orchestration.staleness import check_fresh
 from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.identity import run_digest
@@ -38,8 +38,10 @@ from ctnet_ray.runs.records import (
 from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.runs.taking_over import new_features, obstacles, wider_layers
 from ctnet_ray.samples.store import Manifest, SampleStore
-from ctnet_ray.schema import Role, Schema
+from ctnet_ray.schema import LABEL, Role, Schema
+from ctnet_ray.step import Step
 from ctnet_ray.training import checkpoints
+from ctnet_ray.training.versions import read_record
 
 
 class Registry(Protocol):
@@ -90,6 +92,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
     _check_series(config, method)
+    _check_label(config, schema)
     store = SampleStore(config.data.store)
     samples = [SampleDays(store, domain) for domain in (config.data.domain, *config.data.beside)]
     record = run_record(config, schema, role, samples)
@@ -97,7 +100,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     finish_rewinds(folder)
     done = {step.day: step for step in read_steps(folder)}
     first, last = config.data.first_day, last_day(config, samples)
-    days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
+    length = step_of(samples, done.values())
+    days = length.between(first, last)
     check_days(config, samples, [day for day in days if day not in done])
     left = next((day for day in days if day not in done), last)
     name = config.transfer.source_series or ""
@@ -105,13 +109,15 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
     _check_weights(versions[days.index(day)] for day in days if day not in done)
+    towers = _built_on(days, versions, series, done)
+    check_steps(config.data.domain, length, towers)
     taking = zip(days, versions, strict=True)
-    check_ages(config, method, {day: version for day, version in taking if day not in done}, series)
-    model = model_spec(config, schema, method, role, _built_on(days, versions, series, done))
+    check_ages(config, method, length, {day: version for day, version in taking if day not in done}, series)
+    model = model_spec(config, schema, method, role, towers)
     scored = read_evaluations(folder, done)
-    planned = partial(_step, config, method, samples, scored)
+    planned = partial(_step, config, method, length, samples, scored)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
-    check_samples(samples, steps, model)
+    check_samples(samples, steps, model, config.data.label)
     _check_name(registered, record)
     plan = RunPlan(
         record=record,
@@ -123,6 +129,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         trains=role == "source" or method.trains,
         reuse=method.reuse,
+        step=length,
         guard=config.guard,
     )
     stopping = next((entry for entry in scored.values() if entry.stops), None)
@@ -160,6 +167,7 @@ def model_name(config: JobConfig, role: Role = "target") -> str:
         else _checked("tracking.experiment", tracking.experiment, _PREFIX_ADVICE),
         _checked("data.domain", config.data.domain),
         _checked("tracking.label", label),
+        *([_checked("data.label", config.data.label)] if config.data.label != LABEL else []),
     )
     seed = f".s{config.training.seed}" if config.training.seed else ""
     return f"{'.'.join(parts)}{seed}"
@@ -185,9 +193,19 @@ def _check_series(config: JobConfig, method: Method) -> None:
         )
 
 
+def _check_label(config: JobConfig, schema: Schema) -> None:
+    features = {feature.name for feature in (*schema.features, *schema.dense)}
+    if config.data.label in features:
+        raise CtnetError(
+            f"data.label: {config.data.label} is a feature of the schema, and models would read what they "
+            "predict: take it out of the schema"
+        )
+
+
 def _step(
     config: JobConfig,
     method: Method,
+    length: Step,
     samples: Sequence[SampleDays],
     scored: Container[date],
     day: date,
@@ -196,9 +214,8 @@ def _step(
 ) -> StepPlan:
     """Say what a step reads: what it was trained and scored on is not read again, and may be gone."""
     domain, *beside = samples
-    train = () if done else _trained_on(domain, method, day, config.transfer.window)
-    following = day + ONE_DAY
-    evaluate = None if done and day in scored else domain.of(following)
+    train = () if done else _trained_on(domain, method, length, day, config.transfer.window)
+    evaluate = None if done and day in scored else domain.of(length.next(day))
     others = (other.of(day) for other in beside if train)
     return StepPlan(
         train=train,
@@ -209,13 +226,15 @@ def _step(
     )
 
 
-def _trained_on(samples: SampleDays, method: Method, day: date, window: int | None) -> tuple[Manifest, ...]:
+def _trained_on(
+    samples: SampleDays, method: Method, length: Step, day: date, window: int | None
+) -> tuple[Manifest, ...]:
     """Return the days that a step trains on: its own, or those of a window that ends with it."""
     if not method.trains:
         return ()
     if not method.windowed:
         return samples.window(day, day)
-    return samples.window(date.min if window is None else day - timedelta(days=window - 1), day)
+    return samples.window(date.min if window is None else day - (window - 1) * length.length, day)
 
 
 def _built_on(
@@ -249,9 +268,10 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
         if "/" in name or "@" in name
         else _newest_before(registered, name, config.data.first_day)
     )
-    if version.day >= config.data.first_day:
+    seen = read_record(version).step.length.last(version.day)
+    if seen >= config.data.first_day:
         raise CtnetError(
-            f"transfer.hot_start {version.id} was trained on {version.day}, which is not "
+            f"transfer.hot_start {version.id} was trained on {seen}, which is not "
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
     checkpoints.check_weights(version.uri)

@@ -193,6 +193,7 @@ def _plan(
         start_optimizer=config.transfer.hot_start_optimizer == "keep",
         trains=role == "source" or method.trains,
         reuse=method.reuse,
+        step=first.length,
         guard=GuardConfig(versions="off"),
     )
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from ctnet_ray import storage
 from ctnet_ray.config import RetentionConfig, TrackingConfig
 from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version
+from ctnet_ray.step import ONE_DAY, parse
 from ctnet_ray.tracking import projection
 from ctnet_ray.tracking.tracker import Tracker
 
@@ -62,8 +63,9 @@ def _stays_for(
         return f"alias {aliased[version.number]}"
     if "evaluated_day" not in version.tags:
         return "not scored yet"
-    if every and (version.day - first).days % every == 0:
-        return f"every {every} days"
+    step = parse(version.tags.get("step", str(ONE_DAY)), f"{version.id}: tag step")
+    if every and step.count(first, version.day) % every == 0:
+        return f"every {every} {'days' if step == ONE_DAY else 'steps'}"
     return "source of another version" if is_source(version.uri) else ""
 
 

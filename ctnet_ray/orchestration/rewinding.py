@@ -5,7 +5,7 @@
 <run>/set_aside/<time>/evaluations/2022-05-01.json
 """
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
@@ -21,7 +21,7 @@ def plan_rewind(folder: str, day: date) -> Rewind:
     """
     steps = [step.day for step in read_steps(folder)]
     # The version before is scored again: on the day that is rewound to.
-    scored = read_evaluations(folder, [made for made in steps if made >= day - timedelta(days=1)])
+    scored = [made for made, entry in read_evaluations(folder, steps).items() if entry.samples.day >= day]
     days = tuple(made for made in steps if made >= day)
     if not days and not scored:
         there = f"its steps are {steps[0]} to {steps[-1]}" if steps else "it has no step"

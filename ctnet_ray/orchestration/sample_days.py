@@ -1,7 +1,8 @@
 """Which sample days a run needs: those still to be trained on or scored, and no others."""
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, timedelta
+from datetime import date
+from functools import cached_property
 
 from ctnet_ray import storage
 from ctnet_ray.batches.encoder import Encoder
@@ -10,9 +11,9 @@ from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.plan import StepPlan
 from ctnet_ray.runs.records import RunRecord, StepRecord, version_folder
 from ctnet_ray.runs.specs import ModelSpec
+from ctnet_ray.samples.common_step import common_step
 from ctnet_ray.samples.store import Manifest, SampleStore
-
-ONE_DAY = timedelta(days=1)
+from ctnet_ray.step import ONE_DAY, Step
 
 
 class SampleDays:
@@ -33,14 +34,26 @@ class SampleDays:
     def __contains__(self, day: date) -> bool:
         return day in self._there
 
+    @cached_property
+    def newest(self) -> Manifest | None:
+        """The newest day that can be read; it says the step of all."""
+        for day in reversed(self.whole):
+            try:
+                return self._manifests.setdefault(day, self.store.manifest(self.domain, day))
+            except CtnetError:
+                continue  # a damaged day is said where it is asked for
+        return None
+
     def of(self, day: date) -> Manifest | None:
         """Return a day's manifest; None where the day is not there.
 
         Raises:
-            CtnetError: It can't be read.
+            CtnetError: It can't be read, or is of another step than the newest day.
         """
         if day in self._there and day not in self._manifests:
-            self._manifests[day] = self.store.manifest(self.domain, day)
+            manifest = self.store.manifest(self.domain, day)
+            common_step([manifest, self.newest or manifest])
+            self._manifests[day] = manifest
         return self._manifests.get(day)
 
     def window(self, first: date, last: date) -> tuple[Manifest, ...]:
@@ -51,12 +64,30 @@ class SampleDays:
     def lacks(self, day: date) -> str:
         """Say that a day is not there, and which are."""
         if self.whole:
-            there = f"there are {self.whole[0]} to {self.whole[-1]}"
+            there = f"there are {self.whole[0]} to {self.whole[-1]}{self._steps()}"
         elif domains := self.store.domains():
             there = f"the store has {', '.join(domains)}{nearest(self.domain, domains)}"
         else:
             there = f"nothing is in {self.store.root}: see data.store"
         return f"no samples of {self.domain} on {day} ({there})"
+
+    def _steps(self) -> str:
+        step = self.newest.step if self.newest else ONE_DAY
+        return "" if step == ONE_DAY else f", in steps of {step}"
+
+
+def step_of(samples: Iterable[SampleDays], done: Iterable[StepRecord] = ()) -> Step:
+    """Return the step of a run.
+
+    Args:
+        samples: Days of each domain that it reads.
+        done: Its steps that are done, which say it where no day is left.
+
+    Raises:
+        CtnetError: The domains are of different ones.
+    """
+    newest = [days.newest for days in samples if days.newest]
+    return common_step(newest) if newest else next((step.length for step in done), ONE_DAY)
 
 
 def last_day(config: JobConfig, samples: Iterable[SampleDays]) -> date:
@@ -149,7 +180,9 @@ def may_be_passed_over(config: JobConfig, samples: SampleDays, day: date) -> boo
     return config.data.missing_days == "skip" and between
 
 
-def check_samples(samples: Iterable[SampleDays], steps: Iterable[StepPlan], model: ModelSpec) -> None:
+def check_samples(
+    samples: Iterable[SampleDays], steps: Iterable[StepPlan], model: ModelSpec, label: str
+) -> None:
     """Compare the days that steps read with their files and with the model's features.
 
     Raises:
@@ -157,7 +190,7 @@ def check_samples(samples: Iterable[SampleDays], steps: Iterable[StepPlan], mode
     """
     read = [day for step in steps for day in (*step.train, *step.beside, step.evaluate) if day is not None]
     for domain in samples:
-        encoder = Encoder(model.inputs, domain.domain)
+        encoder = Encoder(model.inputs, domain.domain, label=label)
         for day in {day.day: day for day in read if day.domain == domain.domain}.values():
             if not day.rows:
                 raise CtnetError(f"{day.domain} {day.day} has no rows: write the day again, or leave it out")

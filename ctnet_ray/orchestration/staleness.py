@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import date
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.sample_days import SampleDays
@@ -42,7 +42,7 @@ def check_fresh(
     for day, entry in scored.items():
         if _written_again(entry.samples, samples):
             fault = f"{_named(entry.samples)} were written again since {day} was scored on them"
-            raise _stale(plan, day + timedelta(days=1), fault)
+            raise _stale(plan, plan.step.next(day), fault)
 
 
 def _stale(plan: RunPlan, day: date, fault: str) -> CtnetError:

@@ -12,16 +12,18 @@ from ctnet_ray.methods.method import Reuse
 from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, read_evaluations, version_folder
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
+from ctnet_ray.schema import LABEL
+from ctnet_ray.step import ONE_DAY, Step
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One day of continual training."""
+    """One step of continual training."""
 
     train: tuple[Manifest, ...]
     """Sample days to train on, in order; none: the step takes a source version, and scores."""
     day: date
-    """The step's day."""
+    """The step's first day."""
     evaluate: Manifest | None
     """Sample day to score afterwards."""
     source: Version | None = None
@@ -52,6 +54,8 @@ class RunPlan:
     trained, all of it or its embeddings. nothing: a step starts from random parameters."""
     frozen_layers: str = ""
     """Root of the frozen tower's layers (`ctnet_ray.batches.frozen_layers`); empty: it is run."""
+    step: Step = ONE_DAY
+    """How long each step is."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """What a day is refused for before it is trained on, and what holds a version back."""
 
@@ -114,6 +118,11 @@ def rows_to_read(left: Sequence[StepLeft], training: TrainingConfig) -> int:
 def beside_epochs(training: TrainingConfig) -> int:
     """Return the passes over each day of other domains."""
     return training.beside_epochs or training.epochs
+
+
+def label_column(record: RunRecord) -> str:
+    """Return the column of samples that a run predicts."""
+    return record.config.get("data", {}).get("label", LABEL)
 
 
 def sample_ref(manifest: Manifest) -> SampleRef:

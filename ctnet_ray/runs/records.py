@@ -23,6 +23,7 @@ from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.plain_data import validated
 from ctnet_ray.runs.index import read_records
 from ctnet_ray.runs.version_files import damaged, files_of
+from ctnet_ray.step import ONE_DAY, StepText
 
 #: The day on which a version's weights were removed: a key of its manifest, and a tag in MLflow.
 WEIGHTS_REMOVED = "weights_removed"
@@ -135,6 +136,8 @@ class StepRecord:
     and rows_in_use.TABLE (`ctnet_ray.training.managed.IdLearning.end_day`)."""
     loaded: dict[str, list[str]]
     """Tensors by what a hot start made of them: loaded, new, dropped; empty for a step that just went on."""
+    length: Annotated[StepText, Field(exclude_if=lambda length: length == ONE_DAY)] = ONE_DAY
+    """Days that it covers, from `day` on."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""

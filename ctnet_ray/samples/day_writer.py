@@ -20,6 +20,7 @@ from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
 from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin, StateTable, StatisticsRecord
 from ctnet_ray.samples.state_tables import Kind, write_table
 from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.step import ONE_DAY, Step
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class DayLinks:
     """Kinds of the tables that the writer is given for later days (`DayWriter.state`)."""
     statistics: StatisticsRecord | None = None
     """Which columns are statistics."""
+    step: Step = ONE_DAY
+    """Days that it covers."""
     before_publish: Callable[[], None] = lambda: None
     """Called before a day that is there is changed, or a new one is made."""
 
@@ -138,6 +141,7 @@ class DayWriter:
             origin=links.origin,
             state=self._finish_state(links.kinds),
             statistics=links.statistics,
+            step=links.step,
         )
 
     def _finish_files(self, rows_per_group: int) -> tuple[SampleFile, ...]:

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ctnet_ray.dense import DenseFeature
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples import matrix
 from ctnet_ray.samples.encoding import MISSING
 from ctnet_ray.samples.standardising import standardised
@@ -68,13 +70,16 @@ class Folding:
     """Layers of the source tower that come with the samples."""
     dense: tuple[tuple[DenseFeature, ...], ...] = ()
     """Lists of dense features, each of which becomes one matrix."""
+    label: str = LABEL
+    """Column of the samples that becomes the label."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns to read."""
         features = (*(key.feature for key in self.keys), *chain.from_iterable(self.dense))
         names = (feature.name for feature in features if feature.present_in(self.domain))
-        return (LABEL, GROUP, *dict.fromkeys(names), *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
+        layers = (f"{FROZEN_LAYER}{layer}" for layer in self.layers)
+        return (self.label, GROUP, *dict.fromkeys(names), *layers)
 
     def fold(self, table: pa.Table) -> pa.Table:
         """Return N rows with a column for each key (`FoldedFeature.column`), label, group and layers.
@@ -83,12 +88,20 @@ class Folding:
         no column. A list of dense features is a matrix (`ctnet_ray.samples.matrix`, `dense_column`).
 
         Raises:
-            CtnetError: A value of a dense feature is none (`standardised`).
+            CtnetError: A value of a dense feature is none (`standardised`), or a label neither 0 nor 1.
         """
-        others = (LABEL, GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
+        others = (GROUP, *(f"{FROZEN_LAYER}{layer}" for layer in self.layers))
         matrices = (matrix.to_column(dense_NF) for dense_NF in self.matrices(table))
         dense = {dense_column(index): column for index, column in enumerate(matrices)}
-        return pa.table({**self.row_numbers(table), **dense, **{name: table[name] for name in others}})
+        columns = {LABEL: self._labels(table), **{name: table[name] for name in others}}
+        return pa.table({**self.row_numbers(table), **dense, **columns})
+
+    def _labels(self, table: pa.Table) -> pa.ChunkedArray:
+        labels = table[self.label]
+        # Those in the column `label` were looked at when the day was written.
+        if self.label != LABEL and not pc.all(pc.is_in(labels, pa.array([0, 1], labels.type))).as_py():
+            raise CtnetError(f"column {self.label!r} has values that are neither 0 nor 1, so it is no label")
+        return labels
 
     def row_numbers(self, table: pa.Table) -> dict[str, pa.Array]:
         """Return the columns of N rows that look into tables, by `FoldedFeature.column`."""

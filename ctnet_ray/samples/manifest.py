@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import to_jsonable_python
 
 from ctnet_ray import storage
+from ctnet_ray.step import ONE_DAY, StepText
 from ctnet_ray.storage import Count, FileName, Sha256
 
 Rows = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
@@ -93,6 +94,8 @@ class Manifest:
     """Which columns are statistics; None: none are, or an older release wrote the day."""
     counted: str = ""
     """Of a day of published statistics, which has no rows: digest of the sample day that it counts."""
+    step: Annotated[StepText, Field(exclude_if=lambda step: step == ONE_DAY)] = ONE_DAY
+    """Days that it covers, from `day` on."""
 
     @property
     def log(self) -> str | None:
@@ -108,7 +111,8 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 of what the day holds, hexadecimal, wherever it lies and whatever wrote it."""
         files = [file.sha256 for file in self.files]
-        return storage.digest([self.domain, self.day.isoformat(), self.columns, files])
+        length = [] if self.step == ONE_DAY else [str(self.step)]
+        return storage.digest([self.domain, self.day.isoformat(), self.columns, files, *length])
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is stored, as plain data."""

@@ -28,6 +28,7 @@ from ctnet_ray.dense import DenseFeature
 from ctnet_ray.samples.encoding import MISSING
 from ctnet_ray.samples.folding import Folding
 from ctnet_ray.samples.manifest import Manifest
+from ctnet_ray.schema import LABEL
 from ctnet_ray.storage import Count, Sha256
 
 EMPTY_BIN = "empty"
@@ -101,8 +102,18 @@ def measure(manifest: Manifest, folding: Folding, before: Sequence[DayMeasures] 
         name: tallies[name].result([day.columns[name] for day in before if name in day.columns])
         for name in names
     }
-    return DayMeasures(
-        manifest.domain, manifest.day, manifest.digest, manifest.rows, manifest.positives, columns
+    positives = _positives(manifest, folding.label)
+    return DayMeasures(manifest.domain, manifest.day, manifest.digest, manifest.rows, positives, columns)
+
+
+def _positives(manifest: Manifest, label: str) -> int:
+    if label == LABEL:
+        return manifest.positives
+    filesystem, path = storage.resolve(manifest.uri)
+    files = (f"{path}/{file.name}" for file in manifest.files)
+    return sum(
+        pc.sum(pq.read_table(file, columns=[label], filesystem=filesystem)[label]).as_py() or 0
+        for file in files
     )
 
 

@@ -66,6 +66,15 @@ class SampleStore:
         """Return the newest whole day of a domain."""
         return next((day for day in reversed(self.listed_days(domain)) if self.has_day(domain, day)), None)
 
+    def newest_manifest(self, domain: str) -> Manifest | None:
+        """Return the manifest of the newest whole day of a domain that has one which can be read."""
+        for day in reversed(self.listed_days(domain)):
+            try:
+                return self.manifest(domain, day)
+            except CtnetError:
+                continue  # absent or damaged, which is said where the day is asked for
+        return None
+
     def has_day(self, domain: str, day: date) -> bool:
         """Return whether the day is there."""
         return storage.exists(storage.join(self.uri(domain, day), storage.MANIFEST))

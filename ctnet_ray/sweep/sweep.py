@@ -25,7 +25,7 @@ from ctnet_ray.methods import variants
 from ctnet_ray.methods.table import METHODS
 from ctnet_ray.methods.variants import START
 from ctnet_ray.metrics import METRICS
-from ctnet_ray.orchestration.comparison import Comparison, Entry, compare, entries, warm_up_of
+from ctnet_ray.orchestration.comparison import Comparison, Entry, compare, entries, step_of, warm_up_of
 from ctnet_ray.orchestration.planning import model_name
 from ctnet_ray.runs.identity import changed, read_digest
 from ctnet_ray.runs.lock import locked
@@ -275,8 +275,9 @@ def _run_trials(
         suggestions = search.Suggestions(
             sweep.config, known, drawn_from if optuna else {}, earlier, keeper.remember
         )
-        days = (warm_up.config.last_scored_day - warm_up.config.first_scored_day).days + 1
-        _fit(sweep, job, suggestions, search.scheduler(sweep.config, days), total, parallel, keeper)
+        first, last = warm_up.config.first_scored_day, warm_up.config.last_scored_day
+        steps = step_of(warm_up.config).count(first, last) + 1
+        _fit(sweep, job, suggestions, search.scheduler(sweep.config, steps), total, parallel, keeper)
         trials = keeper.trials
     return [trials[number] for number in sorted(trials)]
 

@@ -22,6 +22,7 @@ from ctnet_ray import storage
 from ctnet_ray.metrics import METRICS
 from ctnet_ray.runs.guard import guard_tags
 from ctnet_ray.runs.records import EvaluationRecord, RunRecord, SampleRef, StepRecord, Version
+from ctnet_ray.step import ONE_DAY
 
 RUN = "ctnet.run"  #: tag of parent and child runs: name of the continual run
 KIND = "ctnet.kind"  #: tag of all runs: run, step (of a run) or report; the table is filtered by it
@@ -128,6 +129,8 @@ def version_tags(
         "samples": json.dumps(to_jsonable_python(step.samples)),
         "sample_digests": " ".join(sample.digest for sample in step.samples),
     }
+    if step.length != ONE_DAY:
+        tags["step"] = str(step.length)
     for role, ref in (("parent", step.parent), ("source", step.source)):
         if ref:
             tags[f"{role}_ref"] = f"{ref.run}@{ref.day.isoformat()}"

@@ -19,6 +19,7 @@ from ctnet_ray.runs.plan import RunPlan, StepLeft, StepPlan, beside_epochs
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.reading import Reading, plan_reading
 from ctnet_ray.samples.store import Manifest
+from ctnet_ray.schema import LABEL
 from ctnet_ray.training.context import Context
 
 EVALUATION_BATCH_SIZE = 8192  #: rows of a scoring step on each worker
@@ -36,13 +37,21 @@ class BatchLoader:
         model: What reads the batches.
         activities: What is read, in the order in which it is asked for.
         context: Where to read, and whom to tell.
+        label: Column of the samples that is predicted.
     """
 
-    def __init__(self, run: str, model: ModelSpec, activities: Iterable[Activity], context: Context) -> None:
+    def __init__(
+        self,
+        run: str,
+        model: ModelSpec,
+        activities: Iterable[Activity],
+        context: Context,
+        label: str = LABEL,
+    ) -> None:
         self._run, self._context, self._activities = run, context, deque(activities)
         readings = _by_domain(chain.from_iterable(readings for _, readings in self._activities))
         inputs, layers = model.inputs, model.given_layers
-        self._encoders = {domain: Encoder(inputs, domain, layers) for domain in readings}
+        self._encoders = {domain: Encoder(inputs, domain, layers, label) for domain in readings}
         self._tables = {
             domain: context.tables(tuple(of_domain), self._encoders[domain].folding)
             for domain, of_domain in readings.items()

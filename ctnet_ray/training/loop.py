@@ -19,7 +19,15 @@ from ctnet_ray.batches.encoder import Encoder
 from ctnet_ray.errors import CtnetError, DivergedError, HeldBackError
 from ctnet_ray.runs import day_guard, specs
 from ctnet_ray.runs.guard import out_of_bounds, says_held_back
-from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepPlan, beside_epochs, sample_ref, steps_left
+from ctnet_ray.runs.plan import (
+    RunPlan,
+    ScorePlan,
+    StepPlan,
+    beside_epochs,
+    label_column,
+    sample_ref,
+    steps_left,
+)
 from ctnet_ray.runs.records import (
     EvaluationRecord,
     StepRecord,
@@ -82,7 +90,7 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
         _stop_at(plan, EvaluationRecord.read(plan.folder, step.day) if step.evaluate else None)
     state = _new_state(plan, context)
     readings = run_readings(plan, left, context)
-    loader = BatchLoader(plan.record.run, plan.model, readings, context)
+    loader = BatchLoader(plan.record.run, plan.model, readings, context, label_column(plan.record))
     progress = _Progress(None, 0, {})
     for step, record in ((entry.step, entry.record) for entry in left):
         context.reached("begun", plan, step)
@@ -157,7 +165,8 @@ def score_version(plan: ScorePlan, context: Context) -> dict[str, float]:
     """
     state = versions.open_sharded(plan.version, context.device, context.sharding)
     _verify((plan.samples,), context)
-    loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context)
+    label = label_column(versions.read_record(plan.version).run)
+    loader = BatchLoader(plan.name, state.spec, [scoring_reading(plan.samples, context)], context, label)
     return score_day(state, loader, plan.samples.day, plan.name)
 
 
@@ -179,7 +188,8 @@ def _guard(plan: RunPlan, step: StepPlan, done: Iterable[StepRecord], context: C
     refused: list[str] = []
     if context.rank == 0:
         days = (*step.train, *step.beside)
-        read = [(day, Encoder(plan.model.inputs, day.domain).folding) for day in days]
+        label = label_column(plan.record)
+        read = [(day, Encoder(plan.model.inputs, day.domain, label=label).folding) for day in days]
         refused = day_guard.refused(plan.folder, plan.name, read, done, plan.guard)
     for reason in checkpoints.of_all_workers(refused, context.world_size):
         raise CtnetError(reason)
@@ -294,6 +304,7 @@ def _save(
         rows_seen=progress.rows_seen,
         metrics=metrics,
         loaded=progress.loaded,
+        length=plan.step,
     )
     version = plan.version(step.day)
     tensors = state.tensors() if plan.trains else {}

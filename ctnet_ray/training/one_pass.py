@@ -76,6 +76,9 @@ def score_rows(opened: Sequence[OpenVersion], day: Manifest, cluster: str = GROU
     for problem in changed_files((day,)):
         raise CtnetError(problem)
     encoders = [version.encoder(day.domain) for version in opened]
+    labels = sorted({encoder.folding.label for encoder in encoders})
+    if len(labels) > 1:
+        raise CtnetError(f"the versions predict {' and '.join(labels)}: compare those of one label")
     distinct = {_reads(encoder): encoder for encoder in encoders}
     columns = dict.fromkeys(name for encoder in distinct.values() for name in encoder.folding.columns)
     reading = plan_reading(day, rank=0, world_size=1, batch_size=EVALUATION_BATCH_SIZE)

@@ -22,7 +22,7 @@ from ctnet_ray.models.registry import build_model
 from ctnet_ray.models.tower import TowerModel
 from ctnet_ray.plain_data import validated
 from ctnet_ray.runs import specs
-from ctnet_ray.runs.plan import Reuse
+from ctnet_ray.runs.plan import Reuse, label_column
 from ctnet_ray.runs.records import RunRecord, StepRecord, Version
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.runs.version_files import damaged
@@ -90,7 +90,7 @@ class OpenVersion:
 
     def encoder(self, domain: str) -> Encoder:
         """Return what makes the model's batches of a domain's samples."""
-        return Encoder(self.record.spec.inputs, domain)
+        return Encoder(self.record.spec.inputs, domain, label=label_column(self.record.run))
 
     @torch.no_grad()
     def score(self, batch: Batch) -> torch.Tensor:

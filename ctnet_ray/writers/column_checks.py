@@ -48,6 +48,8 @@ def _uses(mapping: TableMapping) -> Iterator[tuple[str, str, str]]:
     """Yield key, column and what the column must hold."""
     yield "time.column", mapping.time.column, "times"
     yield "label", mapping.label.column, "labels"
+    for name, label in mapping.labels.items():
+        yield f"labels.{name}", label.column, "labels"
     for key in ("user", "item", "group"):
         yield key, getattr(mapping, key), "ids"
     if mapping.domain_column:

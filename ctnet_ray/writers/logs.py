@@ -1,16 +1,15 @@
 """What all converters of logs share: read in blocks, cut into days, look back, write samples.
 
 Logs are read once, in blocks, in any order, and their rows are appended to one temporary file a day. Then
-the days are taken in order, one in memory at a time: exact duplicates go, histories are looked up, and each
-domain's sample day is written.
+the steps are taken in order, a day each or more, one in memory at a time: exact duplicates go, histories are
+looked up, and each domain's sample day is written.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, timedelta
-from functools import partial
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +21,26 @@ from ctnet_ray.config import MAX_DROPPED
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, id_texts
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.step import ONE_DAY
 from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, STORED, Report
 from ctnet_ray.writers.merging import Impression, impression_ids, merge_rows
 from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.steps import DAILY, Stepping, days_by_step
 
 # Columns that are added to those of the log; none of a log is called so.
 DAY = "__day__"  #: date32
 TIME = "__time__"  #: timestamp[us, UTC]
 DOMAIN = "__domain__"  #: string
 CLICKED = "__label__"  #: int8
+LABELS = "__label_of__"  #: before the name of each further label, int8
 FILE = "__file__"  #: int32, place in `Report.files`
 ADDED = (DAY, TIME, DOMAIN, CLICKED, FILE, LINE)
+
+
+def is_added(column: str) -> bool:
+    """Whether a column is none of the log."""
+    return column in ADDED or column.startswith(LABELS)
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Conversion:
     """Largest share of the lines that may be dropped (`Report.check_dropped`)."""
     impression: Impression | None = None
     """Which rows are of one impression, if they come more than once."""
+    stepping: Stepping = DAILY
+    """How days become steps."""
 
 
 def convert(
@@ -88,11 +97,20 @@ def convert(
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(conversion.max_dropped)
         check()
+        steps, notices = days_by_step(conversion.stepping, days, store, conversion.histories.domains)
+        report.notices += notices
         samples = SampleDays(
-            store, conversion.log, conversion.histories, conversion.statistics, writing, report
+            store,
+            conversion.log,
+            conversion.histories,
+            conversion.statistics,
+            writing,
+            report,
+            conversion.stepping.step,
         )
-        task = progress.add_task("writing days", total=len(days))
-        for day, (impressions, places) in _impressions_by_day(days, conversion, report):
+        task = progress.add_task("writing days", total=len(steps))
+        files = {step: [days[day] for day in inside] for step, inside in steps.items()}
+        for day, (impressions, places) in _impressions_by_day(files, conversion, report):
             added = places.filter(pa.array(samples.write(day, impressions)))
             report.drop_rows(STORED, places, added, FILE, DOMAIN)
             report.write_rows(added[FILE])
@@ -102,12 +120,12 @@ def convert(
 
 
 @contextmanager
-def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.Table]]]:
+def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Path]]:
     """Cut blocks of rows into days, by way of temporary files.
 
     Yields:
-        For each day, ascending, a function that reads its rows, in the order of the blocks, without the
-        columns `DAY` and `LINE`.
+        For each day, ascending, the file that holds its rows, in the order of the blocks, without the columns
+        `DAY` and `LINE`.
     """
     with tempfile.TemporaryDirectory(prefix="ctnet-log-") as folder:
         paths: dict[date, Path] = {}
@@ -118,30 +136,32 @@ def days_of(blocks: Iterable[pa.Table]) -> Iterator[dict[date, Callable[[], pa.T
                 # A file of several streams, so that no file stays open however many days there are.
                 with path.open("ab") as sink, pa.ipc.new_stream(sink, part.schema) as writer:
                     writer.write_table(part)
-        yield {day: partial(_read_streams, paths[day]) for day in sorted(paths)}
+        yield {day: paths[day] for day in sorted(paths)}
 
 
 def _impressions_by_day(
-    days: Mapping[date, Callable[[], pa.Table]], conversion: Conversion, report: Report
+    files: Mapping[date, Sequence[Path]], conversion: Conversion, report: Report
 ) -> Iterator[tuple[date, tuple[Impressions, pa.Table]]]:
-    """Yield each day's impressions, and the file and domain of each; say which began on the day before."""
+    """Yield each step's impressions, and the file and domain of each; say which began in the one before."""
+    step = conversion.stepping.step
     before, begun, late = date.min, np.empty(0, np.int64), 0
 
     def load(day: date) -> tuple[Impressions, pa.Table]:
         # A function of its own, so that the rows' texts are gone when the samples are made.
         nonlocal before, begun, late
-        rows = _rows_once(days[day](), conversion, report)
+        rows = _rows_once(_read_streams(files[day]), conversion, report)
         if conversion.impression:
-            earlier = begun if day - before == timedelta(days=1) else begun[:0]
+            earlier = begun if step.next(before) == day else begun[:0]
             before, begun = day, impression_ids(rows, conversion.impression)
             late += int(np.isin(begun[begun != MISSING], earlier).sum())
         return conversion.to_impressions(rows), rows.select([FILE, DOMAIN])
 
-    for day in days:
+    for day in files:
         yield day, load(day)
     if late:
+        unit = "day" if step == ONE_DAY else "step"
         report.notices.append(
-            f"{late:,} rows are of impressions that begin on the day before: each is a sample of its own day"
+            f"{late:,} rows are of impressions of the {unit} before: each is a sample of its own {unit}"
         )
 
 
@@ -152,7 +172,8 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
         report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
         rows = distinct
     if conversion.impression:
-        merged = merge_rows(rows, conversion.impression, time=TIME, label=CLICKED)
+        labels = [name for name in rows.column_names if name == CLICKED or name.startswith(LABELS)]
+        merged = merge_rows(rows, conversion.impression, time=TIME, labels=labels)
         report.drop_rows(LATER_ROW, rows, merged, FILE, DOMAIN)
         rows = merged
     return rows
@@ -160,7 +181,7 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
 
 def _distinct_rows(table: pa.Table) -> pa.Table:
     """Return the first of rows that are equal in every column of the log, in their order."""
-    columns = table.drop_columns([name for name in ADDED if name in table.column_names]).columns
+    columns = table.drop_columns([name for name in table.column_names if is_added(name)]).columns
     names = [f"key{index}" for index in range(len(columns))]
     row = pa.array(np.arange(table.num_rows))
     try:
@@ -171,16 +192,18 @@ def _distinct_rows(table: pa.Table) -> pa.Table:
     return table if len(first) == table.num_rows else table.take(pa.array(np.sort(first)))
 
 
-def _read_streams(path: Path) -> pa.Table:
-    size, parts = path.stat().st_size, []
-    with pa.OSFile(str(path)) as source:
-        while source.tell() < size:
-            parts.append(pa.ipc.open_stream(source).read_all())
-    path.unlink()
+def _read_streams(paths: Sequence[Path]) -> pa.Table:
+    parts = []
+    for path in paths:
+        size = path.stat().st_size
+        with pa.OSFile(str(path)) as source:
+            while source.tell() < size:
+                parts.append(pa.ipc.open_stream(source).read_all())
+        path.unlink()
     try:
         return pa.concat_tables(_alike(parts), promote_options="permissive")
     except pa.ArrowException as error:
-        raise CtnetError(f"the files of {path.stem} differ in a column's type: {error}") from error
+        raise CtnetError(f"the files of {paths[0].stem} differ in a column's type: {error}") from error
 
 
 def _alike(parts: list[pa.Table]) -> list[pa.Table]:

@@ -10,6 +10,7 @@ a sample of its own.
     r1      i1    25    1
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
@@ -32,14 +33,14 @@ class Impression:
     """The label of its last row, or the largest of all its rows."""
 
 
-def merge_rows(rows: pa.Table, impression: Impression, *, time: str, label: str) -> pa.Table:
+def merge_rows(rows: pa.Table, impression: Impression, *, time: str, labels: Sequence[str]) -> pa.Table:
     """Make one row of the rows of each impression.
 
     Args:
         rows: Rows of a day.
         impression: Which rows belong together, and the label of each impression.
         time: Column of the rows' time.
-        label: Column of the rows' label, int8.
+        labels: Columns of the rows' labels, int8.
 
     Returns:
         The impressions, in the order of their rows.
@@ -47,19 +48,26 @@ def merge_rows(rows: pa.Table, impression: Impression, *, time: str, label: str)
     id_N = impression_ids(rows, impression)
     # Each row that lacks a value of the key is alone.
     alone_N = np.where(id_N == MISSING, np.arange(1, len(id_N) + 1), 0)
-    labels = rows[label].to_numpy().copy()
+    time_N = rows[time].cast(pa.int64()).to_numpy()
     # Of rows of one moment that of the largest label is the last, in whatever order they come.
-    order = np.lexsort((labels, rows[time].cast(pa.int64()).to_numpy(), alone_N, id_N))
-    begins = np.ones(len(order), bool)
-    begins[1:] = (np.diff(id_N[order]) != 0) | (np.diff(alone_N[order]) != 0)
+    orders = [np.lexsort((rows[label].to_numpy(), time_N, alone_N, id_N)) for label in labels]
+    begins = np.ones(rows.num_rows, bool)
+    begins[1:] = (np.diff(id_N[orders[0]]) != 0) | (np.diff(alone_N[orders[0]]) != 0)
+    # Whatever label orders the rows of an impression, impressions come in one order.
     start = np.flatnonzero(begins)
-    if impression.label == "max":
-        merged = np.maximum.reduceat(labels[order], start)
-    else:
-        merged = labels[order][np.append(start[1:], len(order)) - 1]
-    labels[order[start]] = merged
-    place = rows.column_names.index(label)
-    return rows.set_column(place, label, pa.array(labels)).take(pa.array(np.sort(order[start])))
+    earliest = orders[0][start]
+    for label, order in zip(labels, orders, strict=True):
+        label_N = rows[label].to_numpy().copy()
+        label_N[earliest] = _merged(label_N[order], start, impression.label)
+        rows = rows.set_column(rows.column_names.index(label), label, pa.array(label_N))
+    return rows.take(pa.array(np.sort(earliest)))
+
+
+def _merged(label_N: np.ndarray, start: np.ndarray, rule: Rule) -> np.ndarray:
+    """Return the label of each impression, whose rows begin at `start` and follow one another in time."""
+    if rule == "max":
+        return np.maximum.reduceat(label_N, start)
+    return label_N[np.append(start[1:], len(label_N)) - 1]
 
 
 def impression_ids(rows: pa.Table, impression: Impression) -> np.ndarray:

@@ -28,6 +28,7 @@ from ctnet_ray.samples.state_tables import copy_table, read_table
 from ctnet_ray.samples.statistics import COUNTS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Schema
+from ctnet_ray.step import Step
 from ctnet_ray.writers.schema_file import write_schema
 from ctnet_ray.writers.statistics import Statistics, counts_kind
 
@@ -86,7 +87,7 @@ def publish(
     # Who reads need not be able to write: snapshots are made here.
     newest = published.newest_day(domain)
     if newest:
-        state.before(date.fromordinal(newest.toordinal() + 1), {COUNTS: pa.array([], pa.int64())})
+        state.before(manifests[-1].step.next(newest), {COUNTS: pa.array([], pa.int64())})
     return results
 
 
@@ -110,7 +111,8 @@ class PublishedCounts:
                 f"statistics.published.{domain}: none at {self._store.root}: "
                 f"python -m jobs.prepare statistics --domain {domain} publishes them"
             )
-        settings = self._store.manifest(domain, self.days[-1]).state[COUNTS].settings
+        newest = self._store.manifest(domain, self.days[-1])
+        self._step, settings = newest.step, newest.state[COUNTS].settings
         missing = [list(one) for one in of if list(one) not in settings["of"]]
         if missing:
             raise CtnetError(
@@ -118,6 +120,23 @@ class PublishedCounts:
                 f"{missing[0]}: take it out of statistics.of, or have it published"
             )
         self._state = _state(self._store, domain, settings, writes=False)
+
+    def check_step(self, step: Step, day: date) -> None:
+        """Refuse days that look back on these and are of another step: they would see days to come.
+
+        Args:
+            step: Their step.
+            day: First day of one of them.
+
+        Raises:
+            CtnetError: They are, or begin on other days.
+        """
+        newest = self.days[-1]
+        if self._step != step or not step.meets(newest, day):
+            raise CtnetError(
+                f"statistics.published.{self.domain}: {self._store.root} has steps of {self._step} from "
+                f"{newest}, and these are of {step} from {day}: prepare both with one step and first_step"
+            )
 
     def before(self, day: date, ids: pa.Array | None, window: int) -> Past:
         """Return the counts of some ids on the days before a day; `Past.newest` says up to which.
@@ -191,7 +210,17 @@ def _write_day(published: SampleStore, manifest: Manifest) -> None:
         anew = manifest.origin is not None and manifest.origin.from_scratch
         origin = StateOrigin(_log(domain), "", anew)
         content = Manifest(
-            domain, day, 0, 0, (), {}, writer, origin=origin, state={COUNTS: entry}, counted=manifest.digest
+            domain,
+            day,
+            0,
+            0,
+            (),
+            {},
+            writer,
+            origin=origin,
+            state={COUNTS: entry},
+            counted=manifest.digest,
+            step=manifest.step,
         )
         publish_folder(content.to_dict())
 

@@ -17,6 +17,7 @@ from ctnet_ray.samples.manifest import Manifest, SampleFile
 from ctnet_ray.samples.sharing import shared
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.step import ONE_DAY, Step
 
 _WRITER = "registered by ctnet-ray"
 _TYPES = {LABEL: pa.int8(), GROUP: pa.int64()}
@@ -40,7 +41,12 @@ class RegisteredDay:
 
 
 def register(
-    store: SampleStore, domains: Sequence[str], progress: Progress, *, replace: bool = False
+    store: SampleStore,
+    domains: Sequence[str],
+    progress: Progress,
+    *,
+    replace: bool = False,
+    step: Step | None = None,
 ) -> list[RegisteredDay]:
     """Write the manifests of sample days whose files are there: `ROOT/DOMAIN/day=YYYY-MM-DD/*.parquet`.
 
@@ -51,13 +57,14 @@ def register(
         domains: Domains to register; none: all.
         progress: Shows the days.
         replace: Whether a registered day whose files were changed since gets a new manifest.
+        step: Days that each covers; None: as those that are registered already, else one.
 
     Returns:
         The days, by domain, ascending.
 
     Raises:
-        CtnetError: A domain has no days, a day's files can't be samples, or were changed since they were
-            registered and `replace` is not set. Days before it are registered.
+        CtnetError: A domain has no days, or days of two steps; a day's files can't be samples, or were
+            changed since they were registered and `replace` is not set. Days before it are registered.
     """
     by_domain = {domain: store.listed_days(domain) for domain in domains or store.domains()}
     empty = next((domain for domain, days in by_domain.items() if not days), None)
@@ -66,19 +73,39 @@ def register(
         raise CtnetError(f"no days to register: folders {where} with Parquet files are needed")
     task = progress.add_task("registering days", total=sum(map(len, by_domain.values())))
     registered = []
+    steps = {domain: _step(store, domain, days, step) for domain, days in by_domain.items()}
     for domain, days in by_domain.items():
         with shared(storage.join(store.root, domain)):
             for day in days:
-                registered.append(_register(store, domain, day, replace))
+                registered.append(_register(store, domain, day, replace, steps[domain]))
                 progress.advance(task)
     return registered
 
 
-def _register(store: SampleStore, domain: str, day: date, replace: bool) -> RegisteredDay:
+def _step(store: SampleStore, domain: str, days: Sequence[date], asked: Step | None) -> Step:
+    """Return how many days each of a domain's days covers."""
+    newest = store.newest_manifest(domain)
+    known = newest.step if newest else None
+    step = asked or known or ONE_DAY
+    if known and known != step:
+        raise CtnetError(
+            f"--step {step}: days of {domain} that are there are steps of {known}: leave it out, or remove "
+            "the manifests beside them"
+        )
+    stray = next((day for day in days if not step.meets(day, days[0])), None)
+    if stray:
+        raise CtnetError(
+            f"{domain} {stray}: of steps of {step} from {days[0]} on none begins then: mend --step, or the "
+            "names of folders"
+        )
+    return step
+
+
+def _register(store: SampleStore, domain: str, day: date, replace: bool, step: Step) -> RegisteredDay:
     known = store.manifest(domain, day) if store.has_day(domain, day) else None
     if known and not known.writer.startswith(_WRITER):
         return RegisteredDay(domain, day, known.rows, known.positives, "same")
-    manifest = _manifest(store.uri(domain, day), domain, day)
+    manifest = _manifest(store.uri(domain, day), domain, day, step)
     outcome: Literal["new", "same", "replaced"] = "new"
     if known:
         outcome = "same" if known.digest == manifest.digest else "replaced"
@@ -92,7 +119,7 @@ def _register(store: SampleStore, domain: str, day: date, replace: bool) -> Regi
     return RegisteredDay(domain, day, manifest.rows, manifest.positives, outcome)
 
 
-def _manifest(uri: str, domain: str, day: date) -> Manifest:
+def _manifest(uri: str, domain: str, day: date, step: Step) -> Manifest:
     """Read all that a manifest says of the files in a folder."""
     files, columns, positives = [], {}, 0
     for name, size in _data_files(uri):
@@ -110,7 +137,7 @@ def _manifest(uri: str, domain: str, day: date) -> Manifest:
     if not rows:
         raise CtnetError(f"{uri} has no rows: remove the folder")
     writer = f"{_WRITER} {ctnet_ray.__version__}"
-    return Manifest(domain, day, rows, positives, tuple(files), columns, writer, uri)
+    return Manifest(domain, day, rows, positives, tuple(files), columns, writer, uri, step=step)
 
 
 def _data_files(uri: str) -> Iterator[tuple[str, int]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,7 @@ from ctnet_ray.samples.running_state import Past, RunningState
 from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.step import ONE_DAY, Step
 from ctnet_ray.writers.accounts import BEFORE_FIRST, DayAccount, Report
 from ctnet_ray.writers.history import Clicks, Windows, clicks_kind, column_in, look_back
 from ctnet_ray.writers.publication import PublishedCounts
@@ -111,6 +112,7 @@ class SampleDays:
         statistics: Columns of numbers to add; None: none.
         writing: How they are written.
         report: Takes what was written of each day.
+        step: How long a day is.
 
     Raises:
         CtnetError: A domain can't be a folder, or can't have a history of its own.
@@ -124,6 +126,7 @@ class SampleDays:
         statistics: Statistics | None,
         writing: Writing,
         report: Report,
+        step: Step = ONE_DAY,
     ) -> None:
         histories.check(store)
         for domain in {*histories.domains} & {*(statistics.published if statistics else ())}:
@@ -132,7 +135,7 @@ class SampleDays:
                 "would count twice: leave one of the two out"
             )
         self._store, self._histories, self._writing, self._report = store, histories, writing, report
-        self._statistics = statistics
+        self._statistics, self._step = statistics, step
         self._published = (
             [PublishedCounts(domain, uri, statistics.of) for domain, uri in statistics.published.items()]
             if statistics
@@ -228,7 +231,7 @@ class SampleDays:
                 f"days.first leaves out rows on which {day} looks back, and no day before it is prepared: "
                 "leave days.first out, or start anew with --histories_from_scratch true"
             )
-        if past.newest and past.newest < day - timedelta(days=1):
+        if past.newest and past.newest < self._step.previous(day):
             self._report.notices.append(
                 f"no samples between {past.newest} and {day}: histories lack the clicks of these days"
             )
@@ -263,9 +266,11 @@ class SampleDays:
         if not self._statistics:
             return {}
         ids, window = self._statistics.touched(impressions.samples), self._statistics.longest
+        for counts in self._published:
+            counts.check_step(self._step, day)
         parts = {counts.domain: counts.before(day, ids, window) for counts in self._published}
         for domain, part in parts.items():
-            if part.newest and part.newest < day - timedelta(days=1):
+            if part.newest and part.newest < self._step.previous(day):
                 self._report.notices.append(
                     f"{day} looks back on {domain}'s statistics of {part.newest}: none newer is published"
                 )
@@ -316,6 +321,7 @@ class SampleDays:
                 seen.origin,
                 self._kinds,
                 self._record,
+                self._step,
                 lambda: self._note_change(day),
             ),
         ) as writer:

@@ -16,7 +16,7 @@ from ctnet_ray.writers.accounts import LINE
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import find_files
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
-from ctnet_ray.writers.logs import ADDED
+from ctnet_ray.writers.logs import is_added
 from ctnet_ray.writers.mapping.mapping import TableMapping
 from ctnet_ray.writers.view.view import OpenView, open_view
 
@@ -120,10 +120,10 @@ def with_common_names(rows: pa.Table, source: Source, *, keep_all: bool) -> pa.T
     columns |= {name: rows[name] for name in (mapping.impression.key if mapping.impression else ())}
     if keep_all:
         # A column may hold something else in another log, and equal rows of two logs are no duplicates.
-        names = [name if name in ADDED else f"{name} of {source.log}" for name in rows.column_names]
+        names = [name if is_added(name) else f"{name} of {source.log}" for name in rows.column_names]
         rows = rows.rename_columns(names)
     else:
-        rows = rows.select([name for name in rows.column_names if name in ADDED])
+        rows = rows.select([name for name in rows.column_names if is_added(name)])
     for name, column in columns.items():
         rows = rows.append_column(name, column)
     return rows

@@ -25,6 +25,7 @@ from ctnet_ray.writers.logs import (
     DAY,
     DOMAIN,
     FILE,
+    LABELS,
     TIME,
     Conversion,
     convert,
@@ -111,6 +112,7 @@ def write_table(
         mapping.drop_duplicates,
         mapping.max_dropped,
         mapping.impression,
+        mapping.stepping,
     )
     blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
     writing = Writing(seed, existing, from_scratch)
@@ -203,7 +205,12 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
     for key, column in {"user": mapping.user, "item": mapping.item, "group": mapping.group}.items():
         block = account.keep(block, is_present(block[column]), f"no {key}")
     block = block.append_column(CLICKED, parse_label(block[mapping.label.column], mapping.label))
-    return account.keep(block, pc.is_valid(block[CLICKED]), "label missing or neither 0 nor 1")
+    block = account.keep(block, pc.is_valid(block[CLICKED]), "label missing or neither 0 nor 1")
+    for name, label in mapping.labels.items():
+        column = parse_label(block[label.column], label)
+        reason = f"label {name} missing or neither 0 nor 1"
+        block = account.keep(block.append_column(LABELS + name, column), pc.is_valid(column), reason)
+    return block
 
 
 def _domain(block: pa.Table, mapping: TableMapping) -> pa.ChunkedArray | pa.Array:
@@ -228,7 +235,8 @@ def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
         else _feature(rows[feature.column], feature, dense.get(feature.name))
         for feature in mapping.features
     }
-    samples = pa.table({LABEL: rows[CLICKED], GROUP: ids(mapping.group), **features})
+    labels = {name: rows[LABELS + name] for name in mapping.labels}
+    samples = pa.table({LABEL: rows[CLICKED], GROUP: ids(mapping.group), **labels, **features})
     return Impressions(
         domain=rows[DOMAIN],
         user_N=ids(mapping.user).to_numpy(),

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
-from ctnet_ray.writers.mapping.mapping import Label
+from ctnet_ray.writers.mapping.label_keys import Label
 from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.sql import parse_formatted
 

@@ -90,6 +90,7 @@ def test_what_does_not_decide_the_result_is_not_in_the_digest(changes: dict[str,
     [
         {"data": replace(DATA, domain="channel")},
         {"data": replace(DATA, first_day=date(2022, 4, 30))},
+        {"data": replace(DATA, label="liked")},
         {"model": ModelConfig(hidden=(128, 64))},
         {"training": TrainingConfig(seed=1)},
         {"training": TrainingConfig(epochs=2)},
@@ -294,6 +295,7 @@ NOT_DECIDING = (
 #: The defaults that fields had at first, as plain data.
 DEFAULTS: dict[str, Any] = {
     "data.missing_days": "refuse",
+    "data.label": "label",
     "data.beside": [],
     "model.hidden": [128, 64, 32],
     "model.attention_hidden": 32,
@@ -345,6 +347,7 @@ DEFAULTS: dict[str, Any] = {
     "transfer.joint.transfer_share": 0.1,
     "compute.workers": 1,
     "comparison.transfer_day": None,
+    "comparison.label": "label",
     "comparison.hot_start_optimizer": "keep",
     "comparison.methods": ["methods"],
     "comparison.variants": {},

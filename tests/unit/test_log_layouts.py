@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.mapping.mapping import Label
+from ctnet_ray.writers.mapping.label_keys import Label
 from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.values import parse_label, parse_number, parse_sequence, parse_time
 from tests.unit.mapping_world import COLUMNS, convert, ids, log, parquet
@@ -248,9 +248,7 @@ def test_rows_of_one_impression_become_one(tmp_path, rule, labels):
     assert [row["label"] for row in found["shop"] if row["item"] == ids("i3")[0]] == [0, 1]
     assert [(day.day.day, day.rows) for day in report.days] == [(1, 3), (2, 2), (3, 1)]
     assert report.dropped == {"later row of an impression": 2}
-    assert report.notices == [
-        "2 rows are of impressions that begin on the day before: each is a sample of its own day"
-    ]
+    assert report.notices == ["2 rows are of impressions of the day before: each is a sample of its own day"]
     # The click counts from the moment of showing on.
     assert by_item[ids("i2")[0]]["clicked_item"] == ids("i1")
 

@@ -90,6 +90,7 @@ def test_kuairand(tmp_path):
     assert (first["day"], first["label"], first["author"]) == (date(2022, 4, 21), 1, ids(9)[0])
     assert first["tags"] == ids(12, 65)
     assert (first["active_degree"], first["follow_count"]) == (ids("full_active")[0], 5.0)
+    assert (first["like"], first["follow"], first["long_view"]) == (0, 0, 0)
     assert (second["day"], second["label"], second["author"]) == (date(2022, 4, 22), 0, 0)
     assert second["clicked_item"] == ids(100)
     assert report.dropped == {"other domain": 1}
@@ -324,7 +325,7 @@ def test_criteo_attribution(tmp_path):
     assert (first["day"], second["day"]) == (date(1970, 1, 1), date(1970, 1, 2))
     assert (first["label"], second["label"]) == (1, 0)
     assert (first["since_last_click"], second["since_last_click"]) == (-1.0, 90000.0)
-    assert second["cat7"] == ids(25162884)[0]
+    assert (second["cat7"], second["converted"]) == (ids(25162884)[0], 0)
     assert second["clicked_item"] == ids(22589171)
 
 
@@ -383,10 +384,10 @@ def test_vk_lsvd(tmp_path):
     )
 
     first, second = rows["place_0"]
-    assert (first["day"], second["day"]) == (date(2025, 1, 1), date(2025, 1, 26))
+    assert (first["day"], second["day"]) == (date(2025, 1, 1), date(2025, 6, 25))
     assert (first["label"], second["label"]) == (1, 0)
     assert second["clicked_item"] == ids(100)
-    assert (first["age"], first["duration"], first["author"]) == (30.0, 12.0, ids(1)[0])
+    assert (first["age"], first["duration"], first["author"], first["liked"]) == (30.0, 12.0, ids(1)[0], 0)
     assert not report.dropped
 
 

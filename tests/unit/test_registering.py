@@ -1,6 +1,7 @@
 """Days that another tool wrote become sample days where they lie."""
 
 import json
+import shutil
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.progress import Progress
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.step import ONE_DAY, Step
 from ctnet_ray.storage import MANIFEST
 from ctnet_ray.writers.registering import register
 from jobs import prepare
@@ -147,3 +149,21 @@ def test_the_command_prints_its_days(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert day == {"domain": "channel", "day": "2022-05-01", "rows": 3, "positives": 1, "outcome": "new"}
     prepare.register(str(tmp_path), ["channel"])
     assert "0.3333" in capsys.readouterr().out
+
+
+def test_days_that_cover_some_days(tmp_path: Path) -> None:
+    week = write(tmp_path, rows()).parent
+    shutil.copytree(week, week.parent / "day=2022-05-08")
+    assert registered(tmp_path, step=Step(7)) == [("new", 3, 1)] * 2
+    store = SampleStore(str(tmp_path))
+    assert {store.manifest("channel", day).step for day in store.days("channel")} == {Step(7)}
+
+    # The next one is as those that are there.
+    shutil.copytree(week, week.parent / "day=2022-05-15", ignore=lambda *_: [MANIFEST])
+    assert [outcome for outcome, *_ in registered(tmp_path)] == ["same", "same", "new"]
+    assert store.manifest("channel", date(2022, 5, 15)).step == Step(7)
+    with pytest.raises(CtnetError, match=r"^--step 1d: days of channel that are there are steps of 7d: "):
+        registered(tmp_path, step=ONE_DAY)
+    shutil.copytree(week, week.parent / "day=2022-05-16", ignore=lambda *_: [MANIFEST])
+    with pytest.raises(CtnetError, match=r"^channel 2022-05-16: of steps of 7d from 2022-05-01 on none "):
+        registered(tmp_path)

@@ -312,7 +312,7 @@ def test_a_file_without_a_header_and_another_delimiter(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("labels: x", "map.yaml: unknown key 'labels'"),
+        ("lables: x", "map.yaml: unknown key 'lables'"),
         ("user: null", "map.yaml: user: missing"),
         ("label: rating >= eight", "map.yaml: label: >= needs a number, not 'eight'"),
         ("label: 1 < rating < 3", "map.yaml: label: a column or `column >= number` is needed"),

@@ -8,9 +8,12 @@ from ctnet_ray.errors import CtnetError
 
 #: Keys that a log may have of its own.
 LOG_KEYS = frozenset(
-    {"time", "domain", "user", "item", "label", "group", "csv", "format", "explode", "columns", "joins"}
+    {
+        *("time", "domain", "user", "item", "label", "labels", "group"),
+        *("csv", "format", "explode", "columns", "joins"),
+    }
 )
-_MERGED = ("time", "csv", "columns")  #: sections of which a log says only what differs
+_MERGED = ("time", "csv", "columns", "labels")  #: sections of which a log says only what differs
 
 
 def keys_by_log(top: Mapping[str, Any], where: str) -> dict[str, tuple[tuple[str, ...], dict[str, Any]]]:

@@ -11,6 +11,7 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
     user: user_id
     item: item_id
     label: rating >= 8                                          # or a column of 0 and 1
+    labels: {bought: price_paid > 0}                            # columns beside it (data.label)
     group: request_id                                           # absent: the user
     features:                                                   # beside `user` and `item`
       category: {column: cat, rows: 1000}
@@ -21,16 +22,15 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
         # clicked_item, clicked_category; by domain: clicked_item_in_feed, clicked_category_in_feed, ... too
     statistics: {of: [user, item, [user, category]], windows: [7d, all], prior: 10, by_domain: true}
         # user_log_odds_7d_in_feed, user_log_impressions_7d_in_feed, ...: of earlier days (`statistics`)
+    step: 7d                                                    # a sample day holds the rows of seven
+    first_step: 2019-01-01                                      # on which one of them begins
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import pyarrow as pa
+from typing import Any, get_args
 
 from ctnet_ray import plain_data as plain
 from ctnet_ray import schema as schema_module
@@ -38,42 +38,31 @@ from ctnet_ray import storage
 from ctnet_ray.config import MAX_DROPPED
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.schema import KINDS, Schema
 from ctnet_ray.writers.files.csv_text import Dialect
 from ctnet_ray.writers.files.log_files import Format, FormatName
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.mapping.csv_keys import dialect_of
+from ctnet_ray.writers.mapping.label_keys import Label, id_text, label_of, labels_of
 from ctnet_ray.writers.mapping.log_keys import LOG_KEYS, keys_by_log
 from ctnet_ray.writers.mapping.statistics_keys import statistics_of
+from ctnet_ray.writers.mapping.step_keys import stepping_of
 from ctnet_ray.writers.mapping.time_keys import Time, time_of
 from ctnet_ray.writers.mapping.view_keys import fields_of, format_name, view_of
 from ctnet_ray.writers.merging import Impression, Rule
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.steps import Stepping
 from ctnet_ray.writers.view.view import View
 
-Operator = Literal[">=", "<=", "==", "!=", ">", "<"]
 DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
     *LOG_KEYS,
     *("features", "histories", "statistics", "days", "drop_duplicates", "max_dropped", "impression"),
-    *("embedding_dim", "logs"),
+    *("embedding_dim", "logs", "step", "first_step"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
 _SCHEMA_KEYS |= {"transform", "clip", "width", "mean", "std"}
 _FEATURE_KEYS = {"column", "kind", "separator", "optional", "rows", *_SCHEMA_KEYS}
-_COMPARISON = re.compile(r"\s*([^<>=!]*[^<>=!\s])\s*(>=|<=|==|!=|>|<)\s*([^<>=!]*[^<>=!\s])\s*")
-
-
-@dataclass(frozen=True)
-class Label:
-    """What a positive label is."""
-
-    column: str
-    operator: Operator | None = None
-    """None: the column holds the label itself, 0 or 1 (or false and true)."""
-    value: float | str = 0.0
-    """Compared with; a text for == and != only."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +99,8 @@ class TableMapping:
     item: str
     group: str
     label: Label
+    labels: Mapping[str, Label]
+    """Further labels, by the name of their column of the samples."""
     features: tuple[FeatureColumn, ...]
     histories: Mapping[str, str]
     """Categorical feature that each history column holds of clicked rows."""
@@ -122,6 +113,8 @@ class TableMapping:
     """Rows before this day are dropped."""
     last_day: date
     """Rows after this day are dropped."""
+    stepping: Stepping
+    """How days become steps."""
     csv: Dialect
     """How CSV files are written."""
     format_name: FormatName | None
@@ -157,6 +150,7 @@ class TableMapping:
             **dict.fromkeys(self.impression.key if self.impression else (), "impression.key"),
             self.time.column: "time.column",
             **({self.domain_column: "domain.column"} if self.domain_column else {}),
+            **{label.column: f"labels.{name}" for name, label in self.labels.items()},
             self.label.column: "label",
             self.group: "group",
             self.item: "item",
@@ -199,7 +193,11 @@ def from_dict(content: Any, name: str = "mapping") -> TableMapping:
         log: Log(files, _of_one_log(plain.section(keys, name, _KEYS), f"{name}: logs.{log}"))
         for log, (files, keys) in keys_by_log(top, f"{name}: logs").items()
     }
-    return replace(next(iter(logs.values())).mapping, name=name, logs=logs)
+    first, *others = (log.mapping for log in logs.values())
+    for other in others:
+        if differing := sorted(first.labels.keys() ^ other.labels.keys()):
+            raise CtnetError(f"{name}: labels.{differing[0]}: every log has to say what it is, or none")
+    return replace(first, name=name, logs=logs)
 
 
 def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
@@ -213,6 +211,8 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     user, item = (plain.text(plain.needed(top, key, name), f"{name}: {key}") for key in ("user", "item"))
     entries = {"user": {"column": user}, "item": {"column": item}, **_features(top, name)}
     length, histories, by_domain = _histories(top, entries, name)
+    statistics = statistics_of(top["statistics"], entries, name) if "statistics" in top else None
+    counted = replace(statistics, by_domain=False).columns(()) if statistics else {}
     return TableMapping(
         name=name,
         view=view_of(top, csv, name),
@@ -220,14 +220,15 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         domain_column=plain.text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
         domain=plain.text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
-            _id_text(value): plain.text(new, f"{name}: domain.rename.{value}")
+            id_text(value): plain.text(new, f"{name}: domain.rename.{value}")
             for value, new in plain.section(domain.get("rename") or {}, f"{name}: domain.rename").items()
         },
         domain_names=plain.texts(domain.get("names", []), f"{name}: domain.names"),
         user=user,
         item=item,
         group=plain.text(top.get("group", user), f"{name}: group"),
-        label=_label(plain.needed(top, "label", name), f"{name}: label"),
+        label=label_of(plain.needed(top, "label", name), f"{name}: label"),
+        labels=labels_of(top, {*entries, *histories, *counted}, name),
         features=tuple(
             _feature(key, entry, domain.get("constant"), f"{name}: features.{key}")
             for key, entry in entries.items()
@@ -236,9 +237,10 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         histories=histories,
         history_length=length,
         by_domain=by_domain,
-        statistics=statistics_of(top["statistics"], entries, name) if "statistics" in top else None,
-        first_day=_day(days.get("first", date.min), f"{name}: days.first"),
-        last_day=_day(days.get("last", date.max), f"{name}: days.last"),
+        statistics=statistics,
+        first_day=plain.day(days.get("first", date.min), f"{name}: days.first"),
+        last_day=plain.day(days.get("last", date.max), f"{name}: days.last"),
+        stepping=stepping_of(top, statistics, name),
         csv=csv,
         format_name=format_name(top, name),
         drop_duplicates=plain.flag(top.get("drop_duplicates", True), f"{name}: drop_duplicates"),
@@ -333,23 +335,6 @@ def schema_of(mapping: TableMapping, domains: Sequence[str]) -> Schema:
     return schema_module.from_dict(content, mapping.name)
 
 
-def _label(value: Any, where: str) -> Label:
-    text = plain.text(value, where)
-    if not re.search(r"[<>=!]", text):
-        return Label(text)
-    match = _COMPARISON.fullmatch(text)
-    if match is None:
-        raise CtnetError(f"{where}: a column or `column >= number` is needed, not {text!r}")
-    column, operator, operand = match.groups()
-    try:
-        number: float | str = float(operand)
-    except ValueError:
-        number = _id_text(operand.strip("'\""))
-        if operator not in ("==", "!="):
-            raise CtnetError(f"{where}: {operator} needs a number, not {operand!r}") from None
-    return Label(column, operator, number)  # type: ignore[arg-type]
-
-
 def _share(value: Any, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise CtnetError(f"{where}: a share from 0 to 1 is needed, not {value!r}")
@@ -364,19 +349,3 @@ def _impression(values: Any, where: str) -> Impression:
     return Impression(
         key, plain.choice(plain.needed(entry, "label", where), get_args(Rule), f"{where}.label")
     )
-
-
-def _id_text(value: Any) -> str:
-    """Return an id of the mapping as the text that ids of a log have."""
-    return id_texts(pa.array([str(value).lower() if isinstance(value, bool) else str(value)]))[0].as_py()
-
-
-def _day(value: Any, where: str) -> date:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    if type(value) is not date:
-        raise CtnetError(f"{where}: a day YYYY-MM-DD is needed, not {value!r}")
-    return value

@@ -1,0 +1,75 @@
+"""The days of a log as steps: which days lie in one, and what of it a person should know."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.manifest import Manifest
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.step import ONE_DAY, Step
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """How the days of a log become steps."""
+
+    step: Step = ONE_DAY
+    begun: date | None = None
+    """First day of one of them; None: as the store's steps begin, else the log's first day."""
+
+
+DAILY = Stepping()
+
+
+def days_by_step(
+    stepping: Stepping, days: Collection[date], store: SampleStore, domains: Collection[str]
+) -> tuple[dict[date, list[date]], list[str]]:
+    """Return the days of each step by its first day, ascending, and what a person should know, a line each.
+
+    Args:
+        stepping: The steps.
+        days: Days that have rows, one at least.
+        store: Where the samples go.
+        domains: Domains of the rows.
+
+    Raises:
+        CtnetError: Days that are there of one of the domains are of another step.
+    """
+    step, ordered = stepping.step, sorted(days)
+    stored = {name: day for name in store.domains() if (day := store.newest_manifest(name))}
+    chosen = stepping.begun or next((day.day for day in stored.values() if day.step == step), None)
+    begun = chosen or ordered[0]
+    for name in sorted({*domains} & stored.keys()):
+        _check(step, begun, stored[name])
+    steps: dict[date, list[date]] = {}
+    for day in ordered:
+        steps.setdefault(step.start(day, begun), []).append(day)
+    if step == ONE_DAY:
+        return steps, []
+    return steps, list(_notices(step, steps, None if chosen else begun))
+
+
+def _check(step: Step, begun: date, stored: Manifest) -> None:
+    if stored.step != step:
+        raise CtnetError(
+            f"step: samples of {stored.domain} that are there are steps of {stored.step}, and these would be "
+            f"of {step}: give --out another folder, or step: {stored.step}"
+        )
+    if not step.meets(begun, stored.day):
+        raise CtnetError(
+            f"first_step: samples of {stored.domain} that are there are steps of {step} from {stored.day}, "
+            f"and these would begin on {begun}: give --out another folder, or first_step: {stored.day}"
+        )
+
+
+def _notices(step: Step, steps: dict[date, list[date]], begun: date | None) -> Iterable[str]:
+    if begun:
+        yield f"steps of {step} begin on {begun}, the log's first day: first_step in the mapping sets another"
+    last, there = list(steps.items())[-1]
+    end = step.last(last)
+    if there[-1] < end:
+        yield (
+            f"the log ends on {there[-1]}, before the step of {last} does on {end}: once the other days are "
+            "there, prepare the step again from all of its logs (--existing replace)"
+        )
