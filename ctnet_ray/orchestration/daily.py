@@ -121,12 +121,30 @@ class _Source:
 
 def _newest_source(config: JobConfig, registered: Registry, role: Role) -> _Source | None:
     """Return what there is of the source series; None where no step waits for a version."""
-    transfer = config.transfer
-    if role == "source" or METHODS[transfer.method].source != "continual" or transfer.refresh_days is None:
+    if not _takes_each_day(config, role):
         return None
-    versions = registered.versions(transfer.source_series or "")
+    versions = registered.versions(config.transfer.source_series or "")
     good, newest_held = passed(versions), held_back(versions)
     return _Source(good[-1].day if good else date.min, newest_held.day if newest_held else None)
+
+
+def _takes_each_day(config: JobConfig, role: Role) -> bool:
+    transfer = config.transfer
+    return (
+        role == "target"
+        and METHODS[transfer.method].source == "continual"
+        and transfer.refresh_days is not None
+    )
+
+
+def _check_lag(config: JobConfig, daily: DailyConfig, role: Role) -> None:
+    """Refuse to let steps take source versions that are then refused as too old."""
+    lag, limit = daily.source_lag_days, config.transfer.max_source_age_days
+    if limit is not None and lag > limit and _takes_each_day(config, role):
+        raise CtnetError(
+            f"daily.source_lag_days {lag} lets a step take a source version that "
+            f"transfer.max_source_age_days {limit} refuses: raise that to {lag}, or lower the lag"
+        )
 
 
 def _lacks(config: JobConfig, samples: list[SampleDays], day: date, source: _Source | None, lag: int) -> str:
@@ -151,9 +169,10 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
         role: "source" for a source series, "target" for a target model.
 
     Raises:
-        CtnetError: As `plan_job` and `run_plans`.
+        CtnetError: As `plan_job` and `run_plans`; or it waits for other source versions than may be taken.
     """
     model = model_name(config, role)
+    _check_lag(config, daily, role)
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment)
     ready = _wait(config, tracker, role, daily)
     if ready.last_day is None:
@@ -205,6 +224,7 @@ def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:
         CtnetError: As `run_daily`.
     """
     model_name(config, role)
+    _check_lag(config, daily, role)
     registered = registry_to_read(config.tracking)
     ready = look(config, registered, role, daily.source_lag_days)
     if ready.last_day:

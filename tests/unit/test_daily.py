@@ -15,7 +15,7 @@ import pytest
 from ctnet_ray.config import DailyConfig, JobConfig
 from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.orchestration import daily
-from ctnet_ray.orchestration.daily import Outcome, Ready, look, run_daily
+from ctnet_ray.orchestration.daily import Outcome, Ready, look, preview, run_daily
 from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table, seconds_expected
 from ctnet_ray.orchestration.run_folders import RunFolders
@@ -178,6 +178,22 @@ def test_a_target_waits_for_a_source_version_that_is_held_back_or_takes_the_last
     assert [entry["source"] for entry in outcome.trained] == ["guarded.source/3", "guarded.source/3"]
     said = " ".join(capsys.readouterr().err.split())
     assert f"step {DAYS[3]} takes guarded.source/3 of {DAYS[2]}: that of {DAYS[3]} is held back (log" in said
+
+
+def test_it_does_not_wait_for_what_would_be_refused(world: World) -> None:
+    config, lagging = ctnet(world), DailyConfig(source_lag_days=2)
+    line = "daily.source_lag_days 2 lets a step take .* transfer.max_source_age_days 1 refuses"
+    for act in (run_daily, preview):
+        with pytest.raises(CtnetError, match=f"^{line}: raise that to 2, or lower"):
+            act(config, lagging, "target")
+    # A limit that allows it, none, and runs that take no source version of the day.
+    for fitting in (
+        ctnet(world, transfer__max_source_age_days=2),
+        ctnet(world, transfer__max_source_age_days=None),
+        ctnet(world, transfer__refresh_days=None),
+        base(world),
+    ):
+        preview(fitting, lagging, "target")
 
 
 def test_samples_that_come_while_it_waits_are_trained_on(
