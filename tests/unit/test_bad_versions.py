@@ -97,7 +97,7 @@ def flipped(path: Path) -> Iterator[None]:
         path.write_bytes(content)
 
 
-def refused(command: Callable[..., None], *arguments: Any) -> str:
+def refused(command: Callable[..., object], *arguments: Any) -> str:
     with pytest.raises(CtnetError) as caught:
         command(*arguments)
     assert "\n" not in str(caught.value)
