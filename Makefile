@@ -52,9 +52,10 @@ integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 slow: $(READY)  ## Tests of many minutes, which CI leaves out
 	$(BIN)/python -m pytest tests -m slow
 
-# FAULTS and MINUTES of each parser: make soak FAULTS=200 MINUTES=60
+# Random faults, kills under Ray, and minutes of each parser: make soak FAULTS=200 KILLS=60 MINUTES=60
 soak: $(READY)  ## Random faults, and fuzzing where atheris is installed (hours)
 	$(BIN)/python -W ignore -m tests.faults.soak --faults $(or $(FAULTS),200) --seed $(or $(SEED),0)
+	$(BIN)/python -W ignore -m tests.faults.ray_soak --faults $(or $(KILLS),60) --seed $(or $(SEED),0)
 	for target in csv version log schema mapping configuration records samples export delta request; do \
 		$(BIN)/python -m tests.faults.fuzz $$target --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0) || exit 1; \
 	done

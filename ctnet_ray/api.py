@@ -178,6 +178,5 @@ def find_version(name: str, mlflow_uri: str) -> Version | str:
         return storage.absolute(name)
     # MLflow takes seconds to load, and a folder needs none.
     from ctnet_ray.tracking.tracker import Tracker
-    from ctnet_ray.tracking.verification import resolve_verified
 
-    return resolve_verified(Tracker(mlflow_uri, TrackingConfig().experiment, create=False), name)
+    return Tracker(mlflow_uri, TrackingConfig().experiment, create=False).resolve_verified(name)

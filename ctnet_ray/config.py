@@ -390,7 +390,8 @@ class DailyConfig(Section, section="daily"):
     look_seconds: Annotated[float, Gt(0)] = 60.0
     """Time between two looks."""
     source_lag_days: Annotated[int, Ge(0)] = 0
-    """Days that the newest source version may be older than a step; 0: a step waits for that of its day."""
+    """Days that the newest source version may be older than a step; 0: a step waits for that of its day.
+    No more than `transfer.max_source_age_days`."""
     retention: RetentionConfig = field(default_factory=RetentionConfig)
     """What is removed after each call."""
 

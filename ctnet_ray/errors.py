@@ -21,6 +21,10 @@ class DivergedError(CtnetError):
     """Training diverged. All workers of a run raise it at the same place, so their group can go on."""
 
 
+class LostRayError(CtnetError):
+    """Ray is gone. A process that ends for it must not wait for Ray's own end, which may never come."""
+
+
 class HeldBackError(CtnetError):
     """A run does not go on, for a version of it is held back. Raised as `DivergedError` is."""
 

@@ -7,17 +7,19 @@ import shlex
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import date
 from itertools import pairwise, takewhile
 from typing import Any, NoReturn
 
+import psutil
 import yaml
 from jsonargparse import ArgumentParser, auto_cli, get_loader, set_loader, set_parsing_settings
 from jsonargparse.typing import register_type
 
 from ctnet_ray import storage
 from ctnet_ray.credentials import bare_uri, without_credentials
-from ctnet_ray.errors import CtnetError, nearest
+from ctnet_ray.errors import CtnetError, LostRayError, nearest
 
 _load_yaml = get_loader("yaml")
 
@@ -125,11 +127,22 @@ def run(
         if os.environ.get("CTNET_TRACEBACK"):
             raise
         print(f"error: {without_credentials(str(error))}", file=sys.stderr)
+        if isinstance(error, LostRayError):
+            _end_at_once()
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last whole day", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+def _end_at_once() -> NoReturn:
+    """End this process and all that it started: Ray's own end waits for what is gone, until Ray aborts it."""
+    sys.stdout.flush()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            process.kill()
+    os._exit(1)
 
 
 def typed(module: str) -> str:

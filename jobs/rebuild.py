@@ -35,7 +35,8 @@ def main(
             f"{name}: {', '.join(made.differing)} in {made.uri} differs: the code was {made.code_revision}, "
             f"is {code_revision()}: try with that one"
         )
-    print(f"{name}: {made.files} files in {made.uri} have the same bytes, after {made.steps} steps")
+    added = f"; {', '.join(made.added)} is new, the version had none" if made.added else ""
+    print(f"{name}: {made.files} files in {made.uri} have the same bytes, after {made.steps} steps{added}")
 
 
 if __name__ == "__main__":

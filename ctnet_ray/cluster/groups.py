@@ -16,12 +16,20 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
-from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.exceptions import RayActorError, RayError
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.capacity import workers_held
+from ctnet_ray.cluster.liveness import is_loss
 from ctnet_ray.cluster.worker import Launch, train
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
@@ -92,7 +100,7 @@ def run_groups(groups: Groups, count: int) -> None:
 
 
 def _run_group(groups: Groups, group: int) -> None:
-    fits = 0
+    fits = deaths = 0
     while True:
         try:
             _trainer(groups, group, fits).fit()
@@ -101,6 +109,11 @@ def _run_group(groups: Groups, group: int) -> None:
             time.sleep(LOOK_SECONDS)
         except WorkerGroupError as error:
             if not ray.get(groups.board.died.remote(group, cause(error.worker_failures.values()))):
+                raise
+        except (ControllerError, RayError) as error:
+            # Ray Train's controller died, or a worker before it was told what to do: no run is to blame.
+            deaths += 1
+            if not is_loss(error) or deaths > groups.compute.max_failures:
                 raise
         fits += 1
 

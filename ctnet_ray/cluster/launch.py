@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from rich.console import Console
 from ctnet_ray.cluster.board import Board, Snapshot, Work
 from ctnet_ray.cluster.capacity import live_nodes, workers_held
 from ctnet_ray.cluster.groups import Groups, count_groups, is_defect, run_groups
+from ctnet_ray.cluster.liveness import while_ray_lives
 from ctnet_ray.cluster.progress import Display
 from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.cluster.start import ensure_ray
@@ -81,7 +83,7 @@ def _walk(
             return {}
         chosen = tuple(plans[index] for index in todo), tuple(works[index] for index in todo)
         board = _launch(*chosen, compute, models, keep_going, publisher.show)
-        return ray.get(board.failures.remote())
+        return _ask(board.failures)
 
 
 def score(plan: ScorePlan, compute: ComputeConfig, models: str) -> dict[str, float]:
@@ -97,7 +99,7 @@ def score(plan: ScorePlan, compute: ComputeConfig, models: str) -> dict[str, flo
     """
     work = Work(plan.name, plan.version.uri, plan.samples.rows)
     board = _launch((plan,), (work,), compute, models, False, lambda snapshot: None)
-    return ray.get(board.metrics.remote(0))
+    return _ask(board.metrics, 0)
 
 
 def _launch(
@@ -110,16 +112,10 @@ def _launch(
 ) -> Any:
     """Do all that there is to do, and return the handle of the board, which knows what came of it."""
     ensure_ray(compute)
-    nodes = live_nodes()
-    if not os.environ.get("RAY_ADDRESS"):
-        compute = _settled(compute, workers_held(nodes, compute))
-    count = count_groups(compute, len(plans), nodes)
-    # Beside the driver: an actor that asks for no CPU lies anywhere, and a run can't go on without the board.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote(works, count, compute.max_failures, keep_going)
+    board, groups, count = while_ray_lives(partial(_begin, plans, works, compute, models, keep_going))
     with Display(board, len(plans), open_console(stderr=True), listen):
         try:
-            run_groups(Groups(plans, board, compute, models, keep_going), count)
+            while_ray_lives(partial(run_groups, groups, count))
         except TrainingFailedError as error:
             if not is_defect(error):
                 _raise_first(board, error)
@@ -129,6 +125,24 @@ def _launch(
     return board
 
 
+def _begin(
+    plans: tuple[RunPlan | ScorePlan, ...],
+    works: tuple[Work, ...],
+    compute: ComputeConfig,
+    models: str,
+    keep_going: bool,
+) -> tuple[Any, Groups, int]:
+    """Return the handle of a board, and the groups that are to work it off, with their number."""
+    nodes = live_nodes()
+    if not os.environ.get("RAY_ADDRESS"):
+        compute = _settled(compute, workers_held(nodes, compute))
+    count = count_groups(compute, len(plans), nodes)
+    # Beside the driver: an actor that asks for no CPU lies anywhere, and a run can't go on without the board.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote(works, count, compute.max_failures, keep_going)
+    return board, Groups(plans, board, compute, models, keep_going), count
+
+
 def _settled(compute: ComputeConfig, room: int) -> ComputeConfig:
     """Fix the number of workers where no machine comes or goes, to what there is room for."""
     workers = max(compute.fewest_workers, min(compute.workers, room))
@@ -136,9 +150,14 @@ def _settled(compute: ComputeConfig, room: int) -> ComputeConfig:
 
 
 def _raise_first(board: Any, error: Exception | None) -> None:
-    failures: dict[str, str] = ray.get(board.failures.remote())
+    failures: dict[str, str] = _ask(board.failures)
     for run, reason in failures.items():
         raise CtnetError(f"{run}: {reason}") from error
+
+
+def _ask(method: Any, *arguments: Any) -> Any:
+    """Return what the board says."""
+    return while_ray_lives(lambda: ray.get(method.remote(*arguments)))
 
 
 def _work(plan: RunPlan, left: Sequence[StepLeft]) -> Work:

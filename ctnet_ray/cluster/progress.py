@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ctnet_ray.cluster.board import End, Snapshot
 from ctnet_ray.cluster.publishing import newest_step
+from ctnet_ray.errors import LostRayError
 from ctnet_ray.terminal import LOG_SECONDS, RowsColumn, duration
 
 
@@ -42,8 +43,11 @@ class Display:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
+        if kind and issubclass(kind, LostRayError):
+            self._bars.stop()
+            return  # its next look may never end, and Ray may end the process before this is said
         self._thread.join()
 
     def _watch(self) -> None:

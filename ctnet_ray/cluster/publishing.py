@@ -10,7 +10,7 @@ from functools import partial
 from rich.console import Console
 
 from ctnet_ray.cluster.board import Snapshot, Work
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, LostRayError
 from ctnet_ray.metrics import LEADING
 from ctnet_ray.runs.records import EvaluationRecord, read_steps
 from ctnet_ray.tracking.tracker import Tracker
@@ -50,8 +50,8 @@ class Publisher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind and not issubclass(kind, Exception):
-            return  # who interrupts does not wait; the next launch publishes what is missing
+        if kind and (not issubclass(kind, Exception) or issubclass(kind, LostRayError)):
+            return  # there is no time: the next launch publishes what is missing
         self._waiting.put(None)
         self._thread.join(_PATIENCE_SECONDS)
         if self._thread.is_alive():

@@ -11,6 +11,7 @@ import ray.data
 from rich.progress import Progress
 
 from ctnet_ray import storage
+from ctnet_ray.cluster.liveness import while_ray_lives
 from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
@@ -97,10 +98,14 @@ def score_files(
             look_up = LookUp(enabled=not all(part.is_samples for part in missing))
             threads = math.ceil(compute.cpus_per_worker)
             arguments = (version, domain, look_up, output, skip_bad, threads)
-            for row in _scored(missing, arguments, compute).iter_rows():
-                if row[_ERROR]:
-                    raise CtnetError(row[_ERROR])
-                progress.advance(task, row[_ROWS])
+
+            def score() -> None:
+                for row in _scored(missing, arguments, compute).iter_rows():
+                    if row[_ERROR]:
+                        raise CtnetError(row[_ERROR])
+                    progress.advance(task, row[_ROWS])
+
+            while_ray_lives(score)
     return finish(output, parts, card)
 
 

@@ -4,13 +4,14 @@ import logging
 import math
 import os
 import socket
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 from ray.exceptions import AuthenticationError, RayError
 
 from ctnet_ray.config import ComputeConfig
@@ -31,6 +32,8 @@ def ensure_ray(compute: ComputeConfig) -> None:
     workers = compute.fewest_workers
     needs = {"CPU": workers * compute.cpus_per_worker, "GPU": float(workers * compute.gpu)}
     if not ray.is_initialized():
+        if not os.environ.get("CTNET_RAY_LOGS"):
+            worker.print_to_stdstream = _say_in_a_line  # nothing public lets Ray be brief
         if os.environ.get("RAY_ADDRESS"):
             _join(os.environ["RAY_ADDRESS"])
         else:
@@ -127,6 +130,15 @@ def _environment() -> Iterator[None]:
     finally:
         del os.environ[switch]
         ray_constants.ENABLE_RAY_CLUSTER = given
+
+
+def _say_in_a_line(message: dict[str, Any], ignore_prefix: bool) -> None:
+    """Say what Ray tells drivers, such as that a process died, without pages of its logs."""
+    del ignore_prefix
+    text = next(iter("\n".join(message["lines"]).strip().splitlines()), "")
+    open_console(stderr=True).log(
+        f"Ray: {textwrap.shorten(text, _LONGEST_REASON, placeholder=' ...')}", markup=False
+    )
 
 
 def _quiet() -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.connection import NoDatabaseError
 from ctnet_ray.tracking.tracker import Tracker
-from ctnet_ray.tracking.verification import resolve_verified
 from ctnet_ray.training import checkpoints
 from ctnet_ray.training.versions import read_record
 
@@ -161,7 +160,7 @@ def evaluate_version(
         CtnetError: There is no such version or day, or they don't fit each other.
     """
     tracker = Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
-    plan = score_plan(resolve_verified(tracker, name), day, domain, store)
+    plan = score_plan(tracker.resolve_verified(name), day, domain, store)
     metrics = score(plan, compute, tracking.models)
     table = Table("metric", "value", title=plan.name)
     for key, value in metrics.items():

@@ -126,12 +126,30 @@ def _newest_source(
     config: JobConfig, registered: Registry, role: Role, since: date, until: date
 ) -> _Source | None:
     """Return what there is of the source series; None where no step between two days waits for a version."""
-    transfer = config.transfer
-    if role == "source" or METHODS[transfer.method].source != "continual" or transfer.refresh_days is None:
+    if not _takes_each_day(config, role):
         return None
-    name = transfer.source_series or ""
+    name = config.transfer.source_series or ""
     good, newest_held = registered.series(name, since, until), registered.held_back(name.partition("@")[0])
     return _Source(good[-1].day if good else date.min, newest_held.day if newest_held else None)
+
+
+def _takes_each_day(config: JobConfig, role: Role) -> bool:
+    transfer = config.transfer
+    return (
+        role == "target"
+        and METHODS[transfer.method].source == "continual"
+        and transfer.refresh_days is not None
+    )
+
+
+def _check_lag(config: JobConfig, daily: DailyConfig, role: Role) -> None:
+    """Refuse to let steps take source versions that are then refused as too old."""
+    lag, limit = daily.source_lag_days, config.transfer.max_source_age_days
+    if limit is not None and lag > limit and _takes_each_day(config, role):
+        raise CtnetError(
+            f"daily.source_lag_days {lag} lets a step take a source version that "
+            f"transfer.max_source_age_days {limit} refuses: raise that to {lag}, or lower the lag"
+        )
 
 
 def _lacks(
@@ -158,9 +176,10 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
         role: "source" for a source series, "target" for a target model.
 
     Raises:
-        CtnetError: As `plan_job` and `run_plans`.
+        CtnetError: As `plan_job` and `run_plans`; or it waits for other source versions than may be taken.
     """
     model = model_name(config, role)
+    _check_lag(config, daily, role)
     tracker = Tracker(config.tracking.mlflow_uri, config.tracking.experiment, recent=True)
     ready = _wait(config, tracker, role, daily)
     if ready.last_day is None:
@@ -212,6 +231,7 @@ def preview(config: JobConfig, daily: DailyConfig, role: Role) -> None:
         CtnetError: As `run_daily`.
     """
     model_name(config, role)
+    _check_lag(config, daily, role)
     registered = registry_to_read(config.tracking)
     ready = look(config, registered, role, daily.source_lag_days)
     if ready.last_day:

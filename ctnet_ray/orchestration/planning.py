@@ -71,6 +71,10 @@ class Registry(Protocol):
         """Return the version that people mean by NAME, NAME/VERSION or NAME@ALIAS."""
         ...
 
+    def verify(self, version: Version) -> None:
+        """Compare a version's folder with what was registered of it, where something was."""
+        ...
+
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _PREFIX_ADVICE = " in models' names: set tracking.model_prefix, and any experiment will do"
@@ -86,8 +90,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
 
     Raises:
         CtnetError: A day is missing, damaged or does not fit the schema; a source version or the hot start
-            is missing, too old, or does not fit; the model's name belongs to another configuration; what
-            versions that are there were made of is something else now (`check_fresh`).
+            is missing, too old, not what was registered, or does not fit; the model's name belongs to another
+            configuration; what versions that are there were made of is something else now (`check_fresh`).
         HeldBackError: A version of it is held back, and nobody accepted it.
     """
     schema, method = schemas.load(config.data.schema), METHODS[config.transfer.method]
@@ -108,7 +112,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     series = registered.series(name, left, last) if method.source != "none" else []
     taken = {day: step.source for day, step in done.items() if step.source}
     versions = source_versions(method, days, series, config.transfer.refresh_days, taken)
-    _check_weights(versions[days.index(day)] for day in days if day not in done)
+    _check_versions(registered, series, (versions[days.index(day)] for day in days if day not in done))
     towers = _built_on(days, versions, series, done)
     check_steps(config.data.domain, length, towers)
     taking = zip(days, versions, strict=True)
@@ -253,10 +257,14 @@ def _built_on(
     return [*there, *(version for version in versions[left:] if version)]
 
 
-def _check_weights(versions: Iterable[Version | None]) -> None:
-    """See that the source versions of the steps left have their weights."""
-    for uri in {version.uri for version in versions if version}:
-        checkpoints.check_weights(uri)
+def _check_versions(
+    registered: Registry, series: Sequence[Version], versions: Iterable[Version | None]
+) -> None:
+    """See that source versions of the steps left have their weights, and are what was registered."""
+    for version in {version for version in versions if version}:
+        checkpoints.check_weights(version.uri)
+        if version in series:  # as the registry knows it, not as a record does
+            registered.verify(series[series.index(version)])
 
 
 def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method: Method) -> Version | None:
@@ -275,6 +283,7 @@ def _hot_start(config: JobConfig, registered: Registry, model: ModelSpec, method
             f"before data.first_day {config.data.first_day}: its days would be seen twice"
         )
     checkpoints.check_weights(version.uri)
+    registered.verify(version)
     start = spec_of(version)
     if method.starts_anew or not (method.starts_from_base or start.network == model.network):
         raise CtnetError(

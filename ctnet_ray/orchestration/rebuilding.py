@@ -23,7 +23,15 @@ from ctnet_ray.orchestration.planning import Registry
 from ctnet_ray.plain_data import validated
 from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.plan import RunPlan, StepPlan
-from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, version_folder, with_digest
+from ctnet_ray.runs.records import (
+    RunRecord,
+    SampleRef,
+    StepRecord,
+    Version,
+    version_digest,
+    version_folder,
+    with_digest,
+)
 from ctnet_ray.runs.version_files import files_of
 from ctnet_ray.samples.store import Manifest, SampleStore
 from ctnet_ray.schema import Role
@@ -44,6 +52,8 @@ class Rebuilt:
     files: int
     differing: tuple[str, ...]
     """Files with other bytes than they had; none: the version is the same."""
+    added: tuple[str, ...]
+    """Files that it did not have, for the release that made it wrote none."""
     code_revision: str
     """Code that made the version at first."""
 
@@ -125,21 +135,33 @@ def _chain(
     version: Version, made: _Made, registered: Registry, card: Card
 ) -> tuple[list[_Made], Version | None]:
     """Return the steps to walk, ascending, and the version of the run before them; None: its start."""
-    chain, known = (
+    chain, of_run = (
         [made],
-        {
-            entry.day: entry
-            for entry in registered.versions(version.name or "")
-            if entry.run == version.run and SET_ASIDE not in entry.tags
-        },
+        [entry for entry in registered.versions(version.name or "") if entry.run == version.run],
     )
     while (parent := chain[0].step.parent) and parent.run == version.run:
         if _is_there(parent):
             return chain, parent
-        if parent.day not in known:
+        ancestor = _ancestor(parent, of_run, card)
+        if ancestor is None:
             raise CtnetError(f"{version.id} can't be rebuilt: nothing is known of its ancestor {parent.id}")
-        chain.insert(0, _read(known[parent.day], card))
+        entry, made = ancestor
+        # Set aside, it lies elsewhere than where the record names it.
+        if _is_there(there := replace(entry, digest=parent.digest)):
+            return chain, there
+        chain.insert(0, made)
     return chain, None
+
+
+def _ancestor(parent: Version, of_run: Sequence[Version], card: Card) -> tuple[Version, _Made] | None:
+    """Return the registered version that a record names as parent: of a day's branches, its own."""
+    for entry in of_run:
+        if entry.day != parent.day or (not parent.digest and SET_ASIDE in entry.tags):
+            continue
+        made = _read(entry, card)
+        if parent.digest in ("", version_digest(made.step, made.files)):
+            return entry, made
+    return None
 
 
 def _missing(chain: Sequence[_Made], samples: SampleStore) -> Iterator[str]:
@@ -217,5 +239,6 @@ def _compared(version: Version, made: _Made, steps: int) -> Rebuilt:
     assert published  # noqa: S101  (it was just written)
     files = published[0]["files"]
     now, was = ({file["name"]: file["sha256"] for file in version} for version in (files, made.files))
-    differing = sorted(name for name in now.keys() | was.keys() if now.get(name) != was.get(name))
-    return Rebuilt(version.uri, steps, len(was), tuple(differing), made.run.code_revision)
+    differing = sorted(name for name in was if now.get(name) != was[name])
+    added = sorted(now.keys() - was.keys())
+    return Rebuilt(version.uri, steps, len(was), tuple(differing), tuple(added), made.run.code_revision)

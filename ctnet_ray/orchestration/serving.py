@@ -20,7 +20,6 @@ from ctnet_ray.serving.scorer import Card, Scorer
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.publisher import NEWEST
 from ctnet_ray.tracking.tracker import Tracker
-from ctnet_ray.tracking.verification import resolve_verified
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class RegisteredModel:
         # TorchRec takes seconds, and an exported folder needs none.
         from ctnet_ray.export.opening import open_scorer
 
-        return open_scorer(resolve_verified(_tracker(self.mlflow_uri, self.experiment), version))
+        return open_scorer(_tracker(self.mlflow_uri, self.experiment).resolve_verified(version))
 
 
 @dataclass

@@ -15,7 +15,6 @@ from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.terminal import open_console, rows_progress
 from ctnet_ray.tracking.tracker import Tracker
-from ctnet_ray.tracking.verification import resolve_verified
 from ctnet_ray.training.one_pass import check_cluster, compare_on
 from ctnet_ray.training.versions import VersionRecord, open_version, read_record
 
@@ -83,7 +82,7 @@ def find_versions(names: Sequence[str], tracking: TrackingConfig) -> list[Versio
             versions.append(read_record(storage.absolute(name)).version)
         else:
             tracker = tracker or Tracker(tracking.mlflow_uri, tracking.experiment, create=False)
-            versions.append(resolve_verified(tracker, name))
+            versions.append(tracker.resolve_verified(name))
     for (one, version), (other, again) in combinations(zip(names, versions, strict=True), 2):
         if storage.resolve(version.uri) == storage.resolve(again.uri):
             raise CtnetError(f"{one} and {other} are one version, {version.id}: name each once")

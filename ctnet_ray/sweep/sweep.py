@@ -17,6 +17,7 @@ from ray.tune.search import Searcher
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.groups import count_groups
+from ctnet_ray.cluster.liveness import while_ray_lives
 from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComparisonConfig
 from ctnet_ray.credentials import bare_uri
@@ -317,7 +318,7 @@ def _fit(
             verbose=0,
         ),
     )
-    tuner.fit()
+    while_ray_lives(tuner.fit)
     storage.remove(storage.join(folder, sweep.name))
 
 

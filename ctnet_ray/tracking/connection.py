@@ -30,6 +30,12 @@ logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.e
 _PROBE_SECONDS = (5, 10)  # to connect, to answer
 _CREATION_SECONDS = 300
 _SHOWN_CHARACTERS = 300
+CERTIFICATES = "MLFLOW_TRACKING_SERVER_CERT_PATH"  #: MLflow's variable
+_DENIED_ADVICE = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to a user who may do this, then run the same "
+    "command again"
+)
+_NOT_THERE_ADVICE = "see that it runs and that tracking.mlflow_uri is right, then run the same command again"
 
 
 class NoDatabaseError(CtnetError):
@@ -90,10 +96,9 @@ def talking(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, requests.RequestException, SQLAlchemyError, OSError) as error:
         reason = hidden(" ".join(str(error).split()), uri)[:_SHOWN_CHARACTERS]
-        raise CtnetError(
-            f"MLflow at {bare_uri(uri)} fails ({reason}): see that it runs and that "
-            "tracking.mlflow_uri is right, then run the same command again"
-        ) from error
+        denied = re.search(r"failed with error code 40[13]\b", reason)
+        way_out = _DENIED_ADVICE if denied else _NOT_THERE_ADVICE
+        raise CtnetError(f"MLflow at {bare_uri(uri)} fails ({reason}): {way_out}") from error
 
 
 @contextmanager
@@ -145,15 +150,30 @@ def _is_database(uri: str) -> bool:
 
 def _probe_server(uri: str) -> None:
     """Fail soon where nothing answers: MLflow itself goes on trying for minutes."""
+    authorities = os.environ.get(CERTIFICATES) or True
     try:
-        requests.get(uri, timeout=_PROBE_SECONDS)
-    except requests.exceptions.SSLError:
-        return  # MLflow has its own settings for certificates.
+        requests.get(
+            uri,
+            timeout=_PROBE_SECONDS,
+            verify=authorities if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS") != "true" else False,
+            cert=os.environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+        )
+    except requests.exceptions.SSLError as error:
+        raise CtnetError(
+            f"the certificate of MLflow at {bare_uri(uri)} is not trusted ({_ssl_reason(error)}): "
+            f"name a file with the certificate of who signed it by {CERTIFICATES}"
+        ) from error
     except requests.RequestException as error:
         raise CtnetError(
             f"no MLflow server answers at {bare_uri(uri)} ({type(error).__name__}): "
             "start it, or set tracking.mlflow_uri to where it is"
         ) from error
+
+
+def _ssl_reason(error: Exception) -> str:
+    """Return what of an error of TLS says why, such as "certificate verify failed: ..."."""
+    reason = re.search(r"SSLError\([^']*'(.+?)'", str(error))
+    return (reason[1] if reason else str(error))[:_SHOWN_CHARACTERS]
 
 
 def _probe_database(uri: str) -> None:

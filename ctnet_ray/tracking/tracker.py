@@ -43,6 +43,7 @@ from ctnet_ray.tracking.queries import (
     version_of,
 )
 from ctnet_ray.tracking.run_steps import read_steps_left
+from ctnet_ray.tracking.verification import check_registered
 
 _MONTHS = 12  #: of a series that are asked for one by one; more are a series
 _DAYS_AFTER = 31  #: that show that a series has a hole
@@ -68,6 +69,7 @@ class Tracker:
         self._uri, self._recent = uri, recent
         self._shown: dict[str, ShownRun] = {}
         self._found: dict[tuple[str, date], Version] = {}
+        self._verified: set[Version] = set()
         self._client, self._experiment_id = connect(uri, experiment, create, projection.EXPERIMENT_TAGS)
         self._publisher = Publisher(self._client, self._experiment_id, self.find)
 
@@ -300,6 +302,26 @@ class Tracker:
         with talking(self.shown_uri), TemporaryDirectory() as folder:
             run = self._client.get_model_version(str(version.name), str(version.number)).run_id
             return storage.read_json(self._client.download_artifacts(str(run), CARD, folder))
+
+    def verify(self, version: Version) -> None:
+        """Compare a version's folder with what was registered of it; once a version, for plans ask often.
+
+        Raises:
+            CtnetError: Its card is not there, or its folder names other files (`check_registered`).
+        """
+        if version not in self._verified:
+            check_registered(version, self.card(version))
+            self._verified.add(version)
+
+    def resolve_verified(self, name: str) -> Version:
+        """Return the version that a name means, its folder compared with what was registered, each time.
+
+        Raises:
+            CtnetError: As `resolve` and `verify`.
+        """
+        version = self.resolve(name)
+        check_registered(version, self.card(version))
+        return version
 
     def set_alias(self, model: str, alias: str) -> None:
         """Let an alias mean a registered model's version of its newest day.

@@ -1,26 +1,30 @@
 """Whether a version's folder holds what was registered of it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.records import Version
 from ctnet_ray.runs.version_files import files_of
-from ctnet_ray.tracking.tracker import Tracker
 
 
-def resolve_verified(tracker: Tracker, name: str) -> Version:
-    """Return the version that a name means, its folder's checksums compared with those of its card.
+def check_registered(version: Version, card: Mapping[str, Any]) -> None:
+    """Compare the checksums that a version's folder names with those that were registered.
 
     A digest inside a folder tells damage alone: who writes a folder anew writes that too. Who opens a version
     compares its files with the folder's checksums.
 
+    Args:
+        version: The version; a folder that is not there is left to who opens it.
+        card: What was registered of it (`Tracker.card`).
+
     Raises:
-        CtnetError: As `Tracker.resolve`; its card is not there; or the folder names other files.
+        CtnetError: The folder names other files.
     """
-    version = tracker.resolve(name)
     published = storage.read_folder(version.uri)
-    if published is None:  # who opens it says so
-        return version
-    card = tracker.card(version)
+    if published is None:
+        return
     registered = {file["name"]: file["sha256"] for file in files_of(card, version.uri)}
     there = {file["name"]: file["sha256"] for file in files_of(published[0], version.uri)}
     if other := sorted(file for file, _ in registered.items() ^ there.items()):
@@ -28,4 +32,3 @@ def resolve_verified(tracker: Tracker, name: str) -> Version:
             f"{version.id}: {other[0]} in {version.uri} is not what was registered: restore the folder, or "
             "take another version"
         )
-    return version

@@ -54,13 +54,13 @@ def disturb(trial: Trial, number: int, seed: int, expected: tuple[str, float]) -
     if ended[-1].status:
         wrong.append(f"does not go on: {ended[-1].said[-1500:]}")
     if not wrong and (found := trial.state()) != state:
-        wrong.append(f"another state: {_difference(state, found)}")
+        wrong.append(f"another state: {difference(state, found)}")
     if not wrong and (left := trial.left_over()):
         wrong.append(f"left over: {left}")
     return Outcome(number, kind, trial.method, round(recovered, 2), "; ".join(wrong))
 
 
-def _difference(expected: str, found: str) -> str:
+def difference(expected: str, found: str) -> str:
     """Return where two states begin to differ."""
     place = next(
         (place for place, (one, other) in enumerate(zip(expected, found, strict=False)) if one != other), 0

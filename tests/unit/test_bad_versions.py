@@ -17,11 +17,13 @@ from ctnet_ray import storage
 from ctnet_ray.cluster import scoring
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.orchestration.serving import model_source
 from ctnet_ray.runs.records import RunRecord
 from ctnet_ray.tracking.tracker import Tracker
 from jobs import export, score
-from tests.unit.loop_world import BASE, World
+from tests.unit.loop_world import BASE, DAYS, SERIES, World
 
 ROWS = pa.table({"item": [3], "user": ["u"], "tag": [1], "clicks": [[1, 2]], "tags": [["a"]]})
 
@@ -96,7 +98,7 @@ def flipped(path: Path) -> Iterator[None]:
         path.write_bytes(content)
 
 
-def refused(command: Callable[..., None], *arguments: Any) -> str:
+def refused(command: Callable[..., object], *arguments: Any) -> str:
     with pytest.raises(CtnetError) as caught:
         command(*arguments)
     assert "\n" not in str(caught.value)
@@ -126,8 +128,15 @@ def test_a_version_whose_files_are_damaged(place: Place, command: str, tmp_path:
 def test_a_version_that_was_written_anew_is_not_the_registered_one(
     place: Place, command: str, tmp_path: Path
 ) -> None:
-    """Its weights and the checksums in its folder are another's, and fit each other."""
-    weights, manifest = next(place.version.glob("*.safetensors")), place.version / storage.MANIFEST
+    with written_anew(place.version) as name:
+        line = refused(getattr(place, command), place.model, tmp_path)
+    assert f"{name} in {place.version} is not what was registered: restore the folder" in line
+
+
+@contextmanager
+def written_anew(version: Path) -> Iterator[str]:
+    """Let a version's weights and the checksums in its folder be another's, which fit each other."""
+    weights, manifest = next(version.glob("*.safetensors")), version / storage.MANIFEST
     whole, said = weights.read_bytes(), manifest.read_bytes()
     weights.write_bytes(whole[:-4] + bytes(4))
     content = storage.read_json(str(manifest))
@@ -135,11 +144,30 @@ def test_a_version_that_was_written_anew_is_not_the_registered_one(
     entry["sha256"] = storage.sha256(str(weights))
     storage.write_json(str(manifest), content)
     try:
-        line = refused(getattr(place, command), place.model, tmp_path)
+        yield weights.name
     finally:
         weights.write_bytes(whole)
         manifest.write_bytes(said)
-    assert f"{weights.name} in {place.version} is not what was registered: restore the folder" in line
+
+
+@pytest.mark.parametrize(("model", "day"), [(SERIES, 2), (BASE, 1)])
+def test_a_plan_takes_no_source_version_or_hot_start_that_was_written_anew(
+    job_world: World, empty_database: bytes, tmp_path: Path, model: str, day: int
+) -> None:
+    world = job_world.copied_to(tmp_path / "world")
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    uri, runs = f"sqlite:///{tmp_path}/mlflow.db", world.root / "models"
+    tracker = Tracker(uri, "ctnet")
+    for name in (SERIES, BASE):
+        tracker.publish(str(next(runs.glob(f"{name}-*"))))
+    config = world.method("ctnet", first=2, last=3, transfer__hot_start=BASE)
+    with written_anew(next(runs.glob(f"{model}-*/day={DAYS[day]}"))) as file:
+        line = refused(plan_job, config, tracker)
+        # Folders alone can't tell.
+        plan_job(config, RunFolders(str(runs)))
+    assert line.startswith(f"{model}/{day + 1}: {file} in ")
+    assert "is not what was registered: restore the folder, or take another version" in line
+    plan_job(config, Tracker(uri, "ctnet"))
 
 
 @pytest.mark.parametrize("command", ["score", "serve"])

@@ -15,7 +15,7 @@ import pytest
 from ctnet_ray.config import DailyConfig, JobConfig
 from ctnet_ray.errors import CtnetError, HeldBackError
 from ctnet_ray.orchestration import daily
-from ctnet_ray.orchestration.daily import Outcome, Ready, look, run_daily
+from ctnet_ray.orchestration.daily import Outcome, Ready, look, preview, run_daily
 from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table, seconds_expected
 from ctnet_ray.orchestration.run_folders import RunFolders
@@ -194,6 +194,22 @@ def test_a_target_follows_the_champion_of_its_source(world: World, monkeypatch: 
     config = ctnet(world, transfer__source_series=f"{SERIES}@champion")
     ready = look(config, Registered(world), "target")
     assert (ready.last_day, ready.waits_for) == (DAYS[3], f"a version of {SERIES}@champion of {DAYS[4]}")
+
+
+def test_it_does_not_wait_for_what_would_be_refused(world: World) -> None:
+    config, lagging = ctnet(world), DailyConfig(source_lag_days=2)
+    line = "daily.source_lag_days 2 lets a step take .* transfer.max_source_age_days 1 refuses"
+    for act in (run_daily, preview):
+        with pytest.raises(CtnetError, match=f"^{line}: raise that to 2, or lower"):
+            act(config, lagging, "target")
+    # A limit that allows it, none, and runs that take no source version of the day.
+    for fitting in (
+        ctnet(world, transfer__max_source_age_days=2),
+        ctnet(world, transfer__max_source_age_days=None),
+        ctnet(world, transfer__refresh_days=None),
+        base(world),
+    ):
+        preview(fitting, lagging, "target")
 
 
 def test_samples_that_come_while_it_waits_are_trained_on(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.orchestration.rebuilding import rebuild
+from ctnet_ray.orchestration.rewinding import rewind
 from ctnet_ray.orchestration.run_folders import RunFolders
+from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version, version_folder
+from ctnet_ray.runs.records import WEIGHTS_REMOVED, Version, read_rewinds, version_folder
+from ctnet_ray.training.touched_rows import FILE as TOUCHED_ROWS
 from tests.unit.loop_world import BASE, DAYS, SERIES, World, walk
 from tests.unit.test_staleness import rewrite
 
@@ -117,6 +121,41 @@ def test_a_difference_is_found(world: World, tmp_path: Path) -> None:
     name = card["files"][0]["name"]
     other = {**card, "files": [{**card["files"][0], "sha256": "0" * 64}, *card["files"][1:]]}
     assert rebuild("again/3", str(tmp_path / "into"), registered, lambda _: other).differing == (name,)
+
+
+def test_a_file_that_the_version_never_had_is_new_and_not_different(world: World, tmp_path: Path) -> None:
+    _, registered = made(world, "base")
+    version = registered.versions("again")[-1]
+    card = read(version.uri)
+    card["files"] = [file for file in card["files"] if file["name"] != TOUCHED_ROWS]
+    shutil.rmtree(version.uri)
+    found = rebuild("again/3", str(tmp_path / "into"), registered, lambda _: card)
+    assert (found.differing, found.added, found.files) == ((), (TOUCHED_ROWS,), len(card["files"]))
+
+
+def test_a_version_that_was_set_aside_is_made_from_its_own_branch(world: World, tmp_path: Path) -> None:
+    plan, registered = made(world, "ctnet")
+    expected = contents(version_folder(plan.folder, DAYS[4]))
+    rewind(plan.folder, DAYS[3])
+    ((place, _),) = read_rewinds(plan.folder)
+    first, *moved = registered.versions("again")
+    aside = [
+        replace(version, uri=version_folder(place, version.day), tags={SET_ASIDE: "then"})
+        for version in moved
+    ]
+    # The branch that goes on has another version of the parent's day, and the parent's place.
+    other = replace(moved[0], number=4)
+    registered._known = [first, other, *aside]
+    registered._cards |= {version.uri: read(version.uri) for version in aside}
+    registered._cards[other.uri]["files"][0]["sha256"] = "0" * 64
+
+    found = rebuild("again/3", str(tmp_path / "by_its_parent"), registered, registered.card)
+    assert (found.differing, found.steps) == ((), 1)
+    assert contents(found.uri) == expected
+    storage.remove_data(aside[0].uri, {WEIGHTS_REMOVED: "2022-06-01"})
+    found = rebuild("again/3", str(tmp_path / "by_the_first"), registered, registered.card)
+    assert (found.differing, found.steps) == ((), 2)
+    assert contents(found.uri) == expected
 
 
 def test_where_it_may_not_go_and_what_can_not_be_made_again(world: World, tmp_path: Path) -> None:
