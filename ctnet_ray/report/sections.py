@@ -271,7 +271,7 @@ def _windows(data: DomainData) -> Section | None:
             window.label,
             window.method,
             number(window.days, ".3g") + (" (all)" if window.all_days else ""),
-            *(_metric_cells(window.lines.get(metric))[1] for metric in COMPARED),
+            *(_metric_cells(window.lines.get(metric), "")[1] for metric in COMPARED),
             amount(window.cost.target_rows),
             number(window.cost.seconds, ".2f"),
         ]
