@@ -18,7 +18,6 @@ from ctnet_ray.runs.records import (
     StepRecord,
     Version,
     parse_day,
-    read_evaluations,
     read_rewinds,
 )
 from ctnet_ray.tracking import logged_models, projection
@@ -31,6 +30,7 @@ from ctnet_ray.tracking.queries import (
     search_months,
     search_run,
     search_runs,
+    search_unscored,
     search_versions,
 )
 from ctnet_ray.tracking.run_steps import FolderStep, days_of, read_steps_left
@@ -151,9 +151,10 @@ class Publisher:
 
     def _load_since(self, record: RunRecord, folder: str, since: date) -> ShownRun | None:
         """Find what MLflow shows of steps that are new or may yet be scored; None: all is to be asked for."""
-        steps, scored = days_of(folder), read_evaluations(folder)
-        settled = {day for day in steps if day < since and day in scored}
-        may_be_scored = {f"{day:%Y-%m}" for day in steps if day not in settled}
+        steps = days_of(folder)
+        unscored = {_day_of(run) for run in search_unscored(self._client, self._experiment, record.run)}
+        settled = {day for day in steps if day < since and day not in unscored}
+        may_be_scored = {f"{day:%Y-%m}" for day in steps if day in unscored}
         months = sorted({*months_between(month_before(since), steps[-1]), *may_be_scored})
         if len(months) > _MONTHS:
             return None

@@ -45,6 +45,15 @@ def search_runs(
     ]
 
 
+def search_unscored(client: MlflowClient, experiment: str, run: str) -> list[Run]:
+    """Return the MLflow runs of those steps of a continual run that are shown without an evaluation."""
+    condition = (
+        f"tags.`{projection.RUN}` = {quoted(run)} and "
+        f"tags.`{projection.EVALUATION_DIGEST}` = '{projection.NOT_EVALUATED}'"
+    )
+    return _pages(partial(client.search_runs, [experiment], condition, max_results=_PAGE))
+
+
 def search_versions(client: MlflowClient, condition: str) -> list[Version]:
     """Return the registered versions that fit a condition, ascending by day and number.
 
