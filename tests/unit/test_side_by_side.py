@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from ctnet_ray import storage
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.errors import CtnetError, DivergedError
 from ctnet_ray.orchestration import side_by_side
@@ -21,7 +20,7 @@ from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.orchestration.side_by_side import evaluate_versions
 from ctnet_ray.orchestration.side_by_side_page import Evaluation, table
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import EvaluationRecord, Version
+from ctnet_ray.runs.records import EvaluationRecord
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.training import one_pass
 from ctnet_ray.training.versions import open_version
@@ -56,8 +55,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, float]]
         def __init__(self, uri: str, experiment: str, create: bool = True) -> None:
             super().__init__(uri)
 
-        def card(self, version: Version) -> dict[str, Any]:
-            return storage.read_json(f"{version.uri}/{storage.MANIFEST}")
+        resolve_verified = RunFolders.resolve
 
         def log_report(self, name: str, folder: str, metrics: dict[str, float]) -> None:
             assert Path(folder, "index.html").is_file()

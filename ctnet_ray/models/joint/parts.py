@@ -91,6 +91,8 @@ class OrthogonalMap(nn.Module):
         super().__init__()
         # Cayley's map: for U in the hundreds, the matrix exponential takes longer than the rest of a step.
         self.linear = nn.Linear(width, width, bias=False)
+        if self.linear.weight.is_meta:  # a model that is made to be measured: Q has no values there
+            return
         orthogonal(self.linear, orthogonal_map="cayley")
         # Q is left as a transposed view, which safetensors refuses.
         start: Any = self.linear.get_submodule("parametrizations.weight.0")
