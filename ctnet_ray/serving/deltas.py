@@ -36,7 +36,6 @@ from ctnet_ray.serving.folder import (
     read_manifest,
     scorer_of,
     table_bytes,
-    table_of,
     write_at_top,
 )
 from ctnet_ray.serving.scorer import Card
@@ -239,7 +238,7 @@ def _contents(read: Files, deltas: Sequence[Delta]) -> Iterator[tuple[str, bytes
     """Give each file of the last version with its content."""
     for name in deltas[-1].result.files:
         if any(name in delta.manifest.rows for delta in deltas):
-            yield name, table_bytes(_applied(table_of(read.tensors(name)), name, deltas))
+            yield name, table_bytes(_applied(read.table(name), name, deltas))
         else:
             sources = [read, *(delta.read for delta in deltas if name in delta.manifest.files)]
             yield name, sources[-1].bytes(name)
@@ -254,7 +253,7 @@ def _applied(table: Table, file: str, deltas: Sequence[Delta]) -> Table:
     table = replace(table, weight_RD=table.weight_RD.clone())
     for delta in deltas:
         if file in delta.manifest.files:
-            table = table_of(delta.read.tensors(file))
+            table = delta.read.table(file)
         elif file in delta.manifest.rows:
             changes = delta.read.tensors(delta.manifest.rows[file])
             try:

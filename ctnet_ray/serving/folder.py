@@ -117,7 +117,7 @@ def open_folder(uri: str) -> OpenExport:
     uri = storage.absolute(uri)
     manifest, folder = read_manifest(uri)
     read = Files(uri, folder, manifest.files)
-    tables = {name: table_of(read.tensors(file)) for name, file in manifest.tables.items()}
+    tables = {name: read.table(file) for name, file in manifest.tables.items()}
     network = program.read(read.bytes(PROGRAM), manifest.signature, storage.join(uri, PROGRAM))
     for name in (README, *FOR_MLFLOW):  # nothing here reads them, people and MLflow do
         read.bytes(name)
@@ -215,6 +215,13 @@ class Files:
         except SafetensorError as error:
             raise CtnetError(f"{storage.join(self.uri, name)}: {error}: {_WAY_OUT}") from error
 
+    def table(self, name: str) -> Table:
+        """Return the table of a file."""
+        tensors = self.tensors(name)
+        if WEIGHT not in tensors:
+            raise CtnetError(f"{storage.join(self.uri, name)} holds no tensor {WEIGHT!r}: {_WAY_OUT}")
+        return Table(tensors[WEIGHT], tensors.get(KNOWN), tensors.get(ROWS))
+
 
 def _statistics(manifest: Manifest, read: Files) -> StatisticsLookup | None:
     card = manifest.statistics
@@ -226,11 +233,6 @@ def _statistics(manifest: Manifest, read: Files) -> StatisticsLookup | None:
         for domain, name in names.items()
     }
     return lookup_of(card, counts, manifest.schemas.values(), manifest.card.domain)
-
-
-def table_of(tensors: Mapping[str, torch.Tensor]) -> Table:
-    """Return a table of the tensors of its file."""
-    return Table(tensors[WEIGHT], tensors.get(KNOWN), tensors.get(ROWS))
 
 
 def table_bytes(table: Table) -> bytes:
