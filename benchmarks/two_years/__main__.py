@@ -155,7 +155,7 @@ class Walk:
             base = f"{SOURCE}@newest"
             promote(newest.id, "champion", base, None, 28, 0.5, True, "", ComputeConfig(), self.tracking)
             self.changes.append(f"{newest.id} promoted on {day_of(number)}")
-        if number == 500:
+        if number == 520:
             before, now = roll_back(self.target, "champion", "", self.tracking)
             self.changes.append(f"{before.id} rolled back to {now.id} on {day_of(number)}")
 
