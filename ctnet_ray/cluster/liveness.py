@@ -41,15 +41,22 @@ _LONGEST_REASON = 150  #: characters of an error of Ray's that are worth reading
 
 
 class Liveness:
-    """What there is of Ray now: processes that this one started, or ports of a cluster that it joined."""
+    """What there is of Ray now: processes that this one started, or ports of a cluster that it joined.
 
-    def __init__(self) -> None:
-        self._started = ray_processes(psutil.Process(), ("gcs_server", "raylet"))
+    Args:
+        starts: Whether Ray is starting: its processes are then looked for again and again.
+    """
+
+    def __init__(self, starts: bool = False) -> None:
+        self._starts, self._before = starts, psutil.Process().children() if starts else []
+        self._started = self._processes()
         self._ports = _ports() if ray.is_initialized() and not self._started else []
         self._asked = self._answered = time.monotonic()
 
     def loss(self) -> str:
         """Return what of Ray is gone; empty: nothing."""
+        if self._starts:
+            self._started = self._processes() | self._started
         for name, process in self._started.items():
             if not _runs(process):
                 return f"its {name} ended (killed, or out of memory?)"
@@ -61,6 +68,11 @@ class Liveness:
             if now - self._answered > SILENCE_SECONDS:
                 return f"nothing answered at {silent[0]} for {SILENCE_SECONDS:.0f} s"
         return ""
+
+    def _processes(self) -> dict[str, psutil.Process]:
+        """Return the processes that a Ray of this process's can't do without."""
+        there = ray_processes(psutil.Process(), ("gcs_server", "raylet"))
+        return {name: process for name, process in there.items() if process not in self._before}
 
 
 def while_ray_lives(act: Callable[[], Result]) -> Result:
@@ -78,14 +90,7 @@ def while_ray_lives(act: Callable[[], Result]) -> Result:
         CtnetError: A process of Ray's died, and what it did can't go on without it.
     """
     liveness, future = Liveness(), Future[Result]()
-
-    def work() -> None:
-        try:
-            future.set_result(act())
-        except BaseException as error:  # raised again in the calling thread
-            future.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=_fulfil, args=(future, act), daemon=True).start()
     while not wait([future], LOOK_SECONDS).done:
         if loss := liveness.loss():
             raise _lost(loss)
@@ -93,6 +98,44 @@ def while_ray_lives(act: Callable[[], Result]) -> Result:
     if error and is_loss(error):
         raise _lost(_seen(liveness), error) from error
     return future.result()
+
+
+def while_ray_starts(start: Callable[[], Result]) -> Result:
+    """Start Ray, in a thread beside: where its GCS dies meanwhile, it waits for that until it is aborted.
+
+    Args:
+        start: What starts it.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        LostRayError: A process of Ray's is gone, and the start does not end by itself.
+        BaseException: What `start` raises.
+    """
+    liveness, future = Liveness(starts=True), Future[Result]()
+
+    def start_and_stay() -> None:
+        if _fulfil(future, start):
+            # Linux ends what a thread has started when the thread ends, where it was asked to, as by Ray.
+            threading.Event().wait()
+
+    threading.Thread(target=start_and_stay, daemon=True).start()
+    while not wait([future], LOOK_SECONDS).done:
+        # A start that fails ends its processes, and says why soon after.
+        if (loss := liveness.loss()) and not wait([future], _SEEN_SECONDS).done:
+            raise _lost(loss)
+    return future.result()
+
+
+def _fulfil(future: Future[Result], act: Callable[[], Result]) -> bool:
+    """Do something for a thread that waits for it; return whether it was done."""
+    try:
+        future.set_result(act())
+    except BaseException as error:  # raised again in the calling thread
+        future.set_exception(error)
+        return False
+    return True
 
 
 def is_loss(error: BaseException) -> bool:

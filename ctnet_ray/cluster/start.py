@@ -3,10 +3,14 @@
 import logging
 import math
 import os
+import signal
 import socket
+import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -14,12 +18,14 @@ import ray
 from ray._private import ray_constants, worker
 from ray.exceptions import AuthenticationError, RayError
 
+from ctnet_ray.cluster.liveness import while_ray_starts
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.stream import READING_CPUS
 from ctnet_ray.terminal import open_console
 
 _NOT_STARTED = (RuntimeError, OSError, RayError)  #: a node that is too slow is a plain `Exception` of Ray's
+_END_SECONDS = 5.0  #: that a process needs at most to end when it is killed
 _LONGEST_REASON = 150  #: characters of an error of Ray's that are worth reading
 
 
@@ -83,10 +89,14 @@ def _init(cpus: int) -> None:
         CtnetError: It does not start in time.
     """
     before = set(psutil.Process().children())
+    if threading.current_thread() is threading.main_thread():
+        # As Ray does where it is started in the main thread: what it started ends with this process.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
     for is_last in (False, True):
         try:
             # "local": not a cluster that somebody has started here for other work.
-            ray.init("local", num_cpus=cpus, include_dashboard=False, **_quiet())
+            init = partial(ray.init, "local", num_cpus=cpus, include_dashboard=False, **_quiet())
+            while_ray_starts(init)
             return
         except Exception as error:
             if not isinstance(error, _NOT_STARTED) and type(error) is not Exception:
@@ -99,10 +109,13 @@ def _init(cpus: int) -> None:
 def _end_all(processes: set[psutil.Process]) -> None:
     """End what a start that failed left: its processes would compete with the next one's."""
     ray.shutdown()
+    ended = []
     for process in processes:
         with suppress(psutil.Error):
             if "/ray/" in " ".join(process.cmdline()):
                 process.kill()
+                ended.append(process)
+    psutil.wait_procs(ended, timeout=_END_SECONDS)
 
 
 def _too_slow(error: Exception) -> CtnetError:

@@ -14,7 +14,7 @@ from ray.train import ControllerError
 
 from ctnet_ray.cluster import groups, liveness, start
 from ctnet_ray.cluster.groups import Groups
-from ctnet_ray.cluster.liveness import is_loss, while_ray_lives
+from ctnet_ray.cluster.liveness import is_loss, while_ray_lives, while_ray_starts
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError, LostRayError
 
@@ -24,9 +24,18 @@ DIED = ActorDiedError()
 @pytest.fixture
 def raylet(monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.Process]:
     """A process that stands for the raylet that this one started."""
+    process = started_raylet(monkeypatch)
+    yield process
+    end(process)
+
+
+def started_raylet(monkeypatch: pytest.MonkeyPatch) -> psutil.Popen:
     process = psutil.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(liveness, "ray_processes", lambda *_: {"raylet": process})
-    yield process
+    return process
+
+
+def end(process: psutil.Popen) -> None:
     process.kill()
     process.wait()
 
@@ -45,6 +54,32 @@ def test_a_ray_that_is_killed_is_said_at_once_though_the_call_hangs(raylet: psut
     with pytest.raises(LostRayError, match=r"^Ray is gone: its raylet ended .*the same command goes on from"):
         while_ray_lives(threading.Event().wait)
     assert time.monotonic() - started < 2
+
+
+def test_a_ray_that_is_killed_while_it_starts_is_said_though_the_start_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(liveness, "_SEEN_SECONDS", 0.1)
+    assert while_ray_starts(lambda: 7) == 7
+
+    def hang() -> None:
+        end(started_raylet(monkeypatch))
+        threading.Event().wait()
+
+    with pytest.raises(LostRayError, match=r"^Ray is gone: its raylet ended .*the same command goes on from"):
+        while_ray_starts(hang)
+    # An earlier start's, that failed.
+    assert while_ray_starts(lambda: 8) == 8
+
+
+def test_a_start_that_ends_its_processes_itself_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        end(started_raylet(monkeypatch))
+        time.sleep(0.2)
+        raise RuntimeError("too slow")
+
+    with pytest.raises(RuntimeError, match="too slow"):
+        while_ray_starts(fail)
 
 
 def test_an_error_that_comes_before_its_cause_is_seen(raylet: psutil.Process) -> None:
