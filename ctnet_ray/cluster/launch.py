@@ -20,9 +20,9 @@ from ctnet_ray.cluster.publishing import Publisher
 from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.runs.lock import locked
+from ctnet_ray.runs.lock import clear_dead, locked
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, StepLeft, rows_to_read, steps_left
-from ctnet_ray.runs.records import RunRecord, read_steps
+from ctnet_ray.runs.records import RunRecord, read_made
 from ctnet_ray.terminal import open_console
 from ctnet_ray.tracking.tracker import Tracker
 
@@ -52,8 +52,10 @@ def run_plans(
             walked beside it are walked to their ends, and steps that are done stay done. Another command is
             at work on one of them.
     """
-    unfinished = [plan.folder for plan in plans if steps_left(plan, read_steps(plan.folder))]
     console = open_console(stderr=True)
+    unfinished = [plan.folder for plan in plans if steps_left(plan, read_made(plan.folder))]
+    for folder in {plan.folder for plan in plans}.difference(unfinished):
+        clear_dead(folder, console.log)
     with locked(unfinished, console.log):
         return _walk(plans, compute, tracker, models, keep_going, console)
 
@@ -70,7 +72,7 @@ def _walk(
         if RunRecord.read(plan.folder) is None:
             plan.record.write(plan.folder)
     # Looked at again: until the locks were held, another command may have made steps.
-    left = [steps_left(plan, read_steps(plan.folder)) for plan in plans]
+    left = [steps_left(plan, read_made(plan.folder)) for plan in plans]
     works = [_work(plan, steps) for plan, steps in zip(plans, left, strict=True)]
     todo = [index for index, steps in enumerate(left) if steps]
     with Publisher(tracker, console, every_step=len(todo) == 1) as publisher:

@@ -16,7 +16,7 @@ from ctnet_ray.orchestration.planning import Registry, model_name, plan_job, run
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.guard import HELD_BACK
 from ctnet_ray.runs.plan import RunPlan, ScorePlan, label_column, steps_left
-from ctnet_ray.runs.records import Version, read_steps
+from ctnet_ray.runs.records import Version, read_made
 from ctnet_ray.runs.taking_over import notes
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
@@ -93,7 +93,9 @@ def plan_published(config: JobConfig, tracker: Tracker, role: Role) -> RunPlan:
 
 def source_notes(plan: RunPlan, config: JobConfig, registered: Registry) -> list[str]:
     """Say which steps take an older source version because newer ones are held back, one line a step."""
-    left = [entry.step for entry in steps_left(plan, read_steps(plan.folder)) if entry.record is None]
+    if not any(step.source for step in plan.steps):
+        return []
+    left = [entry.step for entry in steps_left(plan, read_made(plan.folder)) if entry.record is None]
     if not any(step.source for step in left):
         return []
     newest_held = registered.held_back((config.transfer.source_series or "").partition("@")[0])
@@ -107,8 +109,8 @@ def source_notes(plan: RunPlan, config: JobConfig, registered: Registry) -> list
 
 def show_plan(plan: RunPlan) -> None:
     """Print what a plan is going to do."""
-    done = read_steps(plan.folder)
-    open_console().print(plan_table(plan, steps_left(plan, done), done))
+    made = read_made(plan.folder)
+    open_console().print(plan_table(plan, steps_left(plan, made), made.steps))
 
 
 def log_start(plan: RunPlan, config: JobConfig, registered: Registry) -> None:

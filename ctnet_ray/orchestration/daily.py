@@ -1,7 +1,6 @@
 """The daily job: which steps can be made by now, waiting for the next one, and what came of it."""
 
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from ctnet_ray.orchestration.retention import retain
 from ctnet_ray.orchestration.sample_days import SampleDays, may_be_passed_over, step_of
 from ctnet_ray.runs.guard import says_held_back
 from ctnet_ray.runs.plan import RunPlan, steps_left
-from ctnet_ray.runs.records import read_evaluations, read_steps
+from ctnet_ray.runs.records import EvaluationRecord, StepRecord, read_made, read_steps
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Role
 from ctnet_ray.section import override
@@ -191,13 +190,17 @@ def run_daily(config: JobConfig, daily: DailyConfig, role: Role) -> Outcome:
         run = run_folder(config, role).rpartition("/")[2]
         return Outcome("held back", model, run, (), (), ready.waits_for, str(error))
     log_start(plan, config, tracker)
-    left = steps_left(plan, read_steps(plan.folder))
+    left = steps_left(plan, read_made(plan.folder))
     stopped = _walk(plan, config, tracker)
-    made = {step.day for step in read_steps(plan.folder)}
-    new = [entry.step.day for entry in left if entry.record is None and entry.step.day in made]
-    trained = tuple(_trained(plan, day, tracker) for day in new)
-    scored = tuple(_scored(plan, [entry.step.day for entry in left if entry.step.evaluate]))
-    status: Status = "held back" if stopped else "done" if new else "nothing new"
+    made = read_made(plan.folder)
+    new = {entry.step.day for entry in left if entry.record is None}
+    trained = tuple(_trained(step, tracker) for step in made.steps if step.day in new)
+    scored = tuple(
+        _scored(made.evaluations[entry.step.day])
+        for entry in left
+        if entry.step.evaluate and entry.step.day in made.evaluations
+    )
+    status: Status = "held back" if stopped else "done" if trained else "nothing new"
     removed = _retain(model, daily.retention, config.tracking) if status == "done" else ()
     return Outcome(status, model, plan.record.run, trained, scored, ready.waits_for, stopped, removed)
 
@@ -216,7 +219,7 @@ def _walk(plan: RunPlan, config: JobConfig, tracker: Tracker) -> str:
         run_plans([plan], config.compute, tracker, config.tracking.models)
     except CtnetError:
         # What workers raise comes as words alone; what it was stands in the folder.
-        scored = read_evaluations(plan.folder, [step.day for step in plan.steps])
+        scored = read_made(plan.folder).evaluations
         stopping = next((entry for entry in scored.values() if entry.stops), None)
         if stopping is None:
             raise
@@ -256,12 +259,11 @@ def _wait(config: JobConfig, registered: Registry, role: Role, daily: DailyConfi
         time.sleep(min(daily.look_seconds, left))
 
 
-def _trained(plan: RunPlan, day: date, tracker: Tracker) -> dict[str, Any]:
-    record = next(step for step in read_steps(plan.folder) if step.day == day)
-    version = tracker.find(plan.record.run, day)
+def _trained(record: StepRecord, tracker: Tracker) -> dict[str, Any]:
+    version = tracker.find(record.run, record.day)
     source = record.source and (tracker.find(record.source.run, record.source.day) or record.source)
     return {
-        "day": day.isoformat(),
+        "day": record.day.isoformat(),
         "version": version.id if version else None,
         "source": source.id if source else None,
         "rows": int(record.metrics.get("rows", 0)),
@@ -269,6 +271,5 @@ def _trained(plan: RunPlan, day: date, tracker: Tracker) -> dict[str, Any]:
     }
 
 
-def _scored(plan: RunPlan, days: Iterable[date]) -> Iterator[dict[str, Any]]:
-    for day, record in read_evaluations(plan.folder, days).items():
-        yield {"day": day.isoformat(), "scored": record.samples.day.isoformat(), **record.metrics}
+def _scored(record: EvaluationRecord) -> dict[str, Any]:
+    return {"day": record.day.isoformat(), "scored": record.samples.day.isoformat(), **record.metrics}

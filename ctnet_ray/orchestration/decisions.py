@@ -10,7 +10,7 @@ from ctnet_ray.orchestration.planning import run_folder
 from ctnet_ray.orchestration.rewinding import plan_rewind, rewind
 from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.lock import locked
-from ctnet_ray.runs.records import Acceptance, read_evaluations, read_steps
+from ctnet_ray.runs.records import Acceptance, read_made
 from ctnet_ray.schema import Role
 from ctnet_ray.terminal import open_console
 
@@ -65,7 +65,7 @@ def accept(folder: str, why: str) -> date:
     Raises:
         CtnetError: None is held back, or it can't score a day at all.
     """
-    scored = read_evaluations(folder, [step.day for step in read_steps(folder)])
+    scored = read_made(folder).evaluations
     stopping = next((entry for entry in scored.values() if entry.stops), None)
     if stopping is None:
         raise CtnetError(f"--accept: no version in {folder} is held back: leave it out")

@@ -32,8 +32,7 @@ from ctnet_ray.runs.records import (
     RunRecord,
     StepRecord,
     Version,
-    read_evaluations,
-    read_steps,
+    read_made,
 )
 from ctnet_ray.runs.specs import CTNetSpec, ModelSpec, TowerSpec
 from ctnet_ray.runs.taking_over import new_features, obstacles, wider_layers
@@ -102,7 +101,8 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     record = run_record(config, schema, role, samples)
     folder = storage.join(config.tracking.models, record.run)
     finish_rewinds(folder)
-    done = {step.day: step for step in read_steps(folder)}
+    made = read_made(folder)
+    done = {step.day: step for step in made.steps}
     first, last = config.data.first_day, last_day(config, samples)
     length = step_of(samples, done.values())
     days = length.between(first, last)
@@ -118,8 +118,7 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
     taking = zip(days, versions, strict=True)
     check_ages(config, method, length, {day: version for day, version in taking if day not in done}, series)
     model = model_spec(config, schema, method, role, towers)
-    scored = read_evaluations(folder, done)
-    planned = partial(_step, config, method, length, samples, scored)
+    planned = partial(_step, config, method, length, samples, made.evaluations)
     steps = tuple(planned(day, version, day in done) for day, version in zip(days, versions, strict=True))
     check_samples(samples, steps, model, config.data.label)
     _check_name(registered, record)
@@ -136,11 +135,11 @@ def plan_job(config: JobConfig, registered: Registry, role: Role = "target") -> 
         step=length,
         guard=config.guard,
     )
-    stopping = next((entry for entry in scored.values() if entry.stops), None)
+    stopping = next((entry for entry in made.evaluations.values() if entry.stops), None)
     if stopping and config.guard.versions == "hold_back":
         raise HeldBackError(says_held_back(record.run, stopping))
     if config.data.stale_versions == "refuse":
-        check_fresh(plan, samples, [*done.values()], scored)
+        check_fresh(plan, samples, made.steps, made.evaluations)
     return plan
 
 

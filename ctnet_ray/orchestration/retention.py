@@ -1,6 +1,6 @@
 """Which versions keep their weights. What they were made of and how they scored stays for all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
@@ -29,7 +29,7 @@ def decide(
     versions: Sequence[Version],
     config: RetentionConfig,
     aliased: Mapping[int, str],
-    is_source: Callable[[str], bool],
+    sources: Container[str],
 ) -> list[Decision]:
     """Say which versions of a model keep their weights.
 
@@ -37,14 +37,14 @@ def decide(
         versions: Those that have them, ascending by day.
         config: How many stay.
         aliased: An alias by number of the version that it means.
-        is_source: Whether another version needs the version in a folder as its frozen source tower.
+        sources: Folders of those that another version needs as its frozen source tower.
     """
     if config.newest is None:
         return [Decision(version, "all stay") for version in versions]
     first = versions[0].day if versions else date.min
     newest = set(versions[-config.newest :])
     return [
-        Decision(version, _stays_for(version, version in newest, first, config.every, aliased, is_source))
+        Decision(version, _stays_for(version, version in newest, first, config.every, aliased, sources))
         for version in versions
     ]
 
@@ -55,7 +55,7 @@ def _stays_for(
     first: date,
     every: int | None,
     aliased: Mapping[int, str],
-    is_source: Callable[[str], bool],
+    sources: Container[str],
 ) -> str:
     if is_new:
         return "newest"
@@ -66,7 +66,7 @@ def _stays_for(
     step = parse(version.tags.get("step", str(ONE_DAY)), f"{version.id}: tag step")
     if every and step.count(first, version.day) % every == 0:
         return f"every {every} {'days' if step == ONE_DAY else 'steps'}"
-    return "source of another version" if is_source(version.uri) else ""
+    return "source of another version" if version.uri in sources else ""
 
 
 def retain(
@@ -93,9 +93,10 @@ def retain(
     versions = tracker.with_weights(model)
     if not versions:
         tracker.resolve(model)  # says which models there are
+    sources = tracker.source_uris({version.uri.rpartition("/")[0] for version in versions})
     decided = [
         decision if decision.stays_for else replace(decision, bytes=_bytes(decision.version.uri))
-        for decision in decide(versions, config, tracker.aliases(model), tracker.is_source)
+        for decision in decide(versions, config, tracker.aliases(model), sources)
     ]
     for decision in decided:
         if not decision.stays_for and not dry_run:

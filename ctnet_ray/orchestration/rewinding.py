@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.actor import who
-from ctnet_ray.runs.records import Rewind, read_evaluations, read_rewinds, read_steps, version_folder
+from ctnet_ray.runs.records import Rewind, read_made, read_rewinds, version_folder
 
 
 def plan_rewind(folder: str, day: date) -> Rewind:
@@ -19,10 +19,11 @@ def plan_rewind(folder: str, day: date) -> Rewind:
     Raises:
         CtnetError: The run has no step of that day or later, and no evaluation on it.
     """
-    steps = [step.day for step in read_steps(folder)]
+    made = read_made(folder)
+    steps = [step.day for step in made.steps]
     # The version before is scored again: on the day that is rewound to.
-    scored = [made for made, entry in read_evaluations(folder, steps).items() if entry.samples.day >= day]
-    days = tuple(made for made in steps if made >= day)
+    scored = [step for step, entry in made.evaluations.items() if entry.samples.day >= day]
+    days = tuple(step for step in steps if step >= day)
     if not days and not scored:
         there = f"its steps are {steps[0]} to {steps[-1]}" if steps else "it has no step"
         raise CtnetError(f"--rewind_to {day}: nothing in {folder} was made from that day on: {there}")

@@ -7,7 +7,7 @@ from datetime import date
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs.guard import guard_tags, held_back, passed
-from ctnet_ray.runs.records import RunRecord, Version, read_evaluations, read_steps, version_folder
+from ctnet_ray.runs.records import RunRecord, Version, read_made, version_folder
 
 
 class RunFolders:
@@ -64,8 +64,7 @@ class RunFolders:
             folder = storage.join(self._root, name)
             record = RunRecord.read(folder)
             if record and record.model == model:
-                days = [step.day for step in read_steps(folder)]
-                scored = read_evaluations(folder, days)
-                for day in days:
-                    tags = guard_tags(scored.get(day))
+                made = read_made(folder)
+                for day in (step.day for step in made.steps):
+                    tags = guard_tags(made.evaluations.get(day))
                     yield Version(record.run, day, version_folder(folder, day), tags=tags)

@@ -99,6 +99,20 @@ def locked(
             thread.join(BEAT_SECONDS)  # a store that does not answer keeps nobody
 
 
+def clear_dead(folder: str, say: Callable[[str], None]) -> None:
+    """Remove the lock that a command left which died behind a run's last step, and what it left unfinished.
+
+    Args:
+        folder: The run's folder.
+        say: Told, in one line, of such a lock.
+    """
+    # One that lives will remove its own.
+    with suppress(CtnetError):
+        if _holder(folder):
+            with _locked(folder, say):
+                storage.sweep(folder)
+
+
 def _settle(folders: Sequence[str], beats: Sequence[Callable[[], bool]]) -> None:
     """Where nothing but files tells who came first, wait until one that began at once was seen.
 

@@ -3,13 +3,13 @@
 A plan is plain data: methods make it (`ctnet_ray.methods`), the loop walks it (`ctnet_ray.training.loop`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
 from ctnet_ray.config import GuardConfig, TrainingConfig
 from ctnet_ray.methods.method import Reuse
-from ctnet_ray.runs.records import RunRecord, SampleRef, StepRecord, Version, read_evaluations, version_folder
+from ctnet_ray.runs.records import Made, RunRecord, SampleRef, StepRecord, Version, version_folder
 from ctnet_ray.runs.specs import ModelSpec
 from ctnet_ray.samples.store import Manifest
 from ctnet_ray.schema import LABEL
@@ -91,14 +91,14 @@ class StepLeft:
     """What it did, where it lacks only its evaluation."""
 
 
-def steps_left(plan: RunPlan, done: Iterable[StepRecord]) -> list[StepLeft]:
+def steps_left(plan: RunPlan, made: Made) -> list[StepLeft]:
     """Return what of a plan is not on disk; nothing: it is done.
 
     Args:
         plan: The run.
-        done: The records of its whole versions (`read_steps`).
+        made: What its folder holds (`read_made`).
     """
-    records, scored = {record.day: record for record in done}, read_evaluations(plan.folder)
+    records, scored = {record.day: record for record in made.steps}, made.evaluations
     return [
         StepLeft(step, records.get(step.day))
         for step in plan.steps

@@ -332,27 +332,52 @@ def read_evaluations(folder: str, days: Iterable[date] | None = None) -> dict[da
         CtnetError: A file holds something else.
     """
     asked = None if days is None else {*days}
+    scored = _evaluations(folder, _records(folder))
+    return {day: entry for day, entry in scored.items() if asked is None or day in asked}
+
+
+def _evaluations(folder: str, records: Mapping[str, dict[str, Any]]) -> dict[date, EvaluationRecord]:
     entries = (
         _checked(EvaluationRecord, content, storage.join(folder, name), _EVALUATION)
-        for name, content in _records(folder).items()
+        for name, content in records.items()
         if name.startswith("evaluations/")
     )
-    return {entry.day: entry for entry in entries if asked is None or entry.day in asked}
+    return {entry.day: entry for entry in entries}
 
 
 def read_steps(folder: str) -> list[StepRecord]:
     """Return the records of all whole versions of a run, by day."""
-    return [StepRecord.of(content, folder) for content in _manifests(folder)]
+    return read_made(folder).steps
 
 
-def without_weights(folder: str) -> set[date]:
-    """Return the days of those of a run's versions whose weights were removed."""
-    manifests = (content for content in _manifests(folder) if WEIGHTS_REMOVED in content)
-    return {StepRecord.of(content, folder).day for content in manifests}
+@dataclass(frozen=True)
+class Made:
+    """What a run has made by now, as one listing of its folder found it."""
+
+    steps: list[StepRecord]
+    """Of all whole versions, by day."""
+    evaluations: dict[date, EvaluationRecord]
+    """Of those versions that were scored."""
+    without_weights: set[date]
+    """Days of those versions whose weights were removed."""
 
 
-def _manifests(folder: str) -> list[dict[str, Any]]:
-    return [content for name, content in _records(folder).items() if name.startswith("day=")]
+def read_made(folder: str) -> Made:
+    """Return what a run has made.
+
+    Raises:
+        CtnetError: A file holds something else.
+    """
+    records = _records(folder)
+    manifests = [content for name, content in records.items() if name.startswith("day=")]
+    steps = [StepRecord.of(content, folder) for content in manifests]
+    with_content = {step.day: content for step, content in zip(steps, manifests, strict=True)}
+    scored = _evaluations(folder, records)
+    return Made(
+        steps,
+        {day: scored[day] for day in with_content if day in scored},
+        {day for day, content in with_content.items() if WEIGHTS_REMOVED in content},
+    )
 
 
 def _records(folder: str) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
+from mlflow.tracking._model_registry.client import ModelRegistryClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from ctnet_ray.credentials import bare_uri, hidden, user_and_password
@@ -26,6 +27,9 @@ from ctnet_ray.errors import CtnetError
 # It tells of every table that it makes, and shows a traceback of what `talking` says in one line.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
+
+# Its bars run between a command's lines.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 _PROBE_SECONDS = (5, 10)  # to connect, to answer
 _CREATION_SECONDS = 300
@@ -83,6 +87,15 @@ def connect(uri: str, experiment: str, create: bool, tags: Mapping[str, str]) ->
             "restore it or set another tracking.experiment"
         )
     return client, known.experiment_id if known else ""
+
+
+def registry(client: MlflowClient) -> ModelRegistryClient:
+    """Return what writes to the registry at once.
+
+    The client's own methods first read all versions of a model, to see that it is no prompt: 30 ms of CPU a
+    tag once there are 730 of them.
+    """
+    return client._get_registry_client()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ctnet_ray.runs.records import (
     read_rewinds,
 )
 from ctnet_ray.tracking import logged_models, projection
-from ctnet_ray.tracking.connection import unless_exists
+from ctnet_ray.tracking.connection import registry, unless_exists
 from ctnet_ray.tracking.queries import (
     by_day,
     month_before,
@@ -136,8 +136,7 @@ class Publisher:
         if number is None:
             self._client.delete_registered_model_alias(model, NEWEST)
         else:
-            # The client's own method first reads all versions, to see that the model is no prompt.
-            self._client._get_registry_client().set_registered_model_alias(model, NEWEST, str(number))
+            registry(self._client).set_registered_model_alias(model, NEWEST, str(number))
         shown.aliased = number
 
     def _compared_until(self, record: RunRecord, folder: str) -> date | None:
@@ -295,10 +294,10 @@ class Publisher:
         name, number = str(version.name), str(version.number)
         for key, value in tags.items():
             if version.tags.get(key) != value:
-                self._client.set_model_version_tag(name, number, key, value)
+                registry(self._client).set_model_version_tag(name, number, key, value)
         gone = {HELD_BACK, ACCEPTED} & version.tags.keys() - tags.keys()
         for key in gone:
-            self._client.delete_model_version_tag(name, number, key)
+            registry(self._client).delete_model_version_tag(name, number, key)
         remaining = {key: value for key, value in version.tags.items() if key not in gone}
         return replace(version, tags={**remaining, **tags})
 

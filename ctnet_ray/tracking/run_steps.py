@@ -11,10 +11,8 @@ from ctnet_ray.runs.records import (
     EvaluationRecord,
     StepRecord,
     Version,
-    read_evaluations,
-    read_steps,
+    read_made,
     version_folder,
-    without_weights,
 )
 
 _FEW = 8  #: steps that are read by their own files; more are read from the run's index
@@ -47,10 +45,10 @@ def read_steps_left(folder: str, settled: Collection[date]) -> list[FolderStep]:
         if len(days) <= _FEW:
             steps = (_read_step(folder, day) for day in days)
             return [step for step in steps if step]
-    evaluations, removed = read_evaluations(folder), without_weights(folder)
+    made = read_made(folder)
     return [
-        _step(folder, record, evaluations.get(record.day), record.day in removed)
-        for record in read_steps(folder)
+        _step(folder, record, made.evaluations.get(record.day), record.day in made.without_weights)
+        for record in made.steps
         if record.day not in settled
     ]
 

@@ -11,6 +11,7 @@ from ctnet_ray import storage
 from ctnet_ray.runs.guard import SET_ASIDE
 from ctnet_ray.runs.records import Version, read_rewinds, read_steps, version_folder
 from ctnet_ray.tracking import logged_models, projection
+from ctnet_ray.tracking.connection import registry
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def show_set_aside(
     ]
     for version, where in changed:
         name, number = str(version.name), str(version.number)
-        client.set_model_version_tag(name, number, "uri", where.uri)
-        client.set_model_version_tag(name, number, SET_ASIDE, where.at)
+        registry(client).set_model_version_tag(name, number, "uri", where.uri)
+        registry(client).set_model_version_tag(name, number, SET_ASIDE, where.at)
     runs = list(runs)
     tags = {run.info.run_id: run.data.tags for run in runs}
     models = {run.info.run_id: logged_models.models_of(run) for run in runs}

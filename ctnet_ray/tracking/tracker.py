@@ -16,7 +16,7 @@ No weights are copied: a version's artifact is a card that says where they are a
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from tempfile import TemporaryDirectory
@@ -30,7 +30,7 @@ from ctnet_ray.errors import CtnetError, nearest
 from ctnet_ray.runs.guard import SET_ASIDE, held_back, passed
 from ctnet_ray.runs.records import RunRecord, Version
 from ctnet_ray.tracking import projection
-from ctnet_ray.tracking.connection import connect, talking, unless_absent
+from ctnet_ray.tracking.connection import connect, registry, talking, unless_absent
 from ctnet_ray.tracking.publisher import CARD, Publisher, ShownRun
 from ctnet_ray.tracking.queries import (
     month_before,
@@ -151,15 +151,21 @@ class Tracker:
         with talking(self._uri):
             return search_versions(self._client, f"name = {quoted(model)} and {projection.HAS_WEIGHTS}")
 
-    def is_source(self, uri: str) -> bool:
-        """Return whether a version that keeps its weights has another one, in a folder, as its source.
+    def source_uris(self, runs: Iterable[str]) -> set[str]:
+        """Return the folders of versions in runs' folders that versions with weights have as their source.
 
         Raises:
             CtnetError: MLflow fails.
         """
         with talking(self._uri):
-            condition = f"tags.source_uri = {quoted(uri)} and {projection.HAS_WEIGHTS}"
-            return search_version(self._client, condition) is not None
+            needing = (
+                version
+                for run in runs
+                for version in search_versions(
+                    self._client, f"tags.source_uri LIKE {quoted(f'{run}/%')} and {projection.HAS_WEIGHTS}"
+                )
+            )
+            return {version.tags["source_uri"] for version in needing}
 
     def of_another_run(self, model: str, run: str) -> Version | None:
         """Return a version of a registered model that another run made; None where there is none.
@@ -194,7 +200,7 @@ class Tracker:
             CtnetError: MLflow fails.
         """
         with talking(self._uri):
-            self._client.set_model_version_tag(version.name or "", str(version.number), key, value)
+            registry(self._client).set_model_version_tag(version.name or "", str(version.number), key, value)
 
     def series(self, name: str, since: date | None = None, until: date | None = None) -> list[Version]:
         """Return a registered model's version of each day, ascending; the newest where a day has several.

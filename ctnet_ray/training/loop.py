@@ -32,7 +32,7 @@ from ctnet_ray.runs.records import (
     EvaluationRecord,
     StepRecord,
     Version,
-    read_steps,
+    read_made,
     version_digest,
     with_digest,
 )
@@ -81,13 +81,14 @@ def walk(plan: RunPlan, context: Context) -> Iterator[StepPlan]:
     Yields:
         Each step when its version and evaluation are on disk.
     """
-    done = {record.day: record for record in read_steps(plan.folder)}
-    left = steps_left(plan, done.values())
+    made = read_made(plan.folder)
+    left = steps_left(plan, made)
     if not left:
         return
     for step in plan.steps:
         # Scored by workers that died before they said so.
         _stop_at(plan, EvaluationRecord.read(plan.folder, step.day) if step.evaluate else None)
+    done = {record.day: record for record in made.steps}
     state = _new_state(plan, context)
     readings = run_readings(plan, left, context)
     loader = BatchLoader(plan.record.run, plan.model, readings, context, label_column(plan.record))

@@ -8,6 +8,7 @@ something was not so. Only processes that the command, or the nodes of a fault, 
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -59,9 +60,9 @@ class Outcome:
     """What was not as it has to be; empty: nothing."""
 
 
-def disturbed_run(trial: RayTrial, kinds: Sequence[str], number: int, seed: int, state: str) -> list[Outcome]:
+def disturbed_run(trial: RayTrial, kinds: Sequence[str], number: int, seed: str, state: str) -> list[Outcome]:
     """Kill one thing after another, type the command until it ends well, and look."""
-    random = Random(f"{seed} {number}")  # noqa: S311
+    random = Random(seed)  # noqa: S311
     trial.begin()
     launch, outcomes, wrong, killed = trial.launch(), [], [], time.monotonic()
     for index, kind in enumerate(kinds):
@@ -85,8 +86,7 @@ def disturbed_run(trial: RayTrial, kinds: Sequence[str], number: int, seed: int,
         wrong.append(f"does not go on: {ended.said[-1500:]}")
     elif (found := trial.state()) != state:
         wrong.append(f"another state: {difference(state, found)}")
-    # A driver that died behind its last step leaves its lock: a run that is done takes none.
-    elif left := [name for name in trial.left_over() if name != "lock.json"]:
+    elif left := trial.left_over():
         wrong.append(f"left over: {left}")
     return [replace(outcome, again=again, wrong="; ".join(wrong)) for outcome in outcomes]
 
@@ -140,9 +140,9 @@ def faults_of(ended: Ended, launch: Launch) -> list[str]:
     return wrong
 
 
-def node_lost(trial: RayTrial, number: int, seed: int, state: str) -> list[Outcome]:
+def node_lost(trial: RayTrial, number: int, seed: str, state: str) -> list[Outcome]:
     """Kill a node of a cluster, all of its processes, while it trains."""
-    random = Random(f"{seed} {number}")  # noqa: S311
+    random = Random(seed)  # noqa: S311
     with head_node(cpus=1) as head, worker_node(head, cpus=2) as first, worker_node(head, cpus=2) as second:
         joined = replace(trial, address=head.nodes_address)
         joined.begin()
@@ -198,14 +198,17 @@ def soak(folder: Path, faults: int, seed: int, kinds: Sequence[str]) -> list[Out
     left = [kinds[index % len(kinds)] for index in range(faults)]
     random.shuffle(left)
     outcomes: list[Outcome] = []
+    # Of a run that ended before its first kill nothing is learned: the next one draws other moments.
+    attempts = itertools.count()
     while len(outcomes) < faults:
-        trial = trials[len(outcomes) // FAULTS_OF_A_RUN % len(trials)]
+        attempt = next(attempts)
+        trial = trials[attempt % len(trials)]
         state, number = states[trial.method], len(outcomes)
         if left[0] == NODE:
-            new = node_lost(trial, number, seed, state)
+            new = node_lost(trial, number, f"{seed} {attempt}", state)
         else:
             chosen = [kind for kind in left[:FAULTS_OF_A_RUN] if kind != NODE]
-            new = disturbed_run(trial, chosen, number, seed, state)
+            new = disturbed_run(trial, chosen, number, f"{seed} {attempt}", state)
         for outcome in new:
             left.remove(outcome.kind)
         left.sort(key=lambda _: random.random())

@@ -142,7 +142,7 @@ def test_one_more_step_costs_few_requests(
     evaluate(tmp_path / "run", record, day)
     calls = _Calls(monkeypatch)
     # What a long run makes long: all its steps, and all versions of its model.
-    monkeypatch.setattr(run_steps, "read_steps", _fail)
+    monkeypatch.setattr(run_steps, "read_made", _fail)
     monkeypatch.setattr(ModelRegistryClient, "get_registered_model", _fail)
     tracker.publish(str(tmp_path / "run"))
     assert sorted(calls.names) == [
@@ -163,6 +163,13 @@ def test_one_more_step_costs_few_requests(
     calls.names.clear()
     tracker.publish(str(tmp_path / "run"))
     assert calls.names == []
+    # Scored in another call, a version is registered by then, and its tags change.
+    day += timedelta(days=1)
+    write_step(tmp_path / "run", record, day)
+    tracker.publish(str(tmp_path / "run"))
+    evaluate(tmp_path / "run", record, day)
+    tracker.publish(str(tmp_path / "run"))
+    assert {"create_model_version", "set_model_version_tag"} <= {*calls.names}
 
 
 @pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.slow)])
@@ -377,9 +384,10 @@ class _Calls:
         names = [name for name, member in vars(MlflowClient).items() if callable(member) and name[0] != "_"]
         for name in names:
             patch.setattr(MlflowClient, name, self._wrap(name, getattr(MlflowClient, name), kill_at))
-        name = "set_registered_model_alias"  # which the tracker calls there
-        wrapped = self._wrap(name, getattr(ModelRegistryClient, name), kill_at)
-        patch.setattr(ModelRegistryClient, name, wrapped)
+        # Which the tracker calls there.
+        for name in ("set_registered_model_alias", "set_model_version_tag", "delete_model_version_tag"):
+            wrapped = self._wrap(name, getattr(ModelRegistryClient, name), kill_at)
+            patch.setattr(ModelRegistryClient, name, wrapped)
 
     def _wrap(self, name, method, kill_at):
         def call(*args, **kwargs):

@@ -20,7 +20,7 @@ from ctnet_ray.orchestration.decisions import decide
 from ctnet_ray.orchestration.outlook import plan_table, seconds_expected
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.plan import rows_to_read, steps_left
-from ctnet_ray.runs.records import EvaluationRecord, Version, read_steps
+from ctnet_ray.runs.records import EvaluationRecord, Version, read_made, read_steps
 from ctnet_ray.samples.store import SampleStore
 from jobs import command
 from jobs import daily as job
@@ -257,7 +257,7 @@ def test_the_time_that_is_left_is_that_of_the_rows_at_the_speed_of_the_newest_st
     made = world.plan(world.config(first=0))
     done = read_steps(made.folder)
     longer = world.plan(world.config(first=0, last=5))
-    left = steps_left(longer, done)
+    left = steps_left(longer, read_made(made.folder))
     assert rows_to_read(left, longer.training) == 150
     scored = [EvaluationRecord.read(made.folder, step.day) for step in done]
     seconds = sum(step.metrics["seconds"] for step in done) + sum(own.seconds for own in scored if own)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ctnet_ray.cluster.launch import run_plans
 from ctnet_ray.config import ComputeConfig
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.runs import lock
-from ctnet_ray.runs.lock import locked
+from ctnet_ray.runs.lock import clear_dead, locked
 from tests.unit.loop_world import World
 
 HOLDS = """
@@ -183,6 +184,19 @@ def test_where_an_interruption_is_ignored_a_lost_lock_terminates(monkeypatch: py
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lock._interrupt()
     assert sent == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_run_that_has_nothing_left_to_do_loses_a_dead_lock_alone(tmp_path: Path) -> None:
+    folder, said = str(tmp_path / "run"), list[str]()
+    clear_dead(folder, said.append)
+    assert not Path(folder).exists()
+    with other_process(folder):
+        clear_dead(folder, said.append)
+        assert storage.exists(storage.join(folder, "lock.json"))
+        assert not said
+    clear_dead(folder, said.append)
+    assert not storage.exists(storage.join(folder, "lock.json"))
+    assert re.fullmatch(r"run: process \d+ on .* is dead: its lock is taken over", said.pop())
 
 
 def test_a_lock_that_can_not_be_read_is_nobodys(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def version(number: int, tags: dict[str, str] | None = None) -> Version:
 
 def test_what_stays() -> None:
     versions = [version(number, {} if number == 4 else None) for number in range(1, 13)]
-    decided = decide(versions, RetentionConfig(2, 5), {3: "champion"}, {versions[6].uri}.__contains__)
+    decided = decide(versions, RetentionConfig(2, 5), {3: "champion"}, {versions[6].uri})
     assert [decision.stays_for for decision in decided] == [
         *("every 5 days", "", "alias champion", "not scored yet", "", "every 5 days"),
         *("source of another version", "", "", "", "newest", "newest"),
@@ -35,7 +35,7 @@ def test_what_stays() -> None:
 
 
 def test_all_stay_unless_a_number_is_set() -> None:
-    assert {decision.stays_for for decision in decide([version(1)], RetentionConfig(), {}, bool)} == {
+    assert {decision.stays_for for decision in decide([version(1)], RetentionConfig(), {}, ())} == {
         "all stay"
     }
 
