@@ -1,7 +1,8 @@
 """What a daily job asks of its run's folder on an object store, by the run's length.
 
 The store is moto's S3 in this process, each answer of which comes some milliseconds later. Requests and
-seconds of what an invocation reads: the records of all steps and evaluations, and what publishing looks for.
+seconds of what an invocation reads: what unfinished writes left, the records of all steps and evaluations,
+and what publishing looks for.
 
 python -m benchmarks.index [--delay_ms 30]
 """
@@ -107,7 +108,8 @@ def _write(length: int) -> str:
 
 
 def _read(folder: str) -> None:
-    """Read what an invocation does: it plans, trains, and publishes its newest step."""
+    """Read what an invocation does: it plans, locks the run, trains, and publishes its newest step."""
+    storage.sweep(folder)
     RunRecord.read(folder)
     read_rewinds(folder)
     read_steps(folder)

@@ -148,9 +148,17 @@ def sweep(uri: str) -> None:
     for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*") if local else ():
         for left in Path(path).glob(pattern):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    for folder in (join(uri, name) for name in list_folders(uri)):
-        tokens = {name for name in list_folders(folder) if _TOKEN.fullmatch(name)}
-        published = read_folder(folder) if tokens else None
+    # One listing of all, for a run of years has a folder for each of its days.
+    files = list_files(uri)
+    writes: dict[str, set[str]] = {}
+    for name, token in (parts[:2] for file in files if len(parts := file.split("/")) > 2):
+        if _TOKEN.fullmatch(token):
+            writes.setdefault(name, set()).add(token)
+    for name, tokens in writes.items():
+        if len(tokens) == 1 and f"{name}/{MANIFEST}" in files:
+            continue  # what was published
+        folder = join(uri, name)
+        published = read_folder(folder)
         if published is None and local:
             continue  # its manifest was lost, for a local folder is never without
         for token in tokens - {published[1].rpartition("/")[2] if published else ""}:

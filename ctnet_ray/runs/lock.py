@@ -65,7 +65,7 @@ class Holder:
 def locked(
     folders: Sequence[str], say: Callable[[str], None], lost: Callable[[], None] | None = None
 ) -> Iterator[None]:
-    """Hold the locks of runs, and remove what unfinished writes left in their folders.
+    """Hold the locks of runs; before and after, remove what unfinished writes left in their folders.
 
     Args:
         folders: The runs' folders.
@@ -94,6 +94,10 @@ def locked(
         thread.start()
         try:
             yield
+            # Of workers that died, and were replaced; what can't be removed now may be by the next command.
+            with suppress(CtnetError, OSError):
+                for folder in folders:
+                    storage.sweep(folder)
         finally:
             ended.set()
             thread.join(BEAT_SECONDS)  # a store that does not answer keeps nobody

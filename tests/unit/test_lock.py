@@ -216,9 +216,14 @@ def test_what_unfinished_writes_left_is_swept(tmp_path: Path) -> None:
         left = sorted(str(path.relative_to(run)) for path in run.rglob("*.safetensors"))
         assert left == ["day=2022-05-01/shard.safetensors", "evaluations/shard.safetensors"]
         assert not list(run.rglob(".tmp-*"))
+        # A worker is killed, and another ends what it began.
+        (run / "evaluations" / name).touch()
+    assert not list(run.rglob(".tmp-*"))
 
 
-def test_versions_that_were_never_published_are_swept_from_an_object_store(store: str) -> None:
+def test_versions_that_were_never_published_are_swept_from_an_object_store(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     days = [storage.join(store, f"day=2022-05-0{day}") for day in (1, 2)]
     with storage.new_folder(days[0]) as (shown, publish):
         storage.write_json(storage.join(shown, "shard"), {})
@@ -227,6 +232,14 @@ def test_versions_that_were_never_published_are_swept_from_an_object_store(store
         with storage.new_folder(day) as (never, _):
             storage.write_json(storage.join(never, "shard"), {})
         assert storage.exists(never)
+    whole = storage.join(store, "day=2022-05-03")
+    with storage.new_folder(whole) as (folder, publish):
+        storage.write_json(storage.join(folder, "shard"), {})
+        publish({})
+    read, opened = storage.read_folder, list[str]()
+    monkeypatch.setattr(storage, "read_folder", lambda uri: (opened.append(uri), read(uri))[1])
     with locked([store], pytest.fail):
+        assert opened == days  # the others' manifests need not be read, however many there are
+        assert storage.exists(storage.join(folder, "shard"))
         assert storage.exists(storage.join(shown, "shard"))
         assert [len(storage.list_folders(day)) for day in days] == [1, 0]
