@@ -37,6 +37,7 @@ _LOSSES = (
     *(RayActorError, RaySystemError, RpcError, WorkerCrashedError, NodeDiedError),
     *(LocalRayletDiedError, ObjectLostError),
 )
+_WAY_OUT = "the same command goes on from the last whole day"
 _LONGEST_REASON = 150  #: characters of an error of Ray's that are worth reading
 
 
@@ -75,11 +76,12 @@ class Liveness:
         return {name: process for name, process in there.items() if process not in self._before}
 
 
-def while_ray_lives(act: Callable[[], Result]) -> Result:
+def while_ray_lives(act: Callable[[], Result], way_out: str = _WAY_OUT) -> Result:
     """Do something that needs Ray, in a thread beside.
 
     Args:
         act: What to do; it is left alone where Ray is lost, or the caller interrupted.
+        way_out: What people are told to do where Ray is lost.
 
     Returns:
         What it returned.
@@ -93,10 +95,10 @@ def while_ray_lives(act: Callable[[], Result]) -> Result:
     threading.Thread(target=_fulfil, args=(future, act), daemon=True).start()
     while not wait([future], LOOK_SECONDS).done:
         if loss := liveness.loss():
-            raise _lost(loss)
+            raise _lost(loss, way_out)
     error = future.exception()
     if error and is_loss(error):
-        raise _lost(_seen(liveness), error) from error
+        raise _lost(_seen(liveness), way_out, error) from error
     return future.result()
 
 
@@ -124,7 +126,7 @@ def while_ray_starts(start: Callable[[], Result]) -> Result:
     while not wait([future], LOOK_SECONDS).done:
         # A start that fails ends its processes, and says why soon after.
         if (loss := liveness.loss()) and not wait([future], _SEEN_SECONDS).done:
-            raise _lost(loss)
+            raise _lost(loss, _WAY_OUT)
     return future.result()
 
 
@@ -162,9 +164,8 @@ def _seen(liveness: Liveness) -> str:
     return loss
 
 
-def _lost(loss: str, error: BaseException | None = None) -> CtnetError:
+def _lost(loss: str, way_out: str, error: BaseException | None = None) -> CtnetError:
     """Say that Ray is gone, or that a process of it is."""
-    way_out = "the same command goes on from the last whole day"
     if not loss:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
         return CtnetError(f"a process of Ray's died (killed, or out of memory?): {way_out} ({reason})")

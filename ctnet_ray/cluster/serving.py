@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from ray import serve
 from ray.serve._private import replica as serve_replica
 from ray.serve.schema import LoggingConfig
 
+from ctnet_ray.cluster.liveness import while_ray_lives
 from ctnet_ray.cluster.start import ensure_ray
 from ctnet_ray.config import ComputeConfig
-from ctnet_ray.errors import CtnetError
+from ctnet_ray.errors import CtnetError, LostRayError
 from ctnet_ray.serving.http.access import check_host
 from ctnet_ray.serving.http.app import ScoringApp
 from ctnet_ray.serving.http.metrics import MULTIPROCESS, ServingMetrics
@@ -39,6 +41,7 @@ from ctnet_ray.serving.http.served_model import ModelSource, ServedModel, keep_l
 _START_SECONDS = 30  #: for a server to listen, after its model is loaded
 _END_SECONDS = 10  #: for requests that are being answered, when a replica ends
 _HEALTH_SECONDS = 5
+SERVE_AGAIN = "start the same command again"  #: told where Ray is lost
 
 
 @dataclass(frozen=True)
@@ -149,21 +152,26 @@ def serving(source: ModelSource, options: ServingOptions, name: str = "ctnet") -
         The address, http://HOST:PORT.
 
     Raises:
-        CtnetError: Ray does not start, the port is taken, or the model can't be loaded.
+        CtnetError: Ray does not start or is lost, the port is taken, or the model can't be loaded.
     """
     check_host(options.host, options.token)
     check_port(options.host, options.port)
     started_here = not ray.is_initialized()
     ensure_ray(ComputeConfig(workers=options.replicas, cpus_per_worker=options.threads))
     counts = tempfile.mkdtemp(prefix="ctnet-serve-")
+    is_lost = False
     try:
-        _deploy(source, options, name, counts)
+        while_ray_lives(partial(_deploy, source, options, name, counts), SERVE_AGAIN)
         host = f"[{options.host}]" if ":" in options.host else options.host
         yield f"http://{host}:{options.port}"
+    except LostRayError:
+        is_lost = True  # and would be waited for
+        raise
     finally:
-        serve.delete(name)
-        if started_here:
-            ray.shutdown()
+        if not is_lost:
+            serve.delete(name)
+            if started_here:
+                ray.shutdown()
         shutil.rmtree(counts, ignore_errors=True)
 
 

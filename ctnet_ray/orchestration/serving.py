@@ -1,14 +1,16 @@
 """Serving: what a model's name means, now and later, and a server of it until it is ended."""
 
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import FrameType
 
 from ctnet_ray import storage
-from ctnet_ray.cluster.serving import ServingOptions, serving
+from ctnet_ray.cluster.liveness import while_ray_lives
+from ctnet_ray.cluster.serving import SERVE_AGAIN, ServingOptions, serving
 from ctnet_ray.config import TrackingConfig
 from ctnet_ray.credentials import bare_uri
 from ctnet_ray.errors import CtnetError
@@ -138,19 +140,19 @@ def serve_model(name: str, options: ServingOptions, tracking: TrackingConfig) ->
         tracking: Where it is registered.
 
     Raises:
-        CtnetError: It can't be found or loaded, the port is taken, or Ray does not start.
+        CtnetError: It can't be found or loaded, the port is taken, or Ray does not start or is lost.
     """
     check_host(options.host, options.token)
     # Told last: a Ray that starts takes SIGTERM for itself, and aborts the process with it.
-    with serving(model_source(name, tracking), options) as address, _until_told() as wait:
+    with serving(model_source(name, tracking), options) as address, _until_told():
         said = f"{name} is served at {address}/score (health: /healthz, /ready; metrics: /metrics)"
         open_console().print(said, soft_wrap=True, highlight=False)
-        wait()
+        while_ray_lives(threading.Event().wait, SERVE_AGAIN)
 
 
 @contextmanager
-def _until_told() -> Iterator[Callable[[], None]]:
-    """Yield what waits for SIGINT or SIGTERM; both end the block in order."""
+def _until_told() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the block in order."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -158,7 +160,7 @@ def _until_told() -> Iterator[Callable[[], None]]:
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield signal.pause
+        yield
     except KeyboardInterrupt:
         return
     finally:

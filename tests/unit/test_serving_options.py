@@ -39,7 +39,7 @@ def test_a_server_is_ended_in_order_though_ray_took_sigterm(monkeypatch: pytest.
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(server, "serving", like_ray)
     monkeypatch.setattr(server, "model_source", lambda name, tracking: None)
-    monkeypatch.setattr(signal, "pause", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(server, "while_ray_lives", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         server.serve_model("ctnet@champion", ServingOptions(), TrackingConfig())
     finally:
