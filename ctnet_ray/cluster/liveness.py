@@ -37,6 +37,7 @@ _LOSSES = (
     *(RayActorError, RaySystemError, RpcError, WorkerCrashedError, NodeDiedError),
     *(LocalRayletDiedError, ObjectLostError),
 )
+_FAILS_SECONDS = 60.0  #: in which Ray's start sees that its raylet is gone: after 30 s of waiting for it
 _WAY_OUT = "the same command goes on from the last whole day"
 _LONGEST_REASON = 150  #: characters of an error of Ray's that are worth reading
 
@@ -124,9 +125,11 @@ def while_ray_starts(start: Callable[[], Result]) -> Result:
 
     threading.Thread(target=start_and_stay, daemon=True).start()
     while not wait([future], LOOK_SECONDS).done:
-        # A start that fails ends its processes, and says why soon after.
-        if (loss := liveness.loss()) and not wait([future], _SEEN_SECONDS).done:
-            raise _lost(loss, _WAY_OUT)
+        if loss := liveness.loss():
+            # A start without its raylet fails by itself, and may be tried again; one without a GCS does not.
+            patience = _FAILS_SECONDS if "raylet" in loss else _SEEN_SECONDS
+            if not wait([future], patience).done:
+                raise _lost(loss, _WAY_OUT)
     return future.result()
 
 

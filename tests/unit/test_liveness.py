@@ -59,7 +59,7 @@ def test_a_ray_that_is_killed_is_said_at_once_though_the_call_hangs(raylet: psut
 def test_a_ray_that_is_killed_while_it_starts_is_said_though_the_start_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(liveness, "_SEEN_SECONDS", 0.1)
+    monkeypatch.setattr(liveness, "_FAILS_SECONDS", 0.1)
     assert while_ray_starts(lambda: 7) == 7
 
     def hang() -> None:
