@@ -94,8 +94,7 @@ class Publisher:
             recent: Whether MLflow need not be asked for steps that were compared with it less than 31 steps
                 ago: what was deleted of them is then found by the next comparison of all.
         """
-        since = self._compared_until(record, folder) if recent else None
-        return (self._load_since(record, folder, since) if since else None) or self._load(record, folder)
+        return (self._load_recent(record, folder) if recent else None) or self._load(record, folder)
 
     def publish(self, record: RunRecord, folder: str, steps: list[FolderStep], shown: ShownRun) -> ShownRun:
         """Show what of a run is not shown yet.
@@ -120,9 +119,10 @@ class Publisher:
                 self._show_step(record, step, shown)
             elif not step.removed and _lacks_version(shown, step):
                 self._show_version(record, step, shown)
-            if step.evaluation:
-                shown.settled.add(step.record.day)
-                shown.compared = shown.compared and _compared(folder, step.record.day)
+        scored = [step.record.day for step in steps if step.evaluation]
+        shown.settled.update(scored)
+        if scored and shown.compared:
+            shown.compared = _compared(folder, scored[-1])
         self._show_newest(record.model, shown)
         return shown
 
@@ -139,18 +139,12 @@ class Publisher:
             registry(self._client).set_registered_model_alias(model, NEWEST, str(number))
         shown.aliased = number
 
-    def _compared_until(self, record: RunRecord, folder: str) -> date | None:
-        """Return the step before which MLflow need not be asked; None: it has to be asked for all."""
-        parent = search_run(self._client, self._experiment, record.run)
-        said = parent.data.tags.get(projection.COMPARED, "") if parent else ""
-        steps = days_of(folder)
-        until = next((day for day in steps if said == _compared(folder, day)), None)
-        few = until is not None and sum(day >= until for day in steps) <= _STEPS_BETWEEN
-        return until if few else None
-
-    def _load_since(self, record: RunRecord, folder: str, since: date) -> ShownRun | None:
+    def _load_recent(self, record: RunRecord, folder: str) -> ShownRun | None:
         """Find what MLflow shows of steps that are new or may yet be scored; None: all is to be asked for."""
-        steps = days_of(folder)
+        parent, steps = search_run(self._client, self._experiment, record.run), days_of(folder)
+        since = _compared_until(parent, folder, steps) if parent else None
+        if parent is None or since is None:
+            return None
         unscored = {_day_of(run) for run in search_unscored(self._client, self._experiment, record.run)}
         settled = {day for day in steps if day < since and day not in unscored}
         may_be_scored = {f"{day:%Y-%m}" for day in steps if day in unscored}
@@ -158,8 +152,7 @@ class Publisher:
         if len(months) > _MONTHS:
             return None
         versions = search_months(self._client, record.model, months)
-        parent = search_run(self._client, self._experiment, record.run)
-        if parent is None or not passed(versions):
+        if not passed(versions):
             return None
         children = search_runs(self._client, self._experiment, record.run, months)
         shown = _shown(record, parent, children, versions)
@@ -306,6 +299,16 @@ class Publisher:
             self._client.create_registered_model(name)
 
 
+def _compared_until(parent: Run, folder: str, steps: Sequence[date]) -> date | None:
+    """Return the step before which MLflow need not be asked; None: it has to be asked for all."""
+    said = parent.data.tags.get(projection.COMPARED, "")
+    # Read once, not for each of a long run's steps.
+    rewinds = len(read_rewinds(folder))
+    until = next((day for day in steps if said == _compared_tag(day, rewinds)), None)
+    few = until is not None and sum(day >= until for day in steps) <= _STEPS_BETWEEN
+    return until if few else None
+
+
 def _shown(record: RunRecord, parent: Run, children: Iterable[Run], versions: Sequence[Version]) -> ShownRun:
     """Return what MLflow shows of a run.
 
@@ -336,7 +339,11 @@ def _day_of(run: Run) -> date:
 
 def _compared(folder: str, day: date) -> str:
     """Return what a run's tag says once all steps up to a day were compared; a rewind makes it another."""
-    return f"{day.isoformat()} {len(read_rewinds(folder))}"
+    return _compared_tag(day, len(read_rewinds(folder)))
+
+
+def _compared_tag(day: date, rewinds: int) -> str:
+    return f"{day.isoformat()} {rewinds}"
 
 
 def _files(uri: str) -> list[dict[str, Any]]:

@@ -56,16 +56,24 @@ def _add_day(folder: Path, number: int) -> None:
         evaluate(folder, run_record("r"), DAY + timedelta(days=number - 1))
 
 
-def test_a_day_costs_no_more_after_months(uri: str, tmp_path: Path, returned: list[int]) -> None:
+def test_a_day_costs_no_more_after_months(
+    uri: str, tmp_path: Path, returned: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     record = write_run(folder, "r", days=MONTHS)
     (folder / "evaluations" / f"{DAY + timedelta(days=9)}.json").unlink()  # the day after has no samples
     _daily(uri, folder)
-    whole = []
+    whole, listings = [], list[str]()
+    read_rewinds = publisher.read_rewinds
+    monkeypatch.setattr(
+        publisher, "read_rewinds", lambda place: (listings.append(place), read_rewinds(place))[1]
+    )
     for number in range(MONTHS, MONTHS + 6):
         _add_day(folder, number)
         returned.clear()
+        listings.clear()
         _daily(uri, folder)
+        assert len(listings) <= 3  # not one a step
         assert newest(uri) == number + 1
         whole.append(sum(returned) > 2 * MONTHS)
         assert whole[-1] or sum(returned) < 2 * 90  # of three months
