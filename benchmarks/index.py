@@ -26,7 +26,7 @@ from werkzeug.serving import make_server
 from benchmarks.publishing import write_step
 from ctnet_ray import storage
 from ctnet_ray.runs import index
-from ctnet_ray.runs.records import RunRecord, read_evaluations, read_rewinds, read_steps
+from ctnet_ray.runs.records import RunRecord, read_made, read_rewinds
 from ctnet_ray.tracking.run_steps import days_of, read_steps_left
 from jobs.command import run
 
@@ -112,8 +112,7 @@ def _read(folder: str) -> None:
     storage.sweep(folder)
     RunRecord.read(folder)
     read_rewinds(folder)
-    read_steps(folder)
-    read_evaluations(folder)
+    read_made(folder)
     days = days_of(folder)
     read_steps_left(folder, days[:-2])
 

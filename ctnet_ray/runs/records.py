@@ -321,21 +321,6 @@ def digests_now(versions: Iterable[Version]) -> dict[Version, str]:
     return digests
 
 
-def read_evaluations(folder: str, days: Iterable[date] | None = None) -> dict[date, EvaluationRecord]:
-    """Return the evaluations of those of a run's versions that were scored.
-
-    Args:
-        folder: The run's folder.
-        days: Days of the versions; None: all.
-
-    Raises:
-        CtnetError: A file holds something else.
-    """
-    asked = None if days is None else {*days}
-    scored = _evaluations(folder, _records(folder))
-    return {day: entry for day, entry in scored.items() if asked is None or day in asked}
-
-
 def _evaluations(folder: str, records: Mapping[str, dict[str, Any]]) -> dict[date, EvaluationRecord]:
     entries = (
         _checked(EvaluationRecord, content, storage.join(folder, name), _EVALUATION)
@@ -343,11 +328,6 @@ def _evaluations(folder: str, records: Mapping[str, dict[str, Any]]) -> dict[dat
         if name.startswith("evaluations/")
     )
     return {entry.day: entry for entry in entries}
-
-
-def read_steps(folder: str) -> list[StepRecord]:
-    """Return the records of all whole versions of a run, by day."""
-    return read_made(folder).steps
 
 
 @dataclass(frozen=True)
@@ -369,15 +349,23 @@ def read_made(folder: str) -> Made:
         CtnetError: A file holds something else.
     """
     records = _records(folder)
-    manifests = [content for name, content in records.items() if name.startswith("day=")]
+    manifests = _manifests(records)
     steps = [StepRecord.of(content, folder) for content in manifests]
-    with_content = {step.day: content for step, content in zip(steps, manifests, strict=True)}
     scored = _evaluations(folder, records)
     return Made(
         steps,
-        {day: scored[day] for day in with_content if day in scored},
-        {day for day, content in with_content.items() if WEIGHTS_REMOVED in content},
+        {step.day: scored[step.day] for step in steps if step.day in scored},
+        {step.day for step, content in zip(steps, manifests, strict=True) if WEIGHTS_REMOVED in content},
     )
+
+
+def read_steps(folder: str) -> list[StepRecord]:
+    """Return the records of all whole versions of a run, by day."""
+    return [StepRecord.of(content, folder) for content in _manifests(_records(folder))]
+
+
+def _manifests(records: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [content for name, content in records.items() if name.startswith("day=")]
 
 
 def _records(folder: str) -> dict[str, dict[str, Any]]:

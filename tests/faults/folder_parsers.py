@@ -23,7 +23,7 @@ from ctnet_ray.runs.records import (
     EvaluationRecord,
     Rewind,
     RunRecord,
-    read_evaluations,
+    read_made,
     read_rewinds,
     read_steps,
 )
@@ -137,7 +137,7 @@ def records(world: World) -> Target:
 
     def read_index() -> None:
         index._remembered.clear()
-        read_evaluations(str(other))
+        read_made(str(other))
 
     (other / index.INDEX).write_text(json.dumps({"records": _index_of(other)}))
 

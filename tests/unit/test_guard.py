@@ -16,7 +16,7 @@ from ctnet_ray.orchestration import decisions
 from ctnet_ray.orchestration.run_folders import RunFolders
 from ctnet_ray.runs.guard import guard_tags, held_back, out_of_bounds, passed
 from ctnet_ray.runs.plan import RunPlan, StepPlan
-from ctnet_ray.runs.records import EvaluationRecord, SampleRef, Version, read_evaluations, read_steps
+from ctnet_ray.runs.records import EvaluationRecord, SampleRef, Version, read_made, read_steps
 from ctnet_ray.training import loop, tensors
 from ctnet_ray.training.context import Moment
 from tests.unit.guard_world import Spoiling, biased, flipped, no_numbers
@@ -108,7 +108,7 @@ def test_a_run_stops_at_a_version_that_is_held_back(world: World, spoiling: type
     assert said.endswith("--accept 'WHY' to take it all the same, or --rewind_to 2022-05-03 to make it again")
     assert "\n" not in said
     assert [step.day for step in read_steps(plan.folder)] == DAYS[:3]
-    assert [*read_evaluations(plan.folder, DAYS)] == DAYS[:3]
+    assert [*read_made(plan.folder).evaluations] == DAYS[:3]
 
     # No command goes on from it, and nobody takes it.
     with pytest.raises(HeldBackError) as again:

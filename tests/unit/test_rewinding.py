@@ -13,7 +13,7 @@ from ctnet_ray.orchestration import decisions
 from ctnet_ray.orchestration.rewinding import rewind
 from ctnet_ray.runs.actor import who
 from ctnet_ray.runs.plan import RunPlan
-from ctnet_ray.runs.records import read_evaluations, read_rewinds, read_steps, version_folder
+from ctnet_ray.runs.records import read_made, read_rewinds, read_steps, version_folder
 from ctnet_ray.training.versions import open_version
 from tests.unit.loop_world import DAYS, Killed, World, results, walk
 from tests.unit.test_staleness import rewrite
@@ -46,7 +46,7 @@ def test_steps_are_set_aside_and_made_again(world: World) -> None:
     entry = rewind(plan.folder, DAYS[3])
     assert (entry.days, entry.scored) == ((DAYS[3], DAYS[4]), (DAYS[2], DAYS[3], DAYS[4]))
     assert [step.day for step in read_steps(plan.folder)] == DAYS[:3]
-    assert [*read_evaluations(plan.folder, DAYS)] == DAYS[:2]
+    assert [*read_made(plan.folder).evaluations] == DAYS[:2]
     ((place, kept),) = read_rewinds(plan.folder)
     assert (kept.done, kept.day, kept.by) == (True, DAYS[3], who())
 
@@ -89,7 +89,7 @@ def test_a_rewind_that_was_killed_is_ended_by_the_next_plan(
         assert begun is (act > 1)
         base(world, 2)
         assert len(read_steps(plan.folder)) == (1 if begun else 3)
-        assert [*read_evaluations(plan.folder, DAYS)] == ([] if begun else DAYS[:3])
+        assert [*read_made(plan.folder).evaluations] == ([] if begun else DAYS[:3])
         assert results(walk(base(world, 2))) == expected
     assert sum(len(entry.days) for _, entry in read_rewinds(plan.folder)) == 12
     # The same call ends it too.

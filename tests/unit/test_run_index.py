@@ -17,7 +17,7 @@ from ctnet_ray.runs.records import (
     StepRecord,
     Version,
     digests_now,
-    read_evaluations,
+    read_made,
     read_steps,
     version_folder,
     with_digest,
@@ -74,7 +74,7 @@ def test_forty_days_are_read_once(folder: Path, reads: list[str]) -> None:
     assert [step.day for step in read_steps(str(folder))] == DAYS
     assert len([name for name in reads if not name.endswith(index.INDEX)]) == 2 * STEPS
     reads.clear()
-    assert [*read_evaluations(str(folder))] == DAYS
+    assert [*read_made(str(folder)).evaluations] == DAYS
     assert reads == []
     another_process(reads)
     assert [step.day for step in read_steps(str(folder))] == DAYS
@@ -90,13 +90,13 @@ def test_what_is_new_changed_or_gone_is_seen(folder: Path, reads: list[str]) -> 
     (folder / "evaluations" / f"{DAYS[5]}.json").unlink()
     steps = {step.day: step.metrics["train_loss"] for step in read_steps(str(folder))}
     assert (len(steps), steps[DAYS[3]], steps[DAYS[4]]) == (STEPS + 1, 0.25, 0.5)
-    scored = read_evaluations(str(folder))
+    scored = read_made(str(folder)).evaluations
     assert scored[DAYS[4]].metrics == {"auc": 0.8}
     assert DAYS[5] not in scored
     # Written within the resolution of its time, it is read each time.
     (again,) = (replace(scored[DAYS[4]], metrics={"auc": 0.9}),)
     again.write(str(folder))
-    assert read_evaluations(str(folder))[DAYS[4]] == again
+    assert read_made(str(folder)).evaluations[DAYS[4]] == again
 
 
 def test_digests_are_those_of_the_folders(folder: Path, reads: list[str]) -> None:
