@@ -148,21 +148,36 @@ def sweep(uri: str) -> None:
     for pattern in (f"{_TEMPORARY}*", f"*/{_TEMPORARY}*") if local else ():
         for left in Path(path).glob(pattern):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
-    # One listing of all, for a run of years has a folder for each of its days.
-    files = list_files(uri)
-    writes: dict[str, set[str]] = {}
-    for name, token in (parts[:2] for file in files if len(parts := file.split("/")) > 2):
-        if _TOKEN.fullmatch(token):
-            writes.setdefault(name, set()).add(token)
-    for name, tokens in writes.items():
-        if len(tokens) == 1 and f"{name}/{MANIFEST}" in files:
-            continue  # what was published
+    for name, tokens in (_writes if local else _writes_by_one_listing)(uri).items():
         folder = join(uri, name)
         published = read_folder(folder)
         if published is None and local:
             continue  # its manifest was lost, for a local folder is never without
         for token in tokens - {published[1].rpartition("/")[2] if published else ""}:
             remove(join(folder, token))
+
+
+def _writes(uri: str) -> dict[str, set[str]]:
+    """Return the folders below `uri` that hold folders of single writes, with the names of these."""
+    found = ((name, list_folders(join(uri, name))) for name in list_folders(uri))
+    tokens = {name: {*filter(_TOKEN.fullmatch, names)} for name, names in found}
+    return {name: names for name, names in tokens.items() if names}
+
+
+def _writes_by_one_listing(uri: str) -> dict[str, set[str]]:
+    """Return the same of an object store, without those that hold one published write and nothing else.
+
+    A run of years has a folder for each of its days, and a listing of each would take minutes.
+    """
+    holds: dict[str, set[str]] = {}
+    for name, entry in (parts[:2] for file in list_files(uri) if len(parts := file.split("/")) > 1):
+        holds.setdefault(name, set()).add(entry)
+    tokens = {name: {*filter(_TOKEN.fullmatch, entries)} for name, entries in holds.items()}
+    return {
+        name: names
+        for name, names in tokens.items()
+        if len(names) > 1 or (names and holds[name] - names != {MANIFEST})
+    }
 
 
 def move(uri: str, to: str) -> None:
