@@ -126,8 +126,8 @@ def while_ray_starts(start: Callable[[], Result]) -> Result:
     threading.Thread(target=start_and_stay, daemon=True).start()
     while not wait([future], LOOK_SECONDS).done:
         if loss := liveness.loss():
-            # A start without its raylet fails by itself, and may be tried again; one without a GCS does not.
-            patience = _FAILS_SECONDS if "raylet" in loss else _SEEN_SECONDS
+            # A start without its raylet fails by itself, and is tried again; one without a GCS is aborted.
+            patience = _SEEN_SECONDS if "gcs_server" in loss else _FAILS_SECONDS
             if not wait([future], patience).done:
                 raise _lost(loss, _WAY_OUT)
     return future.result()

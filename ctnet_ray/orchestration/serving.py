@@ -143,7 +143,7 @@ def serve_model(name: str, options: ServingOptions, tracking: TrackingConfig) ->
         CtnetError: It can't be found or loaded, the port is taken, or Ray does not start or is lost.
     """
     check_host(options.host, options.token)
-    # Told last: a Ray that starts takes SIGTERM for itself, and aborts the process with it.
+    # Told last: a Ray that starts takes SIGTERM for itself, and ends the process at once with it.
     with serving(model_source(name, tracking), options) as address, _until_told():
         said = f"{name} is served at {address}/score (health: /healthz, /ready; metrics: /metrics)"
         open_console().print(said, soft_wrap=True, highlight=False)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow import fs
 
 from ctnet_ray import storage
 from ctnet_ray.cluster.launch import run_plans
@@ -219,6 +220,22 @@ def test_what_unfinished_writes_left_is_swept(tmp_path: Path) -> None:
         # A worker is killed, and another ends what it began.
         (run / "evaluations" / name).touch()
     assert not list(run.rglob(".tmp-*"))
+
+
+def test_a_folder_that_was_copied_to_an_object_store_is_swept_like_others(store: str, tmp_path: Path) -> None:
+    """Its files lie beside its manifest, as on a local disk."""
+    with storage.new_folder(str(tmp_path / "day=2022-05-01")) as (local, publish):
+        Path(local, "shard").touch()
+        publish({})
+    filesystem, path = storage.resolve(store)
+    fs.copy_files(str(tmp_path), path, destination_filesystem=filesystem)
+    day = storage.join(store, "day=2022-05-01")
+    with storage.new_folder(day) as (never, _):
+        storage.write_json(storage.join(never, "shard"), {})
+    assert storage.list_folders(day)
+    with locked([store], pytest.fail):
+        assert storage.list_folders(day) == []
+        assert storage.exists(storage.join(day, "shard"))
 
 
 def test_versions_that_were_never_published_are_swept_from_an_object_store(
