@@ -34,6 +34,7 @@ def run_plans(
     models: str,
     *,
     keep_going: bool = False,
+    wait: bool = False,
 ) -> dict[str, str]:
     """Walk plans to their ends, as many side by side as fit, and publish in MLflow what they do.
 
@@ -43,20 +44,21 @@ def run_plans(
         tracker: Where to publish.
         models: Root of the model versions; Ray Train keeps its own state beside them.
         keep_going: Whether the other runs go on when one fails.
+        wait: Whether to wait for another command that is at work on one of them; else it is an error.
 
     Returns:
         Why runs failed, by name of the run; the same call tries them again, from their last step.
 
     Raises:
         CtnetError: Without `keep_going`: a run failed for a reason that can be mended; runs that were being
-            walked beside it are walked to their ends, and steps that are done stay done. Another command is
-            at work on one of them.
+            walked beside it are walked to their ends, and steps that are done stay done. Without
+            `wait`: another command is at work on one of them.
     """
     console = open_console(stderr=True)
     unfinished = [plan.folder for plan in plans if steps_left(plan, read_made(plan.folder))]
     for folder in {plan.folder for plan in plans}.difference(unfinished):
         clear_dead(folder, console.log)
-    with locked(unfinished, console.log):
+    with locked(unfinished, console.log, wait=wait):
         return _walk(plans, compute, tracker, models, keep_going, console)
 
 

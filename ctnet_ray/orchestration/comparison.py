@@ -236,7 +236,9 @@ def compare(
         plans = _planned(chosen_entries, tracker, failures)
         folders |= {plan.folder: plan.record.label for plan in plans if plan.record.method != "source"}
         if plans:
-            reasons = run_plans(plans, comparison.compute, tracker, tracking.models, keep_going=True)
+            reasons = run_plans(
+                plans, comparison.compute, tracker, tracking.models, keep_going=True, wait=True
+            )
             failures += [
                 _failure(plan, reasons[plan.record.run]) for plan in plans if plan.record.run in reasons
             ]

@@ -9,6 +9,7 @@ takes the lock over.
 """
 
 import os
+import random
 import signal
 import socket
 import threading
@@ -33,6 +34,7 @@ from ctnet_ray.plain_data import validated
 
 BEAT_SECONDS = 20.0  #: between two signs of life
 DEAD_SECONDS = 300.0  #: without one, after which a holder on another machine counts as dead
+_RETRY_SECONDS = 5.0  #: about which a command that waits for a lock looks again
 _SETTLE_SECONDS = 2.0  #: in which two that begin at once on an object store see each other
 _CLOCK_SECONDS = 5.0  #: by which the time of a process's start may seem to move when a clock is set
 _FILE = "lock.json"
@@ -61,21 +63,34 @@ class Holder:
         return f"process {self.pid} on {self.host} since {self.since}"
 
 
+class HeldError(CtnetError):
+    """Another command is at work on a run."""
+
+    def __init__(self, folder: str, holder: Holder | None) -> None:
+        self.folder = folder
+        self.work = f"{_run(folder)}: another command is at work on it ({holder or 'it has just begun'})"
+        super().__init__(f"{self.work}: wait until it has ended, or end it")
+
+
 @contextmanager
 def locked(
-    folders: Sequence[str], say: Callable[[str], None], lost: Callable[[], None] | None = None
+    folders: Sequence[str],
+    say: Callable[[str], None],
+    lost: Callable[[], None] | None = None,
+    *,
+    wait: bool = False,
 ) -> Iterator[None]:
     """Hold the locks of runs; before and after, remove what unfinished writes left in their folders.
 
     Args:
         folders: The runs' folders.
-        say: Told, in one line, of a lock that is taken over.
+        say: Told, in one line, of a lock that is taken over, or waited for.
         lost: Called, from another thread, when somebody else took a lock over, for it saw no sign of life.
+        wait: Whether to wait for the commands that hold one, holding none meanwhile.
 
     Raises:
-        CtnetError: Another command holds one; the message says which.
+        HeldError: Unless `wait`: another command holds one; the message says which.
     """
-    beats: list[Callable[[], bool]] = []
     ended = threading.Event()
 
     def keep_beating() -> None:
@@ -86,9 +101,8 @@ def locked(
                 return
 
     thread = threading.Thread(target=keep_beating, daemon=True)
-    with ExitStack() as locks:
-        beats.extend(locks.enter_context(_locked(folder, say)) for folder in folders)
-        _settle(folders, beats)
+    locks, beats = _take_when_free(folders, say) if wait else _take(folders, say)
+    with locks:
         for folder in folders:
             storage.sweep(folder)
         thread.start()
@@ -101,6 +115,31 @@ def locked(
         finally:
             ended.set()
             thread.join(BEAT_SECONDS)  # a store that does not answer keeps nobody
+
+
+def _take(folders: Sequence[str], say: Callable[[str], None]) -> tuple[ExitStack, list[Callable[[], bool]]]:
+    """Take all locks or none; return what lets them go, and what gives each a sign of life."""
+    with ExitStack() as locks:
+        beats = [locks.enter_context(_locked(folder, say)) for folder in folders]
+        _settle(folders, beats)
+        return locks.pop_all(), beats
+
+
+def _take_when_free(
+    folders: Sequence[str], say: Callable[[str], None]
+) -> tuple[ExitStack, list[Callable[[], bool]]]:
+    """Take all locks at once, as soon as nobody holds one: two that wait for each other hold nothing."""
+    said: set[str] = set()
+    while True:
+        try:
+            return _take(folders, say)
+        except HeldError as error:
+            if error.work not in said:
+                say(f"{error.work}: waiting for it")
+            said.add(error.work)
+            # The one that is held is looked at first from now on: the others need not be taken to see it.
+            folders = sorted(folders, key=lambda folder, held=error.folder: folder != held)
+        time.sleep(_RETRY_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def clear_dead(folder: str, say: Callable[[str], None]) -> None:
@@ -121,14 +160,14 @@ def _settle(folders: Sequence[str], beats: Sequence[Callable[[], bool]]) -> None
     """Where nothing but files tells who came first, wait until one that began at once was seen.
 
     Raises:
-        CtnetError: Another command wrote its lock meanwhile.
+        HeldError: Another command wrote its lock meanwhile.
     """
     if all(isinstance(storage.resolve(folder)[0], fs.LocalFileSystem) for folder in folders):
         return
     time.sleep(_SETTLE_SECONDS)
     for folder, beat in zip(folders, beats, strict=True):
         if not beat():
-            raise _held_by(_run(folder), _holder(folder))
+            raise HeldError(folder, _holder(folder))
 
 
 def _interrupt() -> None:
@@ -143,13 +182,12 @@ def _interrupt() -> None:
 def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     """Hold one lock; yield what gives a sign of life, and says whether the lock is still held."""
     here = _this_process()
-    run = _run(folder)
-    with _kernel_lock(folder, run) as is_free:
+    with _kernel_lock(folder) as is_free:
         before = _holder(folder)
         if before and not _is_dead(before, here, is_free):
-            raise _held_by(run, before)
+            raise HeldError(folder, before)
         if before:
-            say(f"{run}: {before} is dead: its lock is taken over")
+            say(f"{_run(folder)}: {before} is dead: its lock is taken over")
         _write(folder, here)
 
         def beat() -> bool:
@@ -171,11 +209,11 @@ def _locked(folder: str, say: Callable[[str], None]) -> Iterator[Callable[[], bo
 
 
 @contextmanager
-def _kernel_lock(folder: str, run: str) -> Iterator[bool]:
+def _kernel_lock(folder: str) -> Iterator[bool]:
     """Lock a file of a local folder; yield whether the kernel says that no living process holds it.
 
     Raises:
-        CtnetError: One does.
+        HeldError: One does.
     """
     filesystem, path = storage.resolve(folder)
     if not isinstance(filesystem, fs.LocalFileSystem):
@@ -186,7 +224,7 @@ def _kernel_lock(folder: str, run: str) -> Iterator[bool]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise _held_by(run, _holder(folder)) from error
+        raise HeldError(folder, _holder(folder)) from error
     except NotImplementedError:  # a network's file system without locks
         yield False
         return
@@ -209,11 +247,6 @@ def _is_dead(holder: Holder, here: Holder, kernel_says_free: bool) -> bool:
 
 def _run(folder: str) -> str:
     return folder.rstrip("/").rpartition("/")[2]
-
-
-def _held_by(run: str, holder: Holder | None) -> CtnetError:
-    who = holder or "it has just begun"
-    return CtnetError(f"{run}: another command is at work on it ({who}): wait until it has ended, or end it")
 
 
 def _this_process() -> Holder:

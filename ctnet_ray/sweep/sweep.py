@@ -268,9 +268,7 @@ def _run_trials(
         ensure_ray(warm_up.compute)
         parallel = _parallel(sweep)
         job = _job(sweep, warm_up, ended)
-        with sharing.alone(warm_up.tracking.models, console):
-            sharing.train(warm_up, tracker)
-            sharing.compute_layers(job, sweep.config.cache_gib, console)
+        sharing.make(job, sweep.config.cache_gib, tracker, console)
         keeper = Keeper(job, output, trials, total, shown, console)
         earlier = [trials[number].settings for number in range(len(known), len(trials))]
         suggestions = search.Suggestions(

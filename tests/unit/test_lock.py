@@ -105,6 +105,30 @@ def test_a_second_process_says_who_holds_the_run_and_takes_over_when_it_is_kille
     assert taken_over(folder) == []
 
 
+def test_who_waits_for_a_run_holds_no_other_one_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, held, said, slept = str(tmp_path / "free"), str(tmp_path / "held"), list[str](), list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        with locked([free], pytest.fail):
+            pass
+        if len(slept) == 3:
+            process.kill()
+            process.wait()
+
+    monkeypatch.setattr(lock, "time", SimpleNamespace(time=time.time, sleep=sleep))
+    with other_process(held) as process, locked([free, held], said.append, wait=True):
+        for folder in (free, held):
+            assert f"(process {os.getpid()} on " in refused(folder)
+    assert len(slept) == 3
+    assert all(2.5 <= seconds <= 7.5 for seconds in slept)
+    waits, takes_over = said  # said once, however often it looks
+    assert re.fullmatch(r"held: another command is at work on it \(process .*\): waiting for it", waits)
+    assert takes_over.endswith(" is dead: its lock is taken over")
+
+
 def test_a_launch_is_refused_before_anything_is_started(job_world: World, tmp_path: Path) -> None:
     plan = job_world.plan(job_world.config(first=0), folder=tmp_path / "run")
     with other_process(plan.folder), pytest.raises(CtnetError, match=r"^run: another command is at work"):
