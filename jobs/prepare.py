@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
 from rich.console import Console
@@ -23,60 +23,24 @@ if TYPE_CHECKING:
     from ctnet_ray.writers.synthetic import DomainSummary
 
 
-def synthetic(
-    out: str,
-    seed: int = WorldConfig.seed,
-    first_day: date = WorldConfig.first_day,
-    days: int = WorldConfig.days,
-    source: str = WorldConfig.source,
-    target: str = WorldConfig.target,
-    source_rows: int = WorldConfig.source_rows,
-    target_rows: int = WorldConfig.target_rows,
-    third: str = WorldConfig.third,
-    third_rows: int = WorldConfig.third_rows,
-    users: int = WorldConfig.users,
-    evergreen_items: int = WorldConfig.evergreen_items,
-    new_items: int = WorldConfig.new_items,
-    existing: Existing = "refuse",
-) -> None:
+def synthetic(out: str, existing: Existing = "refuse", **world: Any) -> None:
     """Write a seeded world of two or three domains, with its true click probabilities, and its schema.
+
+    configs/sparse_world.yaml makes one that is near to real logs of a small target (--config).
 
     Args:
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.
-        seed: Seed of the world; the same options write the same bytes.
-        first_day: First day (YYYY-MM-DD).
-        days: Number of days.
-        source: Name of the source domain.
-        target: Name of the target domain.
-        source_rows: Impressions of the source a day.
-        target_rows: Impressions of the target a day.
-        third: Name of a third domain, a second source; empty: none.
-        third_rows: Impressions of the third domain a day.
-        users: Users, shared by all domains.
-        evergreen_items: Items that were there long before the first day.
-        new_items: Items that arrive each day.
         existing: What becomes of days that are there and would hold something else: refuse says which and
             leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
+        **world: Sizes and constants of the world (`ctnet_ray.writers.synthetic_config`).
     """
     from ctnet_ray.samples.store import SampleStore
     from ctnet_ray.schema import from_dict as schema_from_dict
-    from ctnet_ray.writers.schema_file import merge_schema, write_schema
+    from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
     from ctnet_ray.writers.synthetic import schema_dict, schema_text, write_world
+    from ctnet_ray.writers.synthetic_statistics import STATISTICS
 
-    config = WorldConfig(
-        seed=seed,
-        first_day=first_day,
-        days=days,
-        source=source,
-        target=target,
-        source_rows=source_rows,
-        target_rows=target_rows,
-        third=third,
-        third_rows=third_rows,
-        users=users,
-        evergreen_items=evergreen_items,
-        new_items=new_items,
-    )
+    config = WorldConfig(**world)
     store = SampleStore(out)
     made = schema_from_dict(schema_dict(config))
     merged = merge_schema(store, made, config.domains, "this command")
@@ -89,7 +53,7 @@ def synthetic(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("synthetic", total=days * (source_rows + target_rows + bool(third) * third_rows))
+        task = bar.add_task("synthetic", total=config.rows)
         summaries = write_world(
             store,
             config,
@@ -97,7 +61,10 @@ def synthetic(
             existing=existing,
         )
     schema = storage.join(out, "schema.yaml")
-    write_schema(store, merged, schema_text(config))
+    if config.statistics:
+        write_schema(store, with_figures(store, merged, STATISTICS, config.domains))
+    else:
+        write_schema(store, merged, schema_text(config))
     console.print(_synthetic_table(summaries))
     console.print(f"schema: {schema}", soft_wrap=True)
 

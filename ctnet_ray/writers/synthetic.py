@@ -26,6 +26,7 @@ from ctnet_ray.samples.store import ROWS_PER_FILE, SampleStore
 from ctnet_ray.schema import GROUP, LABEL, TRUE_PROBABILITY
 from ctnet_ray.writers.history import column_in
 from ctnet_ray.writers.synthetic_config import AGE_BOUNDARIES, PRICE_BOUNDARIES, WorldConfig
+from ctnet_ray.writers.synthetic_statistics import STATISTICS, CountedDays
 from ctnet_ray.writers.synthetic_world import (
     Array,
     DayState,
@@ -96,6 +97,19 @@ class Histories:
 
 
 @dataclass(frozen=True)
+class _Writing:
+    """What the writing of all days has in common."""
+
+    store: SampleStore
+    world: World
+    ids: "_Ids"
+    counted: CountedDays | None
+    """Adds statistics; None: the world's samples have none."""
+    progress: Progress | None
+    existing: Existing
+
+
+@dataclass(frozen=True)
 class _Ids:
     """Sample ids (int64) by index."""
 
@@ -134,7 +148,8 @@ def write_world(
     """
     world = build_world(config)
     refused: list[DayDiffersError] = []
-    ids = _hash_all(config)
+    counted = CountedDays(store, config) if config.statistics else None
+    writing = _Writing(store, world, _hash_all(config), counted, progress, existing)
     known = {name: Histories.empty(config.users, config.history) for name in (_ALL, *config.domains)}
     written: dict[str, list[tuple[int, int, float]]] = {domain.name: [] for domain in world.domains}
     for state in evolve(world):
@@ -146,7 +161,7 @@ def write_world(
                 deque(_draw(world, domain, state, coming), maxlen=0)
                 continue
             try:
-                entry = _write_day(store, world, domain, state, ids, known, coming, progress, existing)
+                entry = _write_day(writing, domain, state, known, coming)
                 written[domain.name].append(entry)
             except DayDiffersError as error:
                 refused.append(error)
@@ -203,6 +218,7 @@ def schema_dict(config: WorldConfig) -> dict[str, Any]:
             "domain": {"kind": "domain", "domains": sources, "towers": ["source"]},
             "feed_slot": categorical(towers=["source"], domains=[config.source]),
             "channel_theme": categorical(towers=["target"], domains=[config.target]),
+            **(STATISTICS.features(config.domains) if config.statistics else {}),
         },
     }
 
@@ -236,39 +252,43 @@ def exact_auc(score: Array, positive: Array) -> float:
 
 
 def _write_day(
-    store: SampleStore,
-    world: World,
+    writing: _Writing,
     domain: Domain,
     state: DayState,
-    ids: _Ids,
     known: Mapping[str, Histories],
     coming: Mapping[str, Histories],
-    progress: Progress | None,
-    existing: Existing,
 ) -> tuple[int, int, float]:
     """Write one day of one domain, add its clicks to `coming`, return rows, positives and AUC.
 
     Histories go by domain, those of all domains by `_ALL`.
     """
+    world, counted = writing.world, writing.counted
     day = world.config.first_day + timedelta(days=state.day)
-    scores, clicks = [], []
+    scores, clicks, counts = [], [], []
     # Eight full histories make rows of 1.3 kB: a quarter of the usual rows of a file keeps a day below 2 GB.
     rows_per_file = ROWS_PER_FILE // 4
     look_back = [name if of == _ALL else column_in(name, of) for of in known for name in _HISTORIES]
-    with store.write_day(
+    with writing.store.write_day(
         domain.name,
         day,
         seed=world.config.seed,
-        existing=existing,
-        links=DayLinks(look_back),
+        existing=writing.existing,
+        links=counted.links(day, look_back) if counted else DayLinks(look_back),
         rows_per_file=rows_per_file,
     ) as writer:
         for shown in _draw(world, domain, state, coming):
-            writer.write(_to_table(world, domain, state, ids, known, shown))
+            samples = _to_table(world, domain, state, writing.ids, known, shown)
+            if counted:
+                samples = counted.with_statistics(samples, day)
+            added_N = writer.write(samples)
+            if counted:
+                counts.append(counted.counts(samples.filter(pa.array(added_N)), domain.name))
             scores.append(shown.probability)
             clicks.append(shown.click)
-            if progress:
-                progress(domain.name, day, len(shown.user))
+            if writing.progress:
+                writing.progress(domain.name, day, len(shown.user))
+        if counted:
+            writer.state = counted.state(counts)
     return writer.rows, writer.positives, exact_auc(np.concatenate(scores), np.concatenate(clicks))
 
 

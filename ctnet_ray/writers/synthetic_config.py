@@ -43,6 +43,8 @@ class WorldConfig:
     """Impressions that are drawn at once: memory grows with it, not with the rows of a day."""
     history: int = 20
     """Clicks of a user that are remembered."""
+    statistics: bool = False
+    """Whether samples hold click rates and counts of earlier days, of each domain apart."""
     categories: int = 60
     """Item categories."""
     shops: int = 700
@@ -77,6 +79,8 @@ class WorldConfig:
     """Exponent of the Pareto distribution of a user's activity, drawn for each domain."""
     activity_floor: float = 0.3
     """Added to that activity."""
+    shared_activity: float = 0.0
+    """Share, in the log of a user's activity in a domain, of one that all domains have in common."""
     candidates: int = 3
     """Items that are drawn for an impression; one of them is shown."""
     ranking: float = 0.7
@@ -115,6 +119,8 @@ class WorldConfig:
     """Standard deviation of a category's effect in a domain."""
     user_tilt: float = 0.5
     """Standard deviation of a user's effect in a domain."""
+    user_tilt_correlation: float = -0.4
+    """Correlation of users' effects in the target with those in the source."""
     slot_bias: float = 0.9
     """Logit of the source's first slot above its last; linear in between."""
     theme_tilt: float = 0.4
@@ -127,6 +133,11 @@ class WorldConfig:
     def domains(self) -> tuple[str, ...]:
         """Source, target and, where there is one, the third domain."""
         return tuple(filter(None, (self.source, self.target, self.third)))
+
+    @property
+    def rows(self) -> int:
+        """Impressions of all days and domains."""
+        return self.days * (self.source_rows + self.target_rows + bool(self.third) * self.third_rows)
 
     @property
     def items(self) -> int:
@@ -145,6 +156,13 @@ def _check(config: WorldConfig) -> None:
     for name in ("seed", "target_delay_days", "target_trend_lag_days"):
         if getattr(config, name) < 0:
             raise CtnetError(f"synthetic world: {name} must be at least 0, not {getattr(config, name)}")
+    if not 0 <= config.shared_activity <= 1:
+        raise CtnetError(
+            f"synthetic world: shared_activity must be from 0 to 1, not {config.shared_activity}"
+        )
+    for name in ("tilt_correlation", "third_tilt_correlation", "user_tilt_correlation"):
+        if not -1 <= getattr(config, name) <= 1:
+            raise CtnetError(f"synthetic world: {name} must be from -1 to 1, not {getattr(config, name)}")
     if config.warm_up_days < config.target_delay_days:
         raise CtnetError("synthetic world: warm_up_days must be at least target_delay_days")
     for domain in config.domains:

@@ -38,7 +38,7 @@ from ctnet_ray.writers.synthetic_config import PRICE_BOUNDARIES, WorldConfig
 Array = np.ndarray
 
 # Purposes of random streams: numbers stay what they are, or every world changes.
-_ITEMS, _USERS, _WALK, _SOURCE, _TARGET, _DRAW, _THIRD = range(7)
+_ITEMS, _USERS, _WALK, _SOURCE, _TARGET, _DRAW, _THIRD, _ACTIVITY = range(8)
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,7 @@ def _source(config: WorldConfig) -> Domain:
 
 def _target(config: WorldConfig, source: Domain) -> Domain:
     rng = np.random.default_rng([config.seed, _TARGET])
-    tilts = _correlated_tilts(config, rng, source.tilt, config.tilt_correlation)
+    tilts = _correlated_tilts(config, rng, source.tilt, config.tilt_correlation, config.user_tilt_correlation)
     return Domain(
         config.target,
         config.target_rows,
@@ -288,7 +288,8 @@ def _target(config: WorldConfig, source: Domain) -> Domain:
 
 def _third(config: WorldConfig, target: Domain) -> Domain:
     rng = np.random.default_rng([config.seed, _THIRD])
-    tilts = _correlated_tilts(config, rng, target.tilt, config.third_tilt_correlation)
+    correlation = config.third_tilt_correlation
+    tilts = _correlated_tilts(config, rng, target.tilt, correlation, correlation)
     return Domain(
         config.third,
         config.third_rows,
@@ -304,12 +305,15 @@ def _third(config: WorldConfig, target: Domain) -> Domain:
 
 
 def _correlated_tilts(
-    config: WorldConfig, rng: np.random.Generator, other: Tilt, correlation: float
+    config: WorldConfig, rng: np.random.Generator, other: Tilt, correlation: float, of_users: float
 ) -> list[Array]:
     """Draw the effects of shops, ..., users so that they correlate with those of another domain."""
-    rest = np.float32(np.sqrt(1 - correlation**2))
     theirs = (other.shop, other.price, other.context, other.category, other.user)
-    return [correlation * a + rest * b for a, b in zip(theirs, _shared_tilts(config, rng), strict=True)]
+    correlations = (*[correlation] * 4, of_users)
+    return [
+        rho * a + np.float32(np.sqrt(1 - rho**2)) * b
+        for rho, a, b in zip(correlations, theirs, _shared_tilts(config, rng), strict=True)
+    ]
 
 
 def _shared_tilts(config: WorldConfig, rng: np.random.Generator) -> list[Array]:
@@ -324,7 +328,16 @@ def _shared_tilts(config: WorldConfig, rng: np.random.Generator) -> list[Array]:
 
 
 def _user_cdf(config: WorldConfig, rng: np.random.Generator) -> Array:
-    return _cdf(rng.pareto(config.activity_tail, config.users) + config.activity_floor)
+    """Draw how active users are in a domain: a^(1 - s) b^s, with its own activity a and the shared one b."""
+    activity, share = _activity(config, rng), config.shared_activity
+    if share:
+        shared = _activity(config, np.random.default_rng([config.seed, _ACTIVITY]))
+        activity = activity ** (1 - share) * shared**share
+    return _cdf(activity)
+
+
+def _activity(config: WorldConfig, rng: np.random.Generator) -> Array:
+    return rng.pareto(config.activity_tail, config.users) + config.activity_floor
 
 
 def _exposure(config: WorldConfig, rng: np.random.Generator) -> Array:
