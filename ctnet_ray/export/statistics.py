@@ -56,7 +56,7 @@ def _read(record: VersionRecord, store: SampleStore, domain: str) -> StatisticsL
         raise CtnetError(f"{domain} {manifest.day} in {store.root} has no statistic that the version reads")
     past, newest = _past(store, manifest, day, read)
     after = manifest.step.next(day)
-    counts = {one: _counted(count(past, after, read.windows, one)) for one in read.domains}
+    counts = {one: _counted(count(past, after, read.windows, one, read.decay)) for one in read.domains}
     columns = {name: manifest.columns[name] for of in read.of for name in of}
     card = StatisticsCard(
         day.isoformat(),

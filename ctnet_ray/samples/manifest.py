@@ -69,6 +69,10 @@ class StatisticsRecord:
     """Domains whose impressions are counted apart, in columns of their own; None: those of all together."""
     published: dict[str, str] = Field(default_factory=dict)
     """Where the counts of domains whose samples are elsewhere lie, by domain."""
+    decay: Annotated[float | None, Field(gt=0, allow_inf_nan=False, exclude_if=lambda days: days is None)] = (
+        None
+    )
+    """Days after which an impression in a window counts half; None: it counts whole."""
 
 
 @dataclass(frozen=True, config=_WHOLE)

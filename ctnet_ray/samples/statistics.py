@@ -7,9 +7,10 @@ columns, of counts over earlier days only:
     log_impressions   log(1 + n)
 
 with n impressions of the id, c of them clicked, p the click rate of all rows of all earlier days, and
-m = `prior` impressions at that rate. The first is 0 for an id that is new or clicked as often as all. Where p
-is 0, 1 or nothing yet, it is 0 for all. A list of ids (a sequence) has the mean of its elements', 0 where it
-is empty.
+m = `prior` impressions at that rate. With `decay`, an impression in a window of some days counts for
+2^(-age / decay), ages in days, in n and c alike. The first is 0 for an id that is new or clicked as often as
+all. Where p is 0, 1 or nothing yet, it is 0 for all. A list of ids (a sequence) has the mean of its
+elements', 0 where it is empty.
 
 Preparation and the serving runtime call this module alike, so that a row gets the same bits from both.
 Shapes: N rows, E ids of them, K ids that are counted, W windows.
@@ -48,8 +49,9 @@ class Counts:
     """Days before the row's; None: all."""
     ids_K: Ids
     """Ascending, as `row_ids` gives them."""
-    clicks_WK: NDArray[np.integer]
-    impressions_WK: NDArray[np.integer]
+    clicks_WK: NDArray[np.integer | np.floating]
+    """Whole numbers, or with `decay` float64."""
+    impressions_WK: NDArray[np.integer | np.floating]
     clicks: int
     """Clicks of all rows of all days."""
     impressions: int
@@ -60,7 +62,9 @@ class Counts:
         """Click rate of all rows; None where they are not of both classes."""
         return self.clicks / self.impressions if 0 < self.clicks < self.impressions else None
 
-    def look_up(self, id_E: Ids) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    def look_up(
+        self, id_E: Ids
+    ) -> tuple[NDArray[np.integer | np.floating], NDArray[np.integer | np.floating]]:
         """Return clicks and impressions of some ids, [W, E] each; 0 for unknown ones."""
         if not len(self.ids_K):
             nothing_WE = np.zeros((len(self.clicks_WK), len(id_E)), np.int64)
@@ -73,7 +77,13 @@ class Counts:
         )
 
 
-def count(past: Sequence["Past"], day: date, windows: tuple[int | None, ...], domain: str | None) -> Counts:
+def count(
+    past: Sequence["Past"],
+    day: date,
+    windows: tuple[int | None, ...],
+    domain: str | None,
+    decay: float | None = None,
+) -> Counts:
     """Return the counts that rows of a day look up.
 
     Args:
@@ -81,20 +91,20 @@ def count(past: Sequence["Past"], day: date, windows: tuple[int | None, ...], do
         day: The day.
         windows: Days before it that are counted; None: all.
         domain: Domain whose impressions are counted; None: those of all together.
+        decay: Days after which an impression in a window counts half; None: it counts whole.
     """
     ids_K, clicks_K, impressions_K = _summed([table for part in past for table in part.all(COUNTS)], domain)
-    clicks_WK = np.zeros((len(windows), len(ids_K)), np.int64)
+    clicks_WK = np.zeros((len(windows), len(ids_K)), np.float64 if decay else np.int64)
     impressions_WK = np.zeros_like(clicks_WK)
     for window, clicks, impressions in zip(windows, clicks_WK, impressions_WK, strict=True):
         if window is None:
             clicks[:], impressions[:] = clicks_K, impressions_K
             continue
-        first = day - timedelta(days=window)
-        id_R, clicks_R, impressions_R = _summed(
-            [table for part in past for table in part.last(COUNTS, first)], domain
-        )
-        place_R = np.searchsorted(ids_K, id_R)
-        clicks[place_R], impressions[place_R] = clicks_R, impressions_R
+        for weight, tables in _weighted(past, day, window, decay):
+            id_R, clicks_R, impressions_R = _summed(tables, domain)
+            place_R = np.searchsorted(ids_K, id_R)
+            clicks[place_R] += weight * clicks_R
+            impressions[place_R] += weight * impressions_R
     total = ids_K == _name_id(TOTAL)
     totals = int(clicks_K[total].sum()), int(impressions_K[total].sum())
     return Counts(windows, ids_K, clicks_WK, impressions_WK, *totals)
@@ -178,6 +188,23 @@ def _name_id(of: Of) -> int:
     return hash_id("\x1f".join(of))
 
 
+def _weighted(
+    past: Sequence["Past"], day: date, window: int, decay: float | None
+) -> Iterator[tuple[float | int, list[pa.Table]]]:
+    """Give the tables of a window with what their counts weigh: all at once, or oldest first, day by day."""
+    first = day - timedelta(days=window)
+    if decay is None:
+        yield 1, [table for part in past for table in part.last(COUNTS, first)]
+        return
+    by_day: dict[date, list[pa.Table]] = {}
+    for part in past:
+        for of_day, tables in part.days:
+            if of_day >= first:
+                by_day.setdefault(of_day, []).append(tables[COUNTS])
+    for of_day, tables in sorted(by_day.items()):
+        yield 2.0 ** (-(day - of_day).days / decay), tables
+
+
 def _summed(tables: Sequence[pa.Table], domain: str | None) -> tuple[Ids, Ids, Ids]:
     """Return ids, ascending, and the clicks and impressions of each in all tables."""
     if not tables:
@@ -192,7 +219,10 @@ def _summed(tables: Sequence[pa.Table], domain: str | None) -> tuple[Ids, Ids, I
 
 
 def _measures(
-    clicks_E: NDArray[np.integer], impressions_E: NDArray[np.integer], rate: float | None, prior: float
+    clicks_E: NDArray[np.integer | np.floating],
+    impressions_E: NDArray[np.integer | np.floating],
+    rate: float | None,
+    prior: float,
 ) -> Iterator[NDArray[np.float64]]:
     if rate is None:
         yield np.zeros(len(clicks_E))

@@ -101,9 +101,11 @@ def lookup_of(
 
 
 def counts_tensors(counts: Counts) -> dict[str, torch.Tensor]:
-    """Return what a file of tensors holds of one domain; counts are int32 where all of them fit."""
+    """Return what a file of tensors holds of one domain; whole counts are int32 where all of them fit."""
     largest = int(counts.impressions_WK.max(initial=0))
-    kind = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
+    kind = counts.impressions_WK.dtype
+    if kind == np.int64 and largest <= np.iinfo(np.int32).max:
+        kind = np.dtype(np.int32)
     return {
         _IDS: torch.from_numpy(counts.ids_K),
         _CLICKS: torch.from_numpy(counts.clicks_WK.astype(kind)),

@@ -48,6 +48,8 @@ class Statistics:
     """Whether impressions of each domain are counted apart, in columns of their own; else all together."""
     published: Mapping[str, str] = field(default_factory=dict)
     """Where the counts of domains whose samples are elsewhere lie (`writers.publication`), by domain."""
+    decay: float | None = None
+    """Days after which an impression in a window counts half; None: it counts whole."""
 
     @property
     def longest(self) -> int:
@@ -80,7 +82,9 @@ class Statistics:
             domains: All domains that have samples.
         """
         scopes = sorted({*domains, *self.published}) if self.by_domain else [None]
-        return StatisticsRecord(self.of, self.windows, self.prior, tuple(scopes), dict(self.published))
+        return StatisticsRecord(
+            self.of, self.windows, self.prior, tuple(scopes), dict(self.published), self.decay
+        )
 
     def features(self, domains: Sequence[str]) -> dict[str, dict[str, object]]:
         """Return what a schema says of the columns, without mean and deviation (`figures`)."""
@@ -119,7 +123,7 @@ class Statistics:
         ids = {of: row_ids(samples, of) for of in self.of}
         columns = {}
         for scope in self.record(domains).domains:
-            counts = count(past, day, self.windows, scope)
+            counts = count(past, day, self.windows, scope, self.decay)
             for of, (id_E, row_E) in ids.items():
                 values = statistics(counts, id_E, row_E, samples.num_rows, self.prior)
                 for (window, measure), values_N in values.items():

@@ -131,15 +131,17 @@ def worlds(tmp_path_factory: pytest.TempPathFactory, process_group: None) -> dic
         apart = prepare(root / "apart", of_scene["channel"], ["channel"], published)
         together = {**STATISTICS, "by_domain": False}
         summed = prepare(root / "together", rows, ["feed", "channel"], together)
+        decayed = prepare(root / "decayed", rows, ["feed", "channel"], {**STATISTICS, "decay": "1d"})
         return {
             "beside": served(root / "beside", beside, **both),
             "apart": served(root / "apart", apart, **both),
             "own": served(root / "beside", beside, ("shop",), tracking__name="own"),
             "together": served(root / "together", summed),
+            "decayed": served(root / "decayed", decayed, **both),
         }
 
 
-KINDS = ("beside", "apart", "own", "together")
+KINDS = ("beside", "apart", "own", "together", "decayed")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,7 +151,7 @@ def test_looked_up_statistics_have_the_bits_of_prepared_ones(
     world = worlds[kind]
     version = world.open()
     looked_up = [field.name for field in version.fields if field.looked_up]
-    domains = {"beside": 2, "apart": 2}.get(kind, 1)
+    domains = {"beside": 2, "apart": 2, "decayed": 2}.get(kind, 1)
     assert len(looked_up) == domains * 2 * 2 * len(STATISTICS["of"])
     scores = version.scorer.score_samples(world.samples)
     assert scores.std() > 0.001

@@ -86,6 +86,22 @@ def test_a_list_has_the_mean_of_its_elements_and_pairs_count_each(tmp_path):
     assert (empty["tags_log_odds_all"], empty["user_tags_log_impressions_all"]) == (0, 0)
 
 
+def test_an_impression_in_a_window_counts_half_once_it_is_as_old_as_decay_says(tmp_path):
+    # Four days before: a clicked once; two days before: missed once. Half-life two days: 1/4 click of 3/4.
+    days = ["1,a,i1,1,feed,", f"{2 * DAY},a,i2,0,feed,", f"{4 * DAY},a,i3,1,feed,"]
+
+    store = write(tmp_path, days, {"of": ["user"], "prior": 1, "windows": ["9d", "all"], "decay": "2d"})
+
+    (last,) = rows_of(store, "feed", 4).values()
+    assert last["user_log_odds_9d"] == pytest.approx(math.log((0.25 + 0.5) / (0.5 + 0.5)), rel=1e-6)
+    assert last["user_log_impressions_9d"] == pytest.approx(math.log(1.75), rel=1e-6)
+    assert last["user_log_odds_all"] == 0
+    assert last["user_log_impressions_all"] == pytest.approx(math.log(3), rel=1e-6)
+    record = store.manifest("feed", EPOCH + timedelta(days=4)).statistics
+    assert record is not None
+    assert record.decay == 2
+
+
 Row = tuple[int, str, str, bool, str]
 row = st.tuples(
     st.integers(0, 8),
@@ -95,6 +111,7 @@ row = st.tuples(
     st.sampled_from(["feed", "search"]),
 )
 ALL = {"of": ["user", ["user", "tags"]], "windows": ["1d", "3d", "all"], "by_domain": True}
+DECAY = st.sampled_from([None, 1, 5])  #: half-life, days
 
 
 def lines_of(log: list[Row]) -> list[str]:
@@ -105,13 +122,16 @@ def lines_of(log: list[Row]) -> list[str]:
     ]
 
 
-def expected(log: list[Row], number: int, ids: str, window: int | None, scope: str) -> tuple[float, float]:
+def expected(
+    log: list[Row], number: int, ids: str, window: int | None, scope: str, decay: int | None
+) -> tuple[float, float]:
     """Both columns of a row, by a loop over all others."""
     day, user, tag = log[number][:3]
     earlier = [other for other in log if other[0] < day and other[4] == scope]
     same = [other for other in earlier if other[1] == user and (ids == "user" or other[2] == tag)]
     same = [other for other in same if window is None or other[0] >= day - window]
-    clicks, total = sum(other[3] for other in same), len(same)
+    weights = [0.5 ** ((day - other[0]) / decay) if decay and window else 1.0 for other in same]
+    clicks, total = sum(w * other[3] for w, other in zip(weights, same, strict=True)), sum(weights)
     rate = sum(other[3] for other in earlier) / len(earlier) if earlier else 0.0
     if rate in (0, 1):
         return 0.0, math.log1p(total)
@@ -119,18 +139,19 @@ def expected(log: list[Row], number: int, ids: str, window: int | None, scope: s
     return odds, math.log1p(total)
 
 
-@holds_for(6, 60, log=st.lists(row, min_size=1, max_size=30))
-def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp_path_factory, log):
+@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=30), decay=DECAY)
+def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp_path_factory, log, decay):
     folder = tmp_path_factory.mktemp("days")
+    statistics = {**ALL, "decay": f"{decay}d" if decay else None}
     lines = lines_of(log)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running_state, "SNAPSHOT_DAYS", 2)
-        whole = write(folder / "whole", lines, ALL)
+        whole = write(folder / "whole", lines, statistics)
         for day in sorted({entry[0] for entry in log}):
             single = write(
                 folder / "single",
                 [line for line, entry in zip(lines, log, strict=True) if entry[0] == day],
-                ALL,
+                statistics,
             )
 
     for number, (day, _, _, _, scene) in enumerate(log):
@@ -140,7 +161,8 @@ def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp
                 for scope in ("feed", "search"):
                     names = [f"{ids}_{name}_{window}_in_{scope}" for name in ("log_odds", "log_impressions")]
                     values = [found[name] for name in names]
-                    assert values == pytest.approx(expected(log, number, ids, days, scope), abs=1e-5)
+                    numbers = expected(log, number, ids, days, scope, decay)
+                    assert values == pytest.approx(numbers, abs=1e-5)
     for domain in whole.domains():
         for day in whole.days(domain):
             assert single.manifest(domain, day).digest == whole.manifest(domain, day).digest
@@ -226,7 +248,12 @@ def test_pairs_of_ids_are_told_apart():
         ({"of": ["user"], "windows": ["7"]}, r"statistics\.windows: days such as 7d, or all, .* not '7'"),
         ({"of": ["user"], "windows": ["0d"]}, r"statistics\.windows: days such as 7d"),
         ({"of": ["user"], "prior": 0}, r"statistics\.prior: a number above 0 is needed, not 0"),
-        ({"of": ["user"], "decay": 2}, r"statistics: unknown key 'decay'"),
+        ({"of": ["user"], "half_life": 2}, r"statistics: unknown key 'half_life'"),
+        (
+            {"of": ["user"], "windows": ["9d"], "decay": 2},
+            r"statistics\.decay: days such as 14d are needed, not 2",
+        ),
+        ({"of": ["user"], "decay": "7d"}, r"statistics\.decay: only windows decay, .*: add one, such as 28d"),
     ],
 )
 def test_what_can_be_no_statistic(statistics, message):

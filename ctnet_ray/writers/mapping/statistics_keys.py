@@ -24,7 +24,7 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         CtnetError: A key of it can't be; the message names the key.
     """
     where = f"{name}: statistics"
-    content = plain.section(values, where, {"of", "windows", "prior", "by_domain", "published"})
+    content = plain.section(values, where, {"of", "windows", "decay", "prior", "by_domain", "published"})
     listed = plain.needed(content, "of", where)
     if not isinstance(listed, list | tuple) or not listed:
         raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
@@ -36,6 +36,11 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
     windows = content.get("windows", ["all"])
     if not isinstance(windows, list | tuple) or not windows:
         raise CtnetError(f"{where}.windows: a list such as [1d, 7d, all] is needed, not {windows!r}")
+    decay = _days(content["decay"], f"{where}.decay", "14d") if content.get("decay") is not None else None
+    if decay and windows == ["all"]:
+        raise CtnetError(
+            f"{where}.decay: only windows decay, and there is none: add one, such as {4 * decay}d"
+        )
     prior = content.get("prior", 10.0)
     if not plain.is_finite(prior) or prior <= 0:
         raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
@@ -49,6 +54,7 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         float(prior),
         by_domain,
         {str(domain): _location(uri, f"{where}.published.{domain}") for domain, uri in published.items()},
+        decay,
     )
     _check_columns(statistics, entries, name)
     return statistics
@@ -76,7 +82,11 @@ def _location(value: Any, where: str) -> str:
 def _window(value: Any, where: str) -> int | None:
     if value == "all":
         return None
+    return _days(value, f"{where}.windows", "7d, or all,")
+
+
+def _days(value: Any, where: str, example: str) -> int:
     match = re.fullmatch(r"([1-9]\d*)d", value) if isinstance(value, str) else None
     if match is None:
-        raise CtnetError(f"{where}.windows: days such as 7d, or all, are needed, not {value!r}")
+        raise CtnetError(f"{where}: days such as {example} are needed, not {value!r}")
     return int(match[1])
