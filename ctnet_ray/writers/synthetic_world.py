@@ -11,6 +11,9 @@ New items come every day and the target shows them a day after the source. So th
 from many samples what changes (quality of new items, trends), and wrongly what doesn't (the tilts): the
 situation in which a target gains from a source again and again, and not by taking its scores.
 
+These are the default constants; configs/sparse_world.yaml has others, after the real logs of a small target:
+few samples an id, and users who differ, alike in both domains, more than items do.
+
 A third domain, where there is one, is a second source: it sees items and trends as early as the first, and
 its tilts correlate with the target's at +0.4.
 

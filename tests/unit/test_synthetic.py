@@ -283,6 +283,8 @@ def test_progress_counts_every_row(tmp_path):
         ({"new_items": 0}, "new_items must be at least 1"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"target_delay_days": 8}, "warm_up_days"),
+        ({"shared_activity": 1.5}, "shared_activity must be from 0 to 1, not 1.5"),
+        ({"user_tilt_correlation": -2.0}, "user_tilt_correlation must be from -1 to 1, not -2"),
         ({"target": "feed"}, "both called 'feed'"),
         ({"third": "channel"}, "both called 'channel'"),
         ({"third": "my-search"}, "domain 'my-search': .* rename the domain"),
