@@ -1,0 +1,96 @@
+"""What a day's preparation costs by the days before it: with statistics, with histories, with neither.
+
+Writes days of made-up impressions one after the other, each way in turns, and prints a day's CPU seconds: the
+median and mean of days 2 to 11 and of the last ten, and their growth. (Each 16th day merges the tables of the
+days before, `samples.running_state`, which the mean shows and the median does not.)
+
+    python -m benchmarks.statistics_growth
+"""
+
+import tempfile
+import time
+from datetime import date, timedelta
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from ctnet_ray.samples.store import SampleStore
+from ctnet_ray.schema import GROUP, LABEL
+from ctnet_ray.writers.accounts import Report
+from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
+from ctnet_ray.writers.statistics import Statistics
+from jobs.command import run
+
+_DAYS = 10  #: days at each end that are compared
+_FIRST = date(2026, 1, 1)
+_DOMAINS = ("channel", "feed")
+_OF = (("user",), ("item",), ("tag",), ("user", "tag"))
+
+
+def main(days: int = 62, rows: int = 20_000, users: int = 20_000, items: int = 5_000, turns: int = 2) -> None:
+    """Measure.
+
+    Args:
+        days: Days that are written, more than 21.
+        rows: Impressions of a day, of two domains.
+        users: Users; how often one is shown something falls with its rank.
+        items: Items; so is how often they are shown.
+        turns: Times that all days are written each way.
+    """
+    ways = {
+        "neither": (Histories((), 0, (), _DOMAINS), None),
+        "histories": (Histories(("clicked",), 20, (), _DOMAINS), None),
+        "statistics": (Histories((), 0, (), _DOMAINS), Statistics(_OF, by_domain=True)),
+    }
+    seconds: dict[str, list[list[float]]] = {name: [] for name in ways}
+    for _ in range(turns):
+        for name, (histories, statistics) in ways.items():
+            seconds[name].append(cpu_seconds(days, rows, users, items, histories, statistics))
+    table = Table("CPU seconds a day", f"days 2 to {_DAYS + 1}", f"last {_DAYS} of {days}", "growth")
+    for name, of_turns in seconds.items():
+        second_TD = np.array(of_turns)
+        for kind, of in (("median", np.median), ("mean", np.mean)):
+            first, last = float(of(second_TD[:, 1 : _DAYS + 1])), float(of(second_TD[:, -_DAYS:]))
+            table.add_row(f"{name}, {kind}", f"{first:.3f}", f"{last:.3f}", f"{last / first:.2f}")
+    Console().print(table)
+
+
+def cpu_seconds(
+    days: int, rows: int, users: int, items: int, histories: Histories, statistics: Statistics | None
+) -> list[float]:
+    """Write days and return the CPU seconds of each."""
+    rng, seconds = np.random.default_rng(0), []
+    with tempfile.TemporaryDirectory(prefix="ctnet-benchmark-") as root:
+        store = SampleStore(root)
+        writer = SampleDays(store, "growth", histories, statistics, Writing(from_scratch=True), Report())
+        for number in range(days):
+            shown = _impressions(rng, number, rows, users, items, histories)
+            started = time.process_time()
+            writer.write(_FIRST + timedelta(days=number), shown)
+            seconds.append(time.process_time() - started)
+    return seconds
+
+
+def _impressions(
+    rng: np.random.Generator, number: int, rows: int, users: int, items: int, histories: Histories
+) -> Impressions:
+    user_N = (users * rng.random(rows) ** 2).astype(np.int64)
+    item_N = (items * rng.random(rows) ** 2).astype(np.int64)
+    samples = pa.table(
+        {
+            LABEL: pa.array((rng.random(rows) < 0.3).astype(np.int8)),
+            GROUP: user_N,
+            "user": user_N,
+            "item": item_N,
+            "tag": item_N % 50,
+        }
+    )
+    time_N = 86_400 * number + rng.integers(0, 86_400, rows)
+    domain = pa.array(_DOMAINS).take(pa.array((rng.random(rows) < 0.9).astype(np.int64)))
+    return Impressions(domain, user_N, time_N, dict.fromkeys(histories.names, item_N), samples)
+
+
+if __name__ == "__main__":
+    run(main, __doc__ or "")
