@@ -68,6 +68,7 @@ CHECKS: dict[tuple[str, str], Check] = {
     ("docs/mlflow.md", "CTNET_DOCS_IMAGES=docs/images python -m pytest tes"): "none",
     ("docs/results.md", "python -m benchmarks.outside_checks --store data/k"): "parse",  # KuaiRand
     ("docs/results.md", "for s in 0 1 2 3; do python -m jobs.prepare synthe"): "parse",  # 20 minutes
+    ("docs/results.md", "for seed in 0 1 2; do python -m jobs.prepare synth"): "parse",
     ("docs/results.md", "python -m jobs.prepare kuairand --raw DIR --out da"): "parse",  # KuaiRand
     ("docs/results.md", "python -m benchmarks.slices --store data/kuairand"): "parse",
     ("docs/results.md", "python -m benchmarks.attribute_rates --store data/"): "parse",
