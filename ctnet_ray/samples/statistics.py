@@ -39,6 +39,7 @@ MEASURES = ("log_odds", "log_impressions")
 TOTAL: Of = ()  #: a statistic of no id: all rows
 
 Ids = NDArray[np.int64]
+Numbers = NDArray[np.integer | np.floating]  #: whole counts, or with `decay` float64
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,8 @@ class Counts:
     """Days before the row's; None: all."""
     ids_K: Ids
     """Ascending, as `row_ids` gives them."""
-    clicks_WK: NDArray[np.integer | np.floating]
-    """Whole numbers, or with `decay` float64."""
-    impressions_WK: NDArray[np.integer | np.floating]
+    clicks_WK: Numbers
+    impressions_WK: Numbers
     clicks: int
     """Clicks of all rows of all days."""
     impressions: int
@@ -62,9 +62,7 @@ class Counts:
         """Click rate of all rows; None where they are not of both classes."""
         return self.clicks / self.impressions if 0 < self.clicks < self.impressions else None
 
-    def look_up(
-        self, id_E: Ids
-    ) -> tuple[NDArray[np.integer | np.floating], NDArray[np.integer | np.floating]]:
+    def look_up(self, id_E: Ids) -> tuple[Numbers, Numbers]:
         """Return clicks and impressions of some ids, [W, E] each; 0 for unknown ones."""
         if not len(self.ids_K):
             nothing_WE = np.zeros((len(self.clicks_WK), len(id_E)), np.int64)
@@ -219,10 +217,7 @@ def _summed(tables: Sequence[pa.Table], domain: str | None) -> tuple[Ids, Ids, I
 
 
 def _measures(
-    clicks_E: NDArray[np.integer | np.floating],
-    impressions_E: NDArray[np.integer | np.floating],
-    rate: float | None,
-    prior: float,
+    clicks_E: Numbers, impressions_E: Numbers, rate: float | None, prior: float
 ) -> Iterator[NDArray[np.float64]]:
     if rate is None:
         yield np.zeros(len(clicks_E))

@@ -4,7 +4,7 @@ Writes days of made-up impressions one after the other, each way in turns, and p
 median and mean of days 2 to 11 and of the last ten, and their growth. (Each 16th day merges the tables of the
 days before, `samples.running_state`, which the mean shows and the median does not.)
 
-    python -m benchmarks.statistics_growth
+    python -m benchmarks.preparation_growth
 """
 
 import tempfile
