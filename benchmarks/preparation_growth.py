@@ -1,8 +1,9 @@
 """What a day's preparation costs by the days before it: with statistics, with histories, with neither.
 
-Writes days of made-up impressions one after the other, each way in turns, and prints a day's CPU seconds: the
-median and mean of days 2 to 11 and of the last ten, and their growth. (Each 16th day merges the tables of the
-days before, `samples.running_state`, which the mean shows and the median does not.)
+Writes days of made-up impressions one after the other, each way in turns, and prints a day's CPU seconds:
+the mean and median of days 2 to 17 and of the last sixteen, and their growth. Each 16th day merges the tables
+of the days before (`samples.running_state`): both hold one such day, which the mean shows and the median does
+not.
 
     python -m benchmarks.preparation_growth
 """
@@ -16,6 +17,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from ctnet_ray.samples.running_state import SNAPSHOT_DAYS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.writers.accounts import Report
@@ -23,25 +25,33 @@ from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Wr
 from ctnet_ray.writers.statistics import Statistics
 from jobs.command import run
 
-_DAYS = 10  #: days at each end that are compared
+_DAYS = SNAPSHOT_DAYS  #: days at each end that are compared
 _FIRST = date(2026, 1, 1)
 _DOMAINS = ("channel", "feed")
 _OF = (("user",), ("item",), ("tag",), ("user", "tag"))
 
 
-def main(days: int = 62, rows: int = 20_000, users: int = 20_000, items: int = 5_000, turns: int = 2) -> None:
+def main(
+    days: int = 64,
+    rows: int = 20_000,
+    users: int = 20_000,
+    items: int = 5_000,
+    length: int = 20,
+    turns: int = 2,
+) -> None:
     """Measure.
 
     Args:
-        days: Days that are written, more than 21.
+        days: Days that are written, more than 33.
         rows: Impressions of a day, of two domains.
         users: Users; how often one is shown something falls with its rank.
         items: Items; so is how often they are shown.
+        length: Clicks of a history; long ones grow over many days, and so does what is written of them.
         turns: Times that all days are written each way.
     """
     ways = {
         "neither": (Histories((), 0, (), _DOMAINS), None),
-        "histories": (Histories(("clicked",), 20, (), _DOMAINS), None),
+        "histories": (Histories(("clicked",), length, (), _DOMAINS), None),
         "statistics": (Histories((), 0, (), _DOMAINS), Statistics(_OF, by_domain=True)),
     }
     seconds: dict[str, list[list[float]]] = {name: [] for name in ways}
@@ -51,7 +61,7 @@ def main(days: int = 62, rows: int = 20_000, users: int = 20_000, items: int = 5
     table = Table("CPU seconds a day", f"days 2 to {_DAYS + 1}", f"last {_DAYS} of {days}", "growth")
     for name, of_turns in seconds.items():
         second_TD = np.array(of_turns)
-        for kind, of in (("median", np.median), ("mean", np.mean)):
+        for kind, of in (("mean", np.mean), ("median", np.median)):
             first, last = float(of(second_TD[:, 1 : _DAYS + 1])), float(of(second_TD[:, -_DAYS:]))
             table.add_row(f"{name}, {kind}", f"{first:.3f}", f"{last:.3f}", f"{last / first:.2f}")
     Console().print(table)

@@ -16,6 +16,7 @@ def main(
     threads: int = 1,
     most_waiting: int = 100,
     look_seconds: float = 10.0,
+    keep_alive_seconds: int = 75,
     token_file: str | None = None,
     limits: Limits = Limits(),  # noqa: B008
     tracking: TrackingConfig = TrackingConfig(),  # noqa: B008
@@ -30,6 +31,8 @@ def main(
         threads: Threads of each that score; each has a CPU.
         most_waiting: Requests that may wait in a replica; what is beyond is refused with 503.
         look_seconds: Seconds between two looks at which version the name means.
+        keep_alive_seconds: Seconds that an idle connection stays open; longer than a load balancer in front
+            keeps its own, or some of its requests meet a connection that is just being closed.
         token_file: File with the access token; null: the environment's CTNET_SERVE_TOKEN, if it is set.
         limits: How large a request may be.
         tracking: Where the model is registered.
@@ -39,7 +42,15 @@ def main(
     from ctnet_ray.serving.http.access import read_token
 
     options = ServingOptions(
-        host, port, replicas, threads, most_waiting, look_seconds, limits, read_token(token_file)
+        host,
+        port,
+        replicas,
+        threads,
+        most_waiting,
+        look_seconds,
+        keep_alive_seconds,
+        limits,
+        read_token(token_file),
     )
     serve_model(model, options, tracking)
 

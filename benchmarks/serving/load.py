@@ -154,9 +154,7 @@ class _Offering:
         self._wrong += not self._is_right(body, answer)
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection(*self._address, limit=1 << 22)
-        )
+        reader, writer = await self._connection()
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
@@ -166,3 +164,12 @@ class _Offering:
         else:
             self._idle.append((reader, writer))
         return int(head.split(maxsplit=2)[1]), body
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return an idle connection that the server has not closed, or a new one."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(*self._address, limit=1 << 22)

@@ -60,6 +60,8 @@ class ServingOptions:
     """Requests that wait in a replica; what is beyond gets 503."""
     look_seconds: float = 10.0
     """Seconds between two looks at what the model's name means."""
+    keep_alive_seconds: int = 75
+    """Seconds that an idle connection stays open: longer than whoever stands in front keeps his."""
     limits: Limits = field(default_factory=Limits)
     """How large a request may be."""
     token: bytes | None = None
@@ -71,7 +73,14 @@ class ServingOptions:
         Raises:
             CtnetError: A number is too small; the message names the option.
         """
-        least = {"port": 1, "replicas": 1, "threads": 1, "most_waiting": 0, "look_seconds": 0.1}
+        least = {
+            "port": 1,
+            "replicas": 1,
+            "threads": 1,
+            "most_waiting": 0,
+            "look_seconds": 0.1,
+            "keep_alive_seconds": 1,
+        }
         for name, smallest in least.items():
             if (given := getattr(self, name)) < smallest:
                 raise CtnetError(f"--{name} can't be {given}: give {smallest} or more")
@@ -102,6 +111,7 @@ class Replica:
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=options.keep_alive_seconds,
             timeout_graceful_shutdown=_END_SECONDS,
         )
         self._server = uvicorn.Server(config)

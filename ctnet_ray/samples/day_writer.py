@@ -159,16 +159,18 @@ class DayWriter:
 
     def _finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
         """Write the tables for later days, and the rows' keys; return what the manifest says of them."""
-        tables = {kind.name: (self.state[kind.name], kind.settings) for kind in kinds}
+        tables = [(kind, self.state[kind.name]) for kind in kinds]
         keys = np.concatenate(self._keys) if self._keys else None
         if self._stored:
-            for kind in kinds:
-                both = [stored_table(self._stored.manifest, kind), self.state[kind.name]]
-                tables[kind.name] = kind.merge(pa.concat_tables(both)), kind.settings
+            stored = self._stored.manifest
+            tables = [
+                (kind, kind.merge(pa.concat_tables([stored_table(stored, kind), new])))
+                for kind, new in tables
+            ]
             keys = None if keys is None else self._stored.with_keys(keys)
         if keys is not None:
-            tables[KEYS] = pa.table({"key": np.sort(keys)}), {}
-        return {name: write_table(self._folder, name, *entry) for name, entry in tables.items()}
+            tables.append((KEYS, KEYS.merge(pa.table({"key": keys}))))
+        return {kind.name: write_table(self._folder, kind, table) for kind, table in tables}
 
     def _parts(self, index: int, count: int) -> pa.Table:
         """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""

@@ -26,7 +26,8 @@ from ctnet_ray.samples.state_tables import Kind, read_table
 #: What came of it: "same" is a day that was left untouched, for it holds what was to be written.
 Outcome = Literal["new", "same", "merged", "replaced"]
 
-KEYS = "rows"  #: table of the running state that holds the rows' keys
+#: Table of the running state that holds the rows' keys.
+KEYS = Kind("rows", "key", {}, lambda table: table.sort_by("key"), distinct=("key",))
 
 
 class DayDiffersError(CtnetError):
@@ -122,8 +123,8 @@ class StoredRows:
         return ~stored_N
 
     def _read_keys(self) -> np.ndarray | None:
-        entry = self.manifest.state.get(KEYS)
-        return read_table(self.manifest.uri, KEYS, entry)["key"].to_numpy() if entry else None
+        entry = self.manifest.state.get(KEYS.name)
+        return read_table(self.manifest.uri, KEYS.name, entry)["key"].to_numpy() if entry else None
 
     def _hashes(self, table: pa.Table) -> np.ndarray:
         names = sorted(name for name in table.column_names if name not in self._look_back)

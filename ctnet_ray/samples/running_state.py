@@ -14,7 +14,7 @@ Days see the days of one *log*, which is what one mapping or writer prepares, in
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import groupby
+from itertools import groupby, pairwise
 from urllib.parse import quote
 
 import numpy as np
@@ -46,6 +46,25 @@ class _Snapshot:
     digest: str
     """Digest of the days that it covers."""
     tables: dict[str, StateTable]
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """Where all that is needed of the days before a day lies."""
+
+    snapshot: _Snapshot | None
+    folder: str
+    """Of the snapshot."""
+    days: Sequence[Manifest]
+    """Those since the snapshot and those in the window, ascending."""
+    recent: Sequence[Manifest]
+    """Those since the snapshot."""
+    since: date
+    """First day that is not in the snapshot."""
+    newest: date | None
+    """The newest day before; None: there is none."""
+    digest: str
+    """Digest of all days before."""
 
 
 @dataclass(frozen=True)
@@ -117,33 +136,36 @@ class RunningState:
         Raises:
             CtnetError: A day before has no state, another kind of state, or a damaged one.
         """
-        ordered = {kind: None if ids is None else np.sort(ids.to_numpy()) for kind, ids in touched.items()}
+        ordered = {kind: None if ids is None else np.unique(ids.to_numpy()) for kind, ids in touched.items()}
         if from_scratch:
-            return Past(StateOrigin(self.log, "", True), None, {}, [], day)
-        snapshot = self._snapshot(day)
-        earliest = min(snapshot.before if snapshot else date.min, _days_before(day, window))
-        manifests = self._days(earliest, day)
-        self._check(manifests)
-        if snapshot and manifests and _is_start(manifests[0]) and manifests[0].day >= snapshot.before:
-            snapshot = None
-        since = snapshot.before if snapshot else manifests[0].day if manifests else day
-        recent = [manifest for manifest in manifests if manifest.day >= since]
-        newest = recent[-1].day if recent else snapshot.newest if snapshot else None
-        digest = self._chain(snapshot.digest if snapshot else "", recent)
-        folder = storage.join(self._uri, f"before={snapshot.before}") if snapshot else ""
-        if self._keeps_snapshots and len({manifest.day for manifest in recent}) >= SNAPSHOT_DAYS:
-            self._write_snapshot(_Snapshot(day, recent[-1].day, digest, {}), folder, snapshot, recent)
-            return self.before(day, touched, window=window)
-        tables = (
-            {kind.name: self._read(folder, kind, snapshot.tables, ordered[kind.name]) for kind in self.kinds}
-            if snapshot
-            else {}
-        )
+            return Past(self.origin(day, from_scratch=True), None, {}, [], day)
+        cover = self._cover(day, window)
+        if self._keeps_snapshots and len({manifest.day for manifest in cover.recent}) >= SNAPSHOT_DAYS:
+            self._write_snapshot(day, cover)
+            cover = self._cover(day, window)
+        snapshot = {
+            kind.name: self._read(cover.folder, kind, cover.snapshot.tables, ordered[kind.name])
+            for kind in (self.kinds if cover.snapshot else ())
+        }
         days = [
             (of, self._read_day(list(group), ordered))
-            for of, group in groupby(manifests, key=lambda manifest: manifest.day)
+            for of, group in groupby(cover.days, key=lambda manifest: manifest.day)
         ]
-        return Past(StateOrigin(self.log, digest, False), newest, tables, days, since)
+        origin = StateOrigin(self.log, cover.digest, False)
+        return Past(origin, cover.newest, snapshot, days, cover.since)
+
+    def origin(self, day: date, *, from_scratch: bool = False) -> StateOrigin:
+        """Return what the manifest of a day says of the days before, without reading their tables.
+
+        Args:
+            day: The day.
+            from_scratch: Whether nothing before counts.
+
+        Raises:
+            CtnetError: A day before has no state.
+        """
+        digest = "" if from_scratch else self._cover(day, 0).digest
+        return StateOrigin(self.log, digest, from_scratch)
 
     def add(self, manifest: Manifest) -> None:
         """Take note of a day that was written."""
@@ -158,6 +180,21 @@ class RunningState:
     def later_days(self, day: date) -> list[date]:
         """Return the days of the log after a day."""
         return sorted({manifest.day for manifest in self._days(day + timedelta(days=1), date.max)})
+
+    def _cover(self, day: date, window: int) -> _Cover:
+        """Return where what is needed of the days before a day lies."""
+        snapshot = self._snapshot(day)
+        earliest = min(snapshot.before if snapshot else date.min, _days_before(day, window))
+        days = self._days(earliest, day)
+        self._check(days)
+        if snapshot and days and _is_start(days[0]) and days[0].day >= snapshot.before:
+            snapshot = None
+        since = snapshot.before if snapshot else days[0].day if days else day
+        recent = [manifest for manifest in days if manifest.day >= since]
+        newest = recent[-1].day if recent else snapshot.newest if snapshot else None
+        digest = self._chain(snapshot.digest if snapshot else "", recent)
+        folder = storage.join(self._uri, f"before={snapshot.before}") if snapshot else ""
+        return _Cover(snapshot, folder, days, recent, since, newest, digest)
 
     def _days(self, first: date, end: date) -> list[Manifest]:
         """Return the log's days from `first` to before `end`, by day and domain, from the last start on."""
@@ -211,7 +248,7 @@ class RunningState:
                 f"{folder}: of {kind.name} with {settings} the running state has {there}: {_WAY_OUT}"
             )
         table = read_table(folder, kind.name, entry)
-        return table if ids is None else table.filter(pa.array(_is_among(table[kind.key].to_numpy(), ids)))
+        return table if ids is None else _rows_of(table, kind.key, ids)
 
     def _snapshot_days(self) -> Iterator[date]:
         for name in storage.list_folders(self._uri):
@@ -235,16 +272,15 @@ class RunningState:
         except ValidationError as error:
             raise CtnetError(f"{uri}: the manifest {first_problem(error)}: remove this folder") from error
 
-    def _write_snapshot(
-        self, snapshot: _Snapshot, earlier_folder: str, earlier: _Snapshot | None, days: Sequence[Manifest]
-    ) -> None:
-        with storage.new_folder(storage.join(self._uri, f"before={snapshot.before}")) as (folder, publish):
+    def _write_snapshot(self, day: date, cover: _Cover) -> None:
+        snapshot = _Snapshot(day, cover.recent[-1].day, cover.digest, {})
+        with storage.new_folder(storage.join(self._uri, f"before={day}")) as (folder, publish):
             tables = {}
             for kind in self.kinds:
-                parts = [self._read(earlier_folder, kind, earlier.tables, None)] if earlier else []
-                parts += [self._read(manifest.uri, kind, manifest.state, None) for manifest in days]
-                merged = kind.merge(pa.concat_tables(parts))
-                tables[kind.name] = write_table(folder, kind.name, merged, kind.settings)
+                parts = [self._read(manifest.uri, kind, manifest.state, None) for manifest in cover.recent]
+                if cover.snapshot:
+                    parts.insert(0, self._read(cover.folder, kind, cover.snapshot.tables, None))
+                tables[kind.name] = write_table(folder, kind, kind.merge(pa.concat_tables(parts)))
             publish({**to_jsonable_python(snapshot), "tables": to_jsonable_python(tables)})
 
 
@@ -254,12 +290,22 @@ def log_domains(store: SampleStore, log: str) -> set[str]:
     return {name for name, day in newest.items() if day and store.manifest(name, day).log == log}
 
 
-def _is_among(id_N: np.ndarray, ascending: np.ndarray) -> np.ndarray:
-    """Return which ids are among others, bool [N]; fast where they ascend too, as in a domain of a table."""
-    if not len(ascending):
-        return np.zeros(len(id_N), bool)
-    place_N = np.minimum(np.searchsorted(ascending, id_N), len(ascending) - 1)
-    return ascending[place_N] == id_N
+def _rows_of(table: pa.Table, key: str, id_K: np.ndarray) -> pa.Table:
+    """Return the rows of some ids, ascending: few are looked up in many.
+
+    A table ascends by domain and, within it, by id. Of users 1 and 3, where 3 and 4 are asked for:
+
+        domain  a a a b b b
+        user    1 1 3 1 3 3    first_K of b: 1 3, end_K: 3 3, so rows 1 and 2 of b
+    """
+    domain, ids = table["domain"].to_numpy(), table[key].to_numpy()
+    bounds = [0, *(np.flatnonzero(domain[1:] != domain[:-1]) + 1), len(domain)]
+    rows = []
+    for start, stop in pairwise(bounds):
+        first_K, end_K = (np.searchsorted(ids[start:stop], id_K, side) for side in ("left", "right"))
+        length_K = end_K - first_K
+        rows.append(np.repeat(start + end_K - np.cumsum(length_K), length_K) + np.arange(length_K.sum()))
+    return table.take(pa.array(np.concatenate(rows)))
 
 
 def _is_start(manifest: Manifest) -> bool:

@@ -13,7 +13,7 @@ from ctnet_ray.errors import CtnetError
 
 
 @contextmanager
-def shared(uri: str) -> Iterator[None]:
+def shared(uri: str, *, sweeps: bool = True) -> Iterator[None]:
     """Write below a folder beside others; who comes when nobody writes there sweeps it (`storage.sweep`).
 
     Each writer holds a shared lock of the folder, which the kernel takes back when the process dies. Object
@@ -21,6 +21,7 @@ def shared(uri: str) -> Iterator[None]:
 
     Args:
         uri: The folder; it is made if it is not there.
+        sweeps: Whether it is swept, which looks into each folder in it.
     """
     filesystem, path = storage.resolve(uri)
     if not isinstance(filesystem, fs.LocalFileSystem):
@@ -31,8 +32,9 @@ def shared(uri: str) -> Iterator[None]:
     try:
         # Somebody writes, the file system locks no folders, or a manifest is damaged: nothing is swept.
         with suppress(OSError, CtnetError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            storage.sweep(uri)
+            if sweeps:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                storage.sweep(uri)
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield

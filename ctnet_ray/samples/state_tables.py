@@ -6,7 +6,7 @@ Each kind says how tables that follow each other become one: of clicks the last 
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,16 +29,22 @@ class Kind:
     """What decides the content of a table beside the samples; other settings make tables of no use."""
     merge: Callable[[pa.Table], pa.Table]
     """Makes one table of several, given one after the other, oldest first."""
+    distinct: Sequence[str] = ()
+    """Columns whose values hardly repeat."""
 
 
-def write_table(folder: str, name: str, table: pa.Table, settings: Mapping[str, Any]) -> StateTable:
+def write_table(folder: str, kind: Kind, table: pa.Table) -> StateTable:
     """Write a table into a folder and return what the folder's manifest says of it."""
     sink = io.BytesIO()
-    # Hashes hardly repeat: a dictionary of them costs time and space.
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+    # Each later day reads it: what can't be packed is not, and what repeats is a dictionary.
+    packing: dict[str, Any] = {
+        "compression": {name: "none" if name in kind.distinct else "zstd" for name in table.column_names},
+        "use_dictionary": [name for name in table.column_names if name not in kind.distinct],
+    }
+    pq.write_table(table, sink, **packing)
     content = sink.getvalue()
-    _write(folder, name, content)
-    return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(settings))
+    _write(folder, kind.name, content)
+    return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(kind.settings))
 
 
 def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
@@ -47,7 +53,8 @@ def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
     Raises:
         CtnetError: It is absent, or not what was written.
     """
-    return pq.read_table(io.BytesIO(_read(folder, name, entry)))
+    # Small tables by the dozen: threads cost more than they save.
+    return pq.ParquetFile(pa.BufferReader(_read(folder, name, entry))).read(use_threads=False)
 
 
 def copy_table(folder: str, name: str, entry: StateTable, to: str) -> None:

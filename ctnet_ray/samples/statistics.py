@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COUNTS = "counts"  #: kind of the running state's tables
 MEASURES = ("log_odds", "log_impressions")
 TOTAL: Of = ()  #: a statistic of no id: all rows
+_COLUMNS = ("domain", "id", "clicks", "impressions")  # of a table of counts
 
 Ids = NDArray[np.int64]
 Numbers = NDArray[np.integer | np.floating]  #: whole counts, or with `decay` float64
@@ -172,12 +173,19 @@ def row_ids(samples: pa.Table, of: Of) -> tuple[Ids, Ids]:
 
 
 def summed_counts(table: pa.Table) -> pa.Table:
-    """Add up the counts of each domain and id; sorted by them."""
-    sums: list[tuple[str, str]] = [("clicks", "sum"), ("impressions", "sum")]
-    summed = table.group_by(["domain", "id"], use_threads=False).aggregate(sums)
-    return summed.rename_columns(["domain", "id", "clicks", "impressions"]).sort_by(
-        [("domain", "ascending"), ("id", "ascending")]
-    )
+    """Add up the counts of each domain and id; sorted by them.
+
+    Fast where the table is some that are sorted, one after the other.
+    """
+    domain, ids, clicks, impressions = (table[name].to_numpy() for name in _COLUMNS)
+    order = np.lexsort((ids, domain))
+    domain, ids = domain[order], ids[order]
+    is_first = np.append(True, (domain[1:] != domain[:-1]) | (ids[1:] != ids[:-1]))[: len(order)]
+    start = np.flatnonzero(is_first)
+    sums = [
+        np.add.reduceat(counts[order], start) if len(start) else counts for counts in (clicks, impressions)
+    ]
+    return pa.table(dict(zip(_COLUMNS, (domain[start], ids[start], *sums), strict=True)))
 
 
 @cache

@@ -41,6 +41,7 @@ class SampleStore:
 
     def __init__(self, root: str) -> None:
         self.root = storage.absolute(root)
+        self._written_domains: set[str] = set()
 
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""
@@ -146,8 +147,8 @@ class SampleStore:
     ) -> Iterator[DayWriter]:
         """Write one day; it is published when the block ends without an error.
 
-        A day that is there, undamaged, and holds the same is left untouched. What killed writers left of any
-        day of the domain is removed, on a local disk.
+        A day that is there, undamaged, and holds the same is left untouched. The first day of a domain that
+        is written removes what killed writers left of any, on a local disk.
 
         Args:
             domain: Domain of the samples.
@@ -167,10 +168,11 @@ class SampleStore:
         """
         stored = self._stored(domain, day, existing)
         with (
-            shared(storage.join(self.root, domain)),
+            shared(storage.join(self.root, domain), sweeps=domain not in self._written_domains),
             storage.new_folder(self.uri(domain, day)) as (folder, publish),
             tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
         ):
+            self._written_domains.add(domain)
             merged = StoredRows(stored, links.look_back) if stored and existing == "merge" else None
             rng = np.random.default_rng([seed, day.toordinal()])
             writer = DayWriter(folder, Path(spill), rng, rows_per_file, merged)

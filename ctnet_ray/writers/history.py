@@ -99,7 +99,7 @@ def clicks_kind(names: Sequence[str], length: int) -> Kind:
         end = np.append(np.flatnonzero(begins)[1:], len(order))[np.cumsum(begins) - 1]
         return table.take(pa.array(order[end - np.arange(len(order)) <= length]))
 
-    return Kind("clicks", "user", {"entities": sorted(names), "length": length}, merge)
+    return Kind("clicks", "user", {"entities": sorted(names), "length": length}, merge, ("time",))
 
 
 def look_back(clicks: Clicks, user_N: Ids, time_N: Ids, length: int) -> Windows:

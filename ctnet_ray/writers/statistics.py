@@ -133,7 +133,7 @@ class Statistics:
 
 def counts_kind(settings: Mapping[str, Any]) -> Kind:
     """Return the kind of the running state's tables of counts: domain, id, clicks and impressions."""
-    return Kind(COUNTS, "id", settings, summed_counts)
+    return Kind(COUNTS, "id", settings, summed_counts, distinct=("id",))
 
 
 def figures(

@@ -6,7 +6,7 @@ from datetime import date
 import pyarrow as pa
 
 from ctnet_ray.samples.day_writer import DayLinks
-from ctnet_ray.samples.running_state import Past, RunningState
+from ctnet_ray.samples.running_state import RunningState
 from ctnet_ray.samples.statistics import COUNTS, summed_counts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.statistics import Statistics
@@ -41,7 +41,7 @@ class CountedDays:
         """
         return DayLinks(
             [*look_back, *self.columns],
-            self._before(day, pa.array([], pa.int64())).origin,
+            self._state.origin(day, from_scratch=self._is_first(day)),
             self._state.kinds,
             STATISTICS.record(self._config.domains),
             before_publish=lambda: self._state.forget(day),
@@ -49,7 +49,8 @@ class CountedDays:
 
     def with_statistics(self, samples: pa.Table, day: date) -> pa.Table:
         """Return rows of a day with the columns of what earlier days say of their ids."""
-        past = self._before(day, STATISTICS.touched(samples))
+        touched = {COUNTS: STATISTICS.touched(samples)}
+        past = self._state.before(day, touched, from_scratch=self._is_first(day))
         for name, values_N in STATISTICS.compute(samples, day, [past], self._config.domains).items():
             samples = samples.append_column(name, pa.array(values_N))
         return samples
@@ -62,6 +63,5 @@ class CountedDays:
         """Return what later days need of a day whose rows were counted in parts."""
         return {COUNTS: summed_counts(pa.concat_tables(counts))}
 
-    def _before(self, day: date, ids: pa.Array) -> Past:
-        first = day == self._config.first_day
-        return self._state.before(day, {COUNTS: ids}, from_scratch=first)
+    def _is_first(self, day: date) -> bool:
+        return day == self._config.first_day

@@ -280,3 +280,12 @@ def test_domains_that_are_not_named_are_dropped(tmp_path):
     assert report.dropped == {"other domain": 1}
     with pytest.raises(CtnetError, match=r"^map\.yaml: domain\.names: .* \[1\]"):
         write(tmp_path, [click(0)], domain={"column": "scene", "names": [1]})
+
+
+def test_what_a_day_looks_back_on_is_known_without_reading_it(tmp_path, monkeypatch):
+    store, _ = write(tmp_path, [click(number) for number in range(20)])
+    monkeypatch.setattr(running_state, "read_table", None)
+    state = running_state.RunningState(store, "column=scene", [], ["feed"])
+    manifest = store.manifest("feed", day(19))
+    assert state.origin(day(19)) == manifest.origin
+    assert state.origin(day(19), from_scratch=True).past == ""

@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,17 @@ from tests.unit.serving_world import TWO, serving
 
 
 def test_what_can_t_be_is_named() -> None:
-    for options in ({"port": 0}, {"replicas": 0}, {"threads": 0}, {"most_waiting": -1}, {"look_seconds": 0}):
-        ((name, value),) = options.items()
+    wrong = {
+        "port": 0,
+        "replicas": 0,
+        "threads": 0,
+        "most_waiting": -1,
+        "look_seconds": 0,
+        "keep_alive_seconds": 0,
+    }
+    for name, value in wrong.items():
         with pytest.raises(CtnetError, match=f"--{name} can't be {value}: give"):
-            replace(ServingOptions(), **options)
+            replace(ServingOptions(), **{name: value})
 
 
 def test_a_server_is_ended_in_order_though_ray_took_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +82,32 @@ def test_a_load_is_offered_at_its_rate_and_failures_are_counted() -> None:
         half = offer("127.0.0.1", server.port, [good, bad], 50, 1.0)
         assert half.failed == round(half.rate) // 2
         assert not half.is_sustained
+
+
+class ClosesSoon(BaseHTTPRequestHandler):
+    """Closes connections that are idle for a moment."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = 0.01
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_no_failure() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ClosesSoon) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        load = offer("127.0.0.1", server.server_port, [b"{}"], 15, 1.5)
+        server.shutdown()
+    assert load.answered > 0
+    assert load.failed == 0
 
 
 def test_the_knee_is_the_last_rate_that_was_kept_up_with() -> None:
