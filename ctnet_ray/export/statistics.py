@@ -51,6 +51,11 @@ def _read(record: VersionRecord, store: SampleStore, domain: str) -> StatisticsL
             f"{domain} {manifest.day} in {store.root} does not say how its statistics were computed: prepare "
             "it again from its logs, by this release"
         )
+    if manifest.statistics.as_of == "time":
+        raise CtnetError(
+            f"{domain}'s statistics are as of the time of a request, so that counts of a day are not enough: "
+            "whoever asks gives them"
+        )
     read = _part(manifest.statistics, _dense(record, domain))
     if not read.of:
         raise CtnetError(f"{domain} {manifest.day} in {store.root} has no statistic that the version reads")

@@ -1,7 +1,7 @@
 """What a sample day says of itself: its manifest, beside its files."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -13,6 +13,7 @@ from ctnet_ray.storage import Count, FileName, Sha256
 
 Rows = Annotated[int, Field(strict=True, ge=0, lt=1 << 40)]
 """Rows of a day; more is a damaged number, and everything is planned with it."""
+AsOf = Literal["day", "time"]
 Of = tuple[str, ...]
 """Columns of ids, or of lists of ids, whose ids are counted together: one, or a pair and more."""
 _WHOLE = ConfigDict(extra="forbid")
@@ -73,6 +74,8 @@ class StatisticsRecord:
         None
     )
     """Days after which an impression in a window counts half; None: it counts whole."""
+    as_of: Annotated[AsOf, Field(exclude_if=lambda as_of: as_of == "day")] = "day"
+    """Whether rows of the same day that are strictly earlier in time count too."""
 
 
 @dataclass(frozen=True, config=_WHOLE)

@@ -143,8 +143,9 @@ class RunningState:
         if self._keeps_snapshots and len({manifest.day for manifest in cover.recent}) >= SNAPSHOT_DAYS:
             self._write_snapshot(day, cover)
             cover = self._cover(day, window)
+        entries = cover.snapshot.tables if cover.snapshot else {}
         snapshot = {
-            kind.name: self._read(cover.folder, kind, cover.snapshot.tables, ordered[kind.name])
+            kind.name: self._read(cover.folder, kind, entries, ordered[kind.name])
             for kind in (self.kinds if cover.snapshot else ())
         }
         days = [

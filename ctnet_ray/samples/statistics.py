@@ -8,7 +8,8 @@ columns, of counts over earlier days only:
 
 with n impressions of the id, c of them clicked, p the click rate of all rows of all earlier days, and
 m = `prior` impressions at that rate. With `decay`, an impression in a window of some days counts for
-2^(-age / decay), ages in days, in n and c alike. The first is 0 for an id that is new or clicked as often as
+2^(-age / decay), ages in days, in n and c alike. As of a row's time (`as_of`), n and c count rows of its own
+day too that are strictly earlier, and p does not. The first is 0 for an id that is new or clicked as often as
 all. Where p is 0, 1 or nothing yet, it is 0 for all. A list of ids (a sequence) has the mean of its
 elements', 0 where it is empty.
 
@@ -110,7 +111,12 @@ def count(
 
 
 def statistics(
-    counts: Counts, id_E: Ids, row_E: Ids, rows: int, prior: float
+    counts: Counts,
+    id_E: Ids,
+    row_E: Ids,
+    rows: int,
+    prior: float,
+    same_day: tuple[Ids, Ids] | None = None,
 ) -> dict[tuple[int | None, str], NDArray[np.float32]]:
     """Return the columns of one statistic, float32 [N] each, by window and measure.
 
@@ -120,11 +126,13 @@ def statistics(
         row_E: The row of each.
         rows: Number N of rows.
         prior: Impressions at the rate of all rows that each id is given beforehand.
+        same_day: Clicks and impressions of each id on the row's own day, [E] each; None: none count.
     """
     columns = {}
+    today: tuple[Ids | int, Ids | int] = same_day or (0, 0)
     is_one_each = len(row_E) == rows and np.array_equal(row_E, np.arange(rows))
     for window, clicks_E, impressions_E in zip(counts.windows, *counts.look_up(id_E), strict=True):
-        values = _measures(clicks_E, impressions_E, counts.rate, prior)
+        values = _measures(clicks_E + today[0], impressions_E + today[1], counts.rate, prior)
         for measure, value_E in zip(MEASURES, values, strict=True):
             value_N = value_E if is_one_each else _mean_by_row(value_E, row_E, rows)
             columns[window, measure] = value_N.astype(np.float32)

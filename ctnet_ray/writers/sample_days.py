@@ -15,6 +15,7 @@ from ctnet_ray.samples.encoding import hash_id, hash_ids
 from ctnet_ray.samples.existing import DayDiffersError, refusal, row_hashes, stored_table
 from ctnet_ray.samples.manifest import StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
+from ctnet_ray.samples.same_day import SameDay
 from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
@@ -280,7 +281,19 @@ class SampleDays:
         """Return the statistics of the impressions."""
         if not self._statistics:
             return {}
-        return self._statistics.compute(impressions.samples, day, past, sorted(self._histories.domains))
+        same_day = self._same_day(day, impressions) if self._statistics.as_of == "time" else None
+        domains = sorted(self._histories.domains)
+        return self._statistics.compute(impressions.samples, day, past, domains, same_day)
+
+    def _same_day(self, day: date, impressions: Impressions) -> SameDay:
+        there = [domain for domain in self._histories.domains if self._store.has_day(domain, day)]
+        if self._writing.existing == "merge" and there:
+            raise CtnetError(
+                f"{there[0]} {day} is there, and statistics as of the time need all rows of a day at once: "
+                "give all logs of the day and --existing replace"
+            )
+        clicks_N = impressions.samples[LABEL].to_numpy().astype(np.int64)
+        return SameDay(hash_ids(impressions.domain).to_numpy(), impressions.time_N, clicks_N)
 
     def _stored_clicks(self, day: date) -> list[pa.Table]:
         """Return the last clicks of each user in the samples of the day that are stored."""

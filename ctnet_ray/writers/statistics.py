@@ -14,8 +14,9 @@ from ctnet_ray import storage
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import hash_id
-from ctnet_ray.samples.manifest import Of, StatisticsRecord
+from ctnet_ray.samples.manifest import AsOf, Of, StatisticsRecord
 from ctnet_ray.samples.running_state import Past
+from ctnet_ray.samples.same_day import SameDay
 from ctnet_ray.samples.state_tables import Kind
 from ctnet_ray.samples.statistics import (
     COUNTS,
@@ -50,6 +51,8 @@ class Statistics:
     """Where the counts of domains whose samples are elsewhere lie (`writers.publication`), by domain."""
     decay: float | None = None
     """Days after which an impression in a window counts half; None: it counts whole."""
+    as_of: AsOf = "day"
+    """Whether a row sees the rows of its own day that are strictly earlier in time."""
 
     @property
     def longest(self) -> int:
@@ -83,7 +86,7 @@ class Statistics:
         """
         scopes = sorted({*domains, *self.published}) if self.by_domain else [None]
         return StatisticsRecord(
-            self.of, self.windows, self.prior, tuple(scopes), dict(self.published), self.decay
+            self.of, self.windows, self.prior, tuple(scopes), dict(self.published), self.decay, self.as_of
         )
 
     def features(self, domains: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -110,7 +113,12 @@ class Statistics:
         return summed_counts(pa.table({"domain": constant, **columns}))
 
     def compute(
-        self, samples: pa.Table, day: date, past: Sequence[Past], domains: Sequence[str]
+        self,
+        samples: pa.Table,
+        day: date,
+        past: Sequence[Past],
+        domains: Sequence[str],
+        same_day: SameDay | None = None,
     ) -> dict[str, np.ndarray]:
         """Return the columns of a day's rows, float32 [N], by their names.
 
@@ -119,13 +127,15 @@ class Statistics:
             day: Their day.
             past: The counts of the days before it, of one domain or more each.
             domains: All domains that have samples.
+            same_day: The day's rows; None: none of them counts.
         """
         ids = {of: row_ids(samples, of) for of in self.of}
         columns = {}
         for scope in self.record(domains).domains:
             counts = count(past, day, self.windows, scope, self.decay)
             for of, (id_E, row_E) in ids.items():
-                values = statistics(counts, id_E, row_E, samples.num_rows, self.prior)
+                earlier = same_day.earlier(id_E, row_E, scope) if same_day else None
+                values = statistics(counts, id_E, row_E, samples.num_rows, self.prior, earlier)
                 for (window, measure), values_N in values.items():
                     columns[statistic_column(of, measure, window, scope)] = values_N
         return columns

@@ -264,6 +264,14 @@ def forget_record(store: SampleStore, _: Path) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def count_within_the_day(store: SampleStore, _: Path) -> None:
+    path = Path(store.uri("channel", DAYS[3]), "_manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["statistics"]["as_of"] = "time"
+    del manifest[DIGEST]
+    path.write_text(json.dumps(manifest))
+
+
 def remove_day(store: SampleStore, aside: Path) -> None:
     Path(store.uri("channel", DAYS[3])).rename(aside)
 
@@ -282,6 +290,7 @@ def remove_first_days(store: SampleStore, aside: Path) -> None:
 
 FAULTS = {
     "does not say how its statistics were computed: prepare it again": forget_record,
+    "so that counts of a day are not enough: whoever asks gives them": count_within_the_day,
     "no samples of channel on 2022-05-04": remove_day,
     "has another checksum": harm_state,
     "the running state of the days before 2022-05-03 is gone": remove_first_days,

@@ -102,6 +102,32 @@ def test_an_impression_in_a_window_counts_half_once_it_is_as_old_as_decay_says(t
     assert record.decay == 2
 
 
+def test_as_of_the_time_rows_of_the_day_count_that_are_strictly_earlier(tmp_path):
+    # Day 0: one of two clicked, p = 1/2. Day 1: a clicks at 10 and at 20, and does not at 20 and 30.
+    of_day = {"i1": (10, 1), "i2": (20, 1), "i3": (20, 0), "i4": (30, 0)}
+    lines = ["1,a,i0,1,feed,", "2,b,i9,0,feed,"]
+    lines += [f"{DAY + at},a,{item},{label},feed," for item, (at, label) in of_day.items()]
+
+    store = write(tmp_path, [*lines, f"{DAY + 40},a,i5,0,search,"], {**HAND, "as_of": "time"})
+
+    rows = {**rows_of(store, "feed", 1), **rows_of(store, "search", 1)}
+    # i4 sees day 0, i1, i2 and i3: three clicks of four.
+    for item, clicks, shown in (("i1", 1, 1), ("i2", 2, 2), ("i3", 2, 2), ("i4", 3, 4), ("i5", 3, 5)):
+        odds = math.log((clicks + 2 * 0.5) / (shown - clicks + 2 * 0.5))
+        assert rows[id_of(item)]["user_log_odds_all"] == pytest.approx(odds, rel=1e-6)
+        assert rows[id_of(item)]["user_log_impressions_all"] == pytest.approx(math.log1p(shown), rel=1e-6)
+    record = store.manifest("feed", EPOCH + timedelta(days=1)).statistics
+    assert record is not None
+    assert record.as_of == "time"
+
+
+def test_a_day_as_of_the_time_is_not_merged(tmp_path):
+    lines, statistics = ["1,a,i1,1,feed,", "9,b,i2,0,feed,"], {**HAND, "as_of": "time"}
+    write(tmp_path, lines, statistics, existing="merge")
+    with pytest.raises(CtnetError, match=r"feed 1970-01-01 is there, and statistics as of the time need all"):
+        write(tmp_path, ["5,a,i3,1,feed,"], statistics, existing="merge")
+
+
 Row = tuple[int, str, str, bool, str]
 row = st.tuples(
     st.integers(0, 8),
@@ -110,8 +136,10 @@ row = st.tuples(
     st.booleans(),
     st.sampled_from(["feed", "search"]),
 )
+HAND = {"of": ["user"], "prior": 2}
 ALL = {"of": ["user", ["user", "tags"]], "windows": ["1d", "3d", "all"], "by_domain": True}
 DECAY = st.sampled_from([None, 1, 5])  #: half-life, days
+AS_OF = st.sampled_from(["day", "time"])
 
 
 def lines_of(log: list[Row]) -> list[str]:
@@ -123,12 +151,14 @@ def lines_of(log: list[Row]) -> list[str]:
 
 
 def expected(
-    log: list[Row], number: int, ids: str, window: int | None, scope: str, decay: int | None
+    log: list[Row], number: int, ids: str, window: int | None, scope: str, decay: int | None, as_of: str
 ) -> tuple[float, float]:
     """Both columns of a row, by a loop over all others."""
     day, user, tag = log[number][:3]
     earlier = [other for other in log if other[0] < day and other[4] == scope]
-    same = [other for other in earlier if other[1] == user and (ids == "user" or other[2] == tag)]
+    # Within a day times are the numbers of the rows.
+    today = [other for other in log[:number] if as_of == "time" and (other[0], other[4]) == (day, scope)]
+    same = [other for other in earlier + today if other[1] == user and (ids == "user" or other[2] == tag)]
     same = [other for other in same if window is None or other[0] >= day - window]
     weights = [0.5 ** ((day - other[0]) / decay) if decay and window else 1.0 for other in same]
     clicks, total = sum(w * other[3] for w, other in zip(weights, same, strict=True)), sum(weights)
@@ -139,10 +169,12 @@ def expected(
     return odds, math.log1p(total)
 
 
-@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=30), decay=DECAY)
-def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp_path_factory, log, decay):
+@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=30), decay=DECAY, as_of=AS_OF)
+def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(
+    tmp_path_factory, log, decay, as_of
+):
     folder = tmp_path_factory.mktemp("days")
-    statistics = {**ALL, "decay": f"{decay}d" if decay else None}
+    statistics = {**ALL, "decay": f"{decay}d" if decay else None, "as_of": as_of}
     lines = lines_of(log)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running_state, "SNAPSHOT_DAYS", 2)
@@ -161,24 +193,26 @@ def test_a_loop_over_all_rows_agrees_and_days_one_by_one_have_the_same_bytes(tmp
                 for scope in ("feed", "search"):
                     names = [f"{ids}_{name}_{window}_in_{scope}" for name in ("log_odds", "log_impressions")]
                     values = [found[name] for name in names]
-                    numbers = expected(log, number, ids, days, scope, decay)
+                    numbers = expected(log, number, ids, days, scope, decay, as_of)
                     assert values == pytest.approx(numbers, abs=1e-5)
     for domain in whole.domains():
         for day in whole.days(domain):
             assert single.manifest(domain, day).digest == whole.manifest(domain, day).digest
 
 
-@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=20), data=st.data())
-def test_a_label_tells_nothing_to_its_own_day_or_an_earlier_one(tmp_path_factory, log, data):
+@holds_for(8, 60, log=st.lists(row, min_size=1, max_size=20), as_of=AS_OF, data=st.data())
+def test_a_label_tells_nothing_to_its_own_day_or_an_earlier_one(tmp_path_factory, log, as_of, data):
     folder = tmp_path_factory.mktemp("leak")
     changed = data.draw(st.integers(0, len(log) - 1))
     day, user, tag, label, scene = log[changed]
     other = [*log[:changed], (day, user, tag, not label, scene), *log[changed + 1 :]]
 
-    one, two = (write(folder / name, lines_of(rows), ALL) for name, rows in (("a", log), ("b", other)))
+    statistics = {**ALL, "as_of": as_of}
+    one, two = (write(folder / name, lines_of(rows), statistics) for name, rows in (("a", log), ("b", other)))
 
     for number, entry in enumerate(log):
-        if entry[0] <= day:
+        # As of the time it tells nothing to itself and what is earlier.
+        if entry[0] < day or (entry[0] == day and (as_of == "day" or number <= changed)):
             rows = [rows_of(store, entry[4], entry[0])[id_of(f"n{number}")] for store in (one, two)]
             first, second = ({name: row[name] for name in row if "log_" in name} for row in rows)
             assert first == second
@@ -248,6 +282,7 @@ def test_pairs_of_ids_are_told_apart():
         ({"of": ["user"], "windows": ["7"]}, r"statistics\.windows: days such as 7d, or all, .* not '7'"),
         ({"of": ["user"], "windows": ["0d"]}, r"statistics\.windows: days such as 7d"),
         ({"of": ["user"], "prior": 0}, r"statistics\.prior: a number above 0 is needed, not 0"),
+        ({"of": ["user"], "as_of": "hour"}, r"statistics\.as_of: day or time is needed, not 'hour'"),
         ({"of": ["user"], "half_life": 2}, r"statistics: unknown key 'half_life'"),
         (
             {"of": ["user"], "windows": ["9d"], "decay": 2},

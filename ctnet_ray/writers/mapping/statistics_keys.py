@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from ctnet_ray import plain_data as plain
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.samples.manifest import AsOf
 from ctnet_ray.samples.statistics import MEASURES
 from ctnet_ray.writers.statistics import Statistics
+
+_KEYS = {"of", "windows", "decay", "as_of", "prior", "by_domain", "published"}
 
 
 def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: str) -> Statistics:
@@ -24,7 +27,7 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         CtnetError: A key of it can't be; the message names the key.
     """
     where = f"{name}: statistics"
-    content = plain.section(values, where, {"of", "windows", "decay", "prior", "by_domain", "published"})
+    content = plain.section(values, where, _KEYS)
     listed = plain.needed(content, "of", where)
     if not isinstance(listed, list | tuple) or not listed:
         raise CtnetError(f"{where}.of: a list of features and of pairs of them is needed, not {listed!r}")
@@ -41,6 +44,9 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         raise CtnetError(
             f"{where}.decay: only windows decay, and there is none: add one, such as {4 * decay}d"
         )
+    as_of = content.get("as_of", "day")
+    if as_of not in get_args(AsOf):
+        raise CtnetError(f"{where}.as_of: day or time is needed, not {as_of!r}")
     prior = content.get("prior", 10.0)
     if not plain.is_finite(prior) or prior <= 0:
         raise CtnetError(f"{where}.prior: a number above 0 is needed, not {prior!r}")
@@ -55,6 +61,7 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
         by_domain,
         {str(domain): _location(uri, f"{where}.published.{domain}") for domain, uri in published.items()},
         decay,
+        as_of,
     )
     _check_columns(statistics, entries, name)
     return statistics
