@@ -15,6 +15,8 @@ Statistics are the dense features that say `counts_in`.
 
     python -m benchmarks.outside_checks --store data/kuairand --source tab1 --targets [tab0,tab4] \
         --first_scored_day 2022-05-02 --last_scored_day 2022-05-08
+
+Where each seed of a comparison has a store of its own, `--store data/world-{seed} --seeds [0,1]` checks all.
 """
 
 # pandas ships no types: what its methods return is guessed, and guessed too wide.
@@ -73,34 +75,48 @@ def main(
     last_scored_day: date,
     schema: str | None = None,
     output: str | None = None,
+    seeds: tuple[int, ...] = (),
 ) -> None:
     """Train, score, print, and write a CSV file.
 
     Args:
-        store: Root of the sample store.
+        store: Root of the sample store; {seed} in it becomes each of the seeds.
         source: Source domain.
         targets: Target domains.
         first_scored_day: First day that is scored (YYYY-MM-DD).
         last_scored_day: Last one.
         schema: Schema file; not set: STORE/schema.yaml.
-        output: CSV file of each check's metrics by day; not set: none.
+        output: CSV file of each check's metrics by seed and day; not set: none.
+        seeds: Seeds of a comparison that have a store each, named by {seed}; not set: all share the store.
     """
-    samples = SampleStore(store)
-    features = schemas.load(schema or storage.join(samples.root, "schema.yaml"))
+    if ("{seed}" in store) != bool(seeds):
+        raise CtnetError(
+            f"--store {store} and --seeds {[*seeds]}: give both a {{seed}} in --store and --seeds"
+        )
     parts = []
     for target in targets:
-        days = [day for day in samples.days(target) if first_scored_day <= day <= last_scored_day]
-        if not days:
-            raise CtnetError(
-                f"no samples of {target} from {first_scored_day} to {last_scored_day} in {store}"
-            )
-        parts.append(_measure(samples, features, source, target, days))
-        table = Table("check", *_SHOWN, title=f"{target}, mean of {len(days)} days ± error over days")
-        for name, group in parts[-1].groupby("check", sort=False):
-            table.add_row(str(name), *(_mean_and_error(group[metric]) for metric in _SHOWN))
-        Console().print(table)
+        for seed in seeds or (None,):
+            samples = SampleStore(store.replace("{seed}", str(seed)))
+            features = schemas.load(schema or storage.join(samples.root, "schema.yaml"))
+            days = [day for day in samples.days(target) if first_scored_day <= day <= last_scored_day]
+            if not days:
+                raise CtnetError(
+                    f"no samples of {target} from {first_scored_day} to {last_scored_day} in {samples.root}"
+                )
+            parts.append(_measure(samples, features, source, target, days).assign(seed=seed))
+        _print(target, pd.concat(parts[-max(len(seeds), 1) :]))
     if output:
         pd.concat(parts).to_csv(Path(output), index=False)
+
+
+def _print(target: str, metrics: pd.DataFrame) -> None:
+    table = Table(
+        "check", *_SHOWN, title=f"{target}, mean of {metrics[_DAY].nunique()} days ± error over days"
+    )
+    by_day = metrics.groupby(["check", _DAY], sort=False)[[*_SHOWN]].mean()
+    for name, group in by_day.groupby("check", sort=False):
+        table.add_row(str(name), *(_mean_and_error(group[metric]) for metric in _SHOWN))
+    Console().print(table)
 
 
 def _measure(

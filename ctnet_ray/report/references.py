@@ -80,16 +80,18 @@ def read_references(path: str) -> list[Reference]:
     """Read what `benchmarks.outside_checks` wrote.
 
     Args:
-        path: CSV file with columns check, reads_source, domain, day, auc and logloss.
+        path: CSV file with columns check, reads_source, domain, day, auc and logloss; seed too, where each
+            has samples of its own.
 
     Raises:
         CtnetError: The file is absent, or no such file.
     """
-    days: dict[tuple[str, str, bool], dict[date, Mapping[str, float]]] = {}
+    days: dict[tuple[str, str, bool, int | None], dict[date, Mapping[str, float]]] = {}
     try:
         with Path(path).open(newline="") as stream:
             for row in csv.DictReader(stream):
-                key = row["check"], row["domain"], row["reads_source"] == "True"
+                seed = int(row["seed"]) if row.get("seed") else None
+                key = row["check"], row["domain"], row["reads_source"] == "True", seed
                 metrics = {name: float(row[name]) for name in METRICS_SHOWN}
                 days.setdefault(key, {})[date.fromisoformat(row["day"])] = metrics
     except FileNotFoundError:
@@ -99,7 +101,9 @@ def read_references(path: str) -> list[Reference]:
             f"{path} is none of benchmarks.outside_checks ({error}): columns check, reads_source, domain, "
             "day, auc and logloss are needed"
         ) from error
-    return [Reference(name, domain, None, by_day, reads) for (name, domain, reads), by_day in days.items()]
+    return [
+        Reference(name, domain, seed, by_day, reads) for (name, domain, reads, seed), by_day in days.items()
+    ]
 
 
 def gaps(

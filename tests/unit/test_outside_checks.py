@@ -139,6 +139,19 @@ def test_a_table_is_printed_and_a_file_written(
     assert all(entry.domain == "channel" and list(entry.days) == DAYS[2:] for entry in references)
 
 
+def test_worlds_of_a_seed_each_are_told_apart(store: SampleStore, tmp_path: Path) -> None:
+    for seed in (3, 5):
+        (tmp_path / f"world-{seed}").symlink_to(store.root)
+    file, worlds = tmp_path / "checks.csv", str(tmp_path / "world-{seed}")
+    days = DAYS[3], DAYS[3]
+    outside_checks.main(worlds, "feed", ("channel",), *days, output=str(file), seeds=(3, 5))
+    references = read_references(str(file))
+    assert [entry.seed for entry in references if entry.name == "lr_target"] == [3, 5]
+    for wrong, seeds in ((worlds, ()), (store.root, (3,))):
+        with pytest.raises(CtnetError, match=r"give both a \{seed\} in --store and --seeds"):
+            outside_checks.main(wrong, "feed", ("channel",), *days, seeds=seeds)
+
+
 def test_days_without_samples_are_said(store: SampleStore) -> None:
     with pytest.raises(CtnetError, match="no samples of channel from 2023-01-01 to 2023-01-02"):
         outside_checks.main(store.root, "feed", ("channel",), date(2023, 1, 1), date(2023, 1, 2))
