@@ -15,6 +15,7 @@ def main(
     replicas: int = 1,
     threads: int = 1,
     most_waiting: int = 100,
+    most_together: int = 16,
     look_seconds: float = 10.0,
     keep_alive_seconds: int = 75,
     token_file: str | None = None,
@@ -30,6 +31,8 @@ def main(
         replicas: Processes that score.
         threads: Threads of each that score; each has a CPU.
         most_waiting: Requests that may wait in a replica; what is beyond is refused with 503.
+        most_together: Requests of up to 32 candidates that a thread scores at once, if so many wait; 1: each
+            alone, so that no score's last digit depends on others.
         look_seconds: Seconds between two looks at which version the name means.
         keep_alive_seconds: Seconds that an idle connection stays open; longer than a load balancer in front
             keeps its own, or some of its requests meet a connection that is just being closed.
@@ -47,6 +50,7 @@ def main(
         replicas,
         threads,
         most_waiting,
+        most_together,
         look_seconds,
         keep_alive_seconds,
         limits,

@@ -95,7 +95,7 @@ def serving(name: str, export: str, threads: int, cores: Sequence[int]) -> Itera
         _wait(process, port, name)
         yield port
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:

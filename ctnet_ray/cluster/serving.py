@@ -58,6 +58,8 @@ class ServingOptions:
     """Threads of each that score, a CPU each."""
     most_waiting: int = 100
     """Requests that wait in a replica; what is beyond gets 503."""
+    most_together: int = 16
+    """Requests of few candidates that a thread scores at once, where so many wait."""
     look_seconds: float = 10.0
     """Seconds between two looks at what the model's name means."""
     keep_alive_seconds: int = 75
@@ -78,6 +80,7 @@ class ServingOptions:
             "replicas": 1,
             "threads": 1,
             "most_waiting": 0,
+            "most_together": 1,
             "look_seconds": 0.1,
             "keep_alive_seconds": 1,
         }
@@ -104,7 +107,13 @@ class Replica:
         metrics = ServingMetrics()
         model = ServedModel(source, metrics)
         self._app = ScoringApp(
-            model, metrics, options.limits, options.threads, options.most_waiting, options.token
+            model,
+            metrics,
+            options.limits,
+            options.threads,
+            options.most_waiting,
+            options.most_together,
+            options.token,
         )
         config = uvicorn.Config(
             self._app.asgi(),

@@ -52,6 +52,9 @@ class FormulaScorer:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
+    def score(self, rows: pa.Table | Mapping[str, Any]) -> np.ndarray:
+        return self.score_request({}, rows)
+
     def score_request(self, user: Mapping[str, Any], candidates: pa.Table | Mapping[str, Any]) -> np.ndarray:
         assert self.may_answer.wait(10)
         columns = candidates.to_pydict() if isinstance(candidates, pa.Table) else dict(candidates)
@@ -121,11 +124,12 @@ def serving(
     limits: Limits | None = None,
     token: bytes | None = None,
     most_waiting: int = 100,
+    most_together: int = 16,
 ) -> Iterator[Server]:
     """Serve a registry's version until the block ends."""
     registry, metrics = registry or Registry(), ServingMetrics()
     model = ServedModel(registry, metrics)
-    app = ScoringApp(model, metrics, limits or Limits(), 1, most_waiting, token)
+    app = ScoringApp(model, metrics, limits or Limits(), 1, most_waiting, most_together, token)
     config = uvicorn.Config(app.asgi(), "127.0.0.1", 0, log_config=None, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

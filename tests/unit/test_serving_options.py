@@ -28,6 +28,7 @@ def test_what_can_t_be_is_named() -> None:
         "replicas": 0,
         "threads": 0,
         "most_waiting": -1,
+        "most_together": 0,
         "look_seconds": 0,
         "keep_alive_seconds": 0,
     }

@@ -44,8 +44,13 @@ def answer(scorer: RequestScorer, body: Body, limits: Limits) -> Answer:
         scores = _score(scorer, request.user, request.candidates)
     except RequestError as error:
         return failure(error.status, str(error), error.field, card)
+    return scored(card, body, scores)
+
+
+def scored(card: Card, body: Body, scores: np.ndarray) -> Answer:
+    """Return an answer with scores, as a body wants it."""
     write = write_arrow if body.accept == ARROW else write_json
-    return Answer(200, write(card, scores), body.accept, card.model, card.label, request.rows)
+    return Answer(200, write(card, scores), body.accept, card.model, card.label, len(scores))
 
 
 def failure(status: int, reason: str, field: str = "", card: Card | None = None) -> Answer:

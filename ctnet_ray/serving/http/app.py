@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
@@ -16,7 +16,8 @@ from starlette.routing import Route
 
 from ctnet_ray.serving.http import metrics as prometheus
 from ctnet_ray.serving.http.access import is_allowed
-from ctnet_ray.serving.http.answer import Answer, Body, answer, failure
+from ctnet_ray.serving.http.answer import Answer, Body, failure
+from ctnet_ray.serving.http.batching import answers, may_share_a_table
 from ctnet_ray.serving.http.metrics import ServingMetrics
 from ctnet_ray.serving.http.request import ARROW, JSON, Limits, RequestError, media_type
 from ctnet_ray.serving.http.scoring_threads import OverloadedError, ScoringThreads
@@ -36,6 +37,7 @@ class ScoringApp:
         limits: How large a request may be.
         threads: Threads that score.
         most_waiting: Requests that may wait for them.
+        most_together: Requests of few candidates that a thread scores at once.
         token: Digest of the access token (`access.read_token`); None: no token is asked for.
     """
 
@@ -46,10 +48,13 @@ class ScoringApp:
         limits: Limits,
         threads: int,
         most_waiting: int,
+        most_together: int,
         token: bytes | None,
     ) -> None:
         self._model, self._metrics, self._limits, self._token = model, metrics, limits, token
-        self._threads = ScoringThreads(self._answer, threads, most_waiting, metrics)
+        self._threads = ScoringThreads(
+            self._answer, threads, most_waiting, most_together, may_share_a_table, metrics
+        )
 
     def asgi(self) -> Starlette:
         """Return the application as a server takes it; its threads end with it."""
@@ -110,9 +115,9 @@ class ScoringApp:
         """Whether requests are still answered."""
         return self._threads.are_alive()
 
-    def _answer(self, body: Body) -> Answer:
-        # One reference for the whole request: scores and version are of one model.
-        return answer(self._model.scorer, body, self._limits)
+    def _answer(self, bodies: Sequence[Body]) -> list[Answer]:
+        # One reference for whole requests: scores and version are of one model.
+        return answers(self._model.scorer, bodies, self._limits)
 
     def _check_token(self, request: Request) -> None:
         if not is_allowed(request.headers.get("authorization", ""), self._token):

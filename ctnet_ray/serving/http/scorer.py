@@ -47,6 +47,14 @@ class RequestScorer(Protocol):
         """What rows may have: a sequence of `ctnet_ray.serving.fields.Field`."""
         ...
 
+    def score(self, rows: Columns) -> np.ndarray:
+        """Return the probability of each row, float32 [N].
+
+        Raises:
+            CtnetError: As `score_request`.
+        """
+        ...
+
     def score_request(self, user: Mapping[str, Any], candidates: Columns) -> np.ndarray:
         """Return the probability of each candidate, float32 [C].
 

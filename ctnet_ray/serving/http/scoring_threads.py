@@ -1,9 +1,12 @@
-"""Threads that score: a bounded number of requests waits for them, and what is beyond is refused at once."""
+"""Threads that score: a bounded number of requests waits for them, and what is beyond is refused at once.
+
+A thread that is free takes light requests together, its share of what waits: none waits for others to come.
+"""
 
 import asyncio
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,16 +31,26 @@ class ScoringThreads(Generic[Asked, Answer]):
     """Threads that answer requests of an event loop, in the order in which they came.
 
     Args:
-        answer: Answers one request; called in these threads.
+        answer: Answers requests, one each; called in these threads. Where it fails for several, it is
+            called for each.
         threads: Their number.
         most_waiting: Requests that may wait, beside those that are being answered.
+        most_together: Requests that are answered at once.
+        is_light: Whether a request may be answered at once with others.
         metrics: Where waiting requests are shown.
     """
 
     def __init__(
-        self, answer: Callable[[Asked], Answer], threads: int, most_waiting: int, metrics: ServingMetrics
+        self,
+        answer: Callable[[Sequence[Asked]], Sequence[Answer]],
+        threads: int,
+        most_waiting: int,
+        most_together: int,
+        is_light: Callable[[Asked], bool],
+        metrics: ServingMetrics,
     ) -> None:
         self._answer, self._metrics = answer, metrics
+        self._most_together, self._is_light = most_together, is_light
         self._jobs: queue.SimpleQueue[_Job[Asked, Answer] | None] = queue.SimpleQueue()
         self._most = most_waiting + threads
         self._inside = 0  # changed by the event loop alone
@@ -81,18 +94,44 @@ class ScoringThreads(Generic[Asked, Answer]):
         self._metrics.show_waiting(max(0, self._inside - len(self._threads)))
 
     def _walk(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        job = self._jobs.get()
+        while job is not None:
+            jobs, following = self._together(job)
+            for one, outcome in zip(jobs, self._outcomes(jobs), strict=True):
+                one.loop.call_soon_threadsafe(_settle, one.future, outcome)
+            job = following or self._jobs.get()
+
+    def _together(self, job: _Job[Asked, Answer]) -> tuple[list[_Job[Asked, Answer]], _Job | None]:
+        """Return a job with those behind it that are answered at once; and the next, if it was taken."""
+        jobs = [job]
+        share = min(self._jobs.qsize() // len(self._threads), self._most_together - 1)
+        for _ in range(share if self._is_light(job.asked) else 0):
             try:
-                outcome, failure = self._answer(job.asked), None
-            except BaseException as error:  # the request's failure, not the thread's
-                outcome, failure = None, error
-            job.loop.call_soon_threadsafe(_settle, job.future, outcome, failure)
+                following = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                self._jobs.put(None)  # the end: this thread comes to it next
+                break
+            if not self._is_light(following.asked):
+                return jobs, following
+            jobs.append(following)
+        return jobs, None
+
+    def _outcomes(self, jobs: Sequence[_Job[Asked, Answer]]) -> list[Answer | BaseException]:
+        """Return an answer to each, or why there is none: the request's failure, not the thread's."""
+        try:
+            return [*self._answer([job.asked for job in jobs])]
+        except BaseException as error:
+            if len(jobs) == 1:
+                return [error]
+        return [outcome for job in jobs for outcome in self._outcomes([job])]
 
 
-def _settle(future: asyncio.Future, outcome: object, failure: BaseException | None) -> None:
+def _settle(future: asyncio.Future, outcome: object) -> None:
     if future.cancelled():
         return  # the client has gone
-    if failure is not None:
-        future.set_exception(failure)
+    if isinstance(outcome, BaseException):
+        future.set_exception(outcome)
     else:
         future.set_result(outcome)
