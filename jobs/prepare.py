@@ -126,8 +126,9 @@ def table(
     """Write anybody's logs, CSV, JSON Lines or Parquet, as a mapping file says.
 
     Args:
-        raw: A file, a quoted glob pattern ("logs/*.csv.gz") or a list of them; Parquet, or CSV or JSON Lines,
-            plain or compressed (.gz, .bz2, .zst). For a mapping that names several logs: their folder.
+        raw: A file, a quoted glob pattern ("logs/*.csv.gz"), the URI of one, or a list of them; Parquet, or
+            CSV or JSON Lines, plain or compressed (.gz, .bz2, .zst). For a mapping that names several logs:
+            their folder.
         mapping: YAML file that names the columns of time, domain, user, item, label, group and features
             (configs/table_mapping_example.yaml shows every key, configs/mappings has some for public data).
         out: Root of the sample store (local path or URI); the schema goes to OUT/schema.yaml.

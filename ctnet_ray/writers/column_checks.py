@@ -1,16 +1,16 @@
 """Whether the files of a log have the columns that a mapping names, holding what they can hold."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pyarrow as pa
 
 from ctnet_ray.dense import DENSE
 from ctnet_ray.errors import CtnetError
+from ctnet_ray.writers.files.remote import LogPath
 from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping
 
 
-def check_columns(path: Path, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:
+def check_columns(path: LogPath, columns: Mapping[str, pa.DataType], mapping: TableMapping) -> None:
     """Refuse a file that lacks a column of the mapping, or has one that can't be what the mapping says.
 
     Args:

@@ -6,7 +6,6 @@ get columns with names that all of them share.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.writers.accounts import LINE
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import find_files
+from ctnet_ray.writers.files.remote import LogPath, log_path
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
 from ctnet_ray.writers.logs import is_added
 from ctnet_ray.writers.mapping.mapping import TableMapping
@@ -27,7 +27,7 @@ _USER, _ITEM, _GROUP = "__user__", "__item__", "__group__"
 class Source:
     """One file of a log."""
 
-    path: Path
+    path: LogPath
     log: str
     """Empty: the mapping's only one."""
     mapping: TableMapping
@@ -51,7 +51,7 @@ def sources_of(raw: Sequence[str], mapping: TableMapping) -> list[Source]:
         paths = find_files(raw)
         view = open_view(mapping.view, paths[0].parent)
         return [Source(path, "", mapping, view) for path in paths]
-    folder = Path(raw[0]).expanduser()
+    folder = log_path(raw[0])
     if len(raw) != 1 or not folder.is_dir():
         raise CtnetError(
             f"raw: {', '.join(raw)}: one folder is needed, for {mapping.name} names the files of its logs"

@@ -20,6 +20,7 @@ from ctnet_ray.writers.dense_columns import dense_column, with_dense_figures
 from ctnet_ray.writers.files.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import columns_of, read_blocks
+from ctnet_ray.writers.files.remote import file_size
 from ctnet_ray.writers.logs import (
     CLICKED,
     DAY,
@@ -150,7 +151,7 @@ def _blocks(
     block_bytes: int,
 ) -> Iterator[pa.Table]:
     """Yield rows that can be samples, with their day, time, domain and label; add to `domains` as they go."""
-    sizes = [source.path.stat().st_size for source in sources]
+    sizes = [file_size(source.path) for source in sources]
     task = progress.add_task("reading bytes", total=sum(sizes))
     for number, source in enumerate(sources):
         before = sum(sizes[:number])

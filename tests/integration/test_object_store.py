@@ -3,6 +3,7 @@
 moto answers (conftest.py); pyarrow and s3fs ask, as they do on AWS.
 """
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from pyarrow import fs
 
 from ctnet_ray.orchestration.planning import plan_job
+from ctnet_ray.samples.store import SampleStore
+from jobs.prepare import table
 from tests.integration.commands import start
 from tests.integration.conftest import DAYS, Trained, World, outcome, write_yaml
 
@@ -24,6 +27,36 @@ def bucket(world: World, object_store: None) -> str:
     s3.create_dir(path)
     fs.copy_files(world.store, f"{BUCKET}/samples")
     return BUCKET
+
+
+def test_samples_are_prepared_of_logs_in_a_bucket(object_store: None, tmp_path: Path) -> None:
+    s3, path = fs.FileSystem.from_uri(f"{BUCKET}-logs?allow_bucket_creation=true")
+    s3.create_dir(path)
+    lines = [
+        "at,who,what,clicked",
+        *(f"{number},u{number % 5},{number % 7},{number % 2}" for number in range(99)),
+    ]
+    for name, content in (
+        ("a.csv.gz", gzip.compress("\n".join(lines).encode())),
+        ("b.csv", b"at,who,what,clicked\n7,u1,3,1\n"),
+    ):
+        (tmp_path / name).write_bytes(content)
+    fs.copy_files(str(tmp_path), f"{BUCKET}-logs/day")
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text(
+        "{time: {column: at, unit: s}, domain: {constant: shop}, user: who, item: what, label: clicked}"
+    )
+    stores = []
+    for raw, out in (
+        (f"{tmp_path}/*.csv*", f"{tmp_path}/out"),
+        (f"{BUCKET}-logs/day/*.csv*", f"{BUCKET}-logs/out"),
+    ):
+        table(raw, str(mapping), out)
+        stores.append(SampleStore(out))
+    (day,) = stores[0].days("shop")
+    on_disk, in_bucket = (store.manifest("shop", day) for store in stores)
+    assert on_disk.rows == 100
+    assert in_bucket.digest == on_disk.digest
 
 
 def test_a_job_in_a_bucket_does_what_it_does_on_a_disk(

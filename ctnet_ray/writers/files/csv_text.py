@@ -9,7 +9,6 @@ import codecs
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
@@ -27,6 +26,7 @@ from ctnet_ray.writers.files.csv_cells import (
     undecodable,
     with_delimiters,
 )
+from ctnet_ray.writers.files.remote import LogPath, file_size
 
 BLOCK_BYTES = 8 << 20  #: text read at a time
 NULLS = ("", "NaN", "nan", "null", "NULL", r"\N")
@@ -63,7 +63,7 @@ class Dialect:
 
 
 def csv_blocks(
-    path: Path,
+    path: LogPath,
     dialect: Dialect,
     account: FileAccount,
     *,
@@ -88,7 +88,7 @@ def csv_blocks(
         CtnetError: The file can't be read, a value isn't of its column's type, or rows and dropped lines are
             not the lines of the file.
     """
-    if not path.stat().st_size:
+    if not file_size(path):
         return
     names = csv_header(path, dialect)
     if not names:
@@ -127,7 +127,7 @@ def csv_blocks(
         raise unreadable(path, error) from error
 
 
-def csv_header(path: Path, dialect: Dialect) -> list[str]:
+def csv_header(path: LogPath, dialect: Dialect) -> list[str]:
     """Return the column names of a CSV file, of `Dialect.header` or in its first line; none: it is empty.
 
     Space around a name is no part of it.
@@ -154,7 +154,7 @@ def csv_header(path: Path, dialect: Dialect) -> list[str]:
     return names
 
 
-def _names(path: Path, line: bytes, dialect: Dialect) -> list[str]:
+def _names(path: LogPath, line: bytes, dialect: Dialect) -> list[str]:
     if not line.strip():
         raise CtnetError(f"{path}: the first line is empty and names no columns: remove it")
     try:
@@ -169,7 +169,7 @@ def _names(path: Path, line: bytes, dialect: Dialect) -> list[str]:
     return [name.strip() for name in header.column_names]
 
 
-def check_names(path: Path, names: list[str]) -> None:
+def check_names(path: LogPath, names: list[str]) -> None:
     """Refuse a file that has two columns of one name.
 
     Raises:
@@ -180,7 +180,7 @@ def check_names(path: Path, names: list[str]) -> None:
         raise CtnetError(f"{path}: column {twice!r} stands twice: rename one, or name all in csv.header")
 
 
-def unreadable(path: Path, error: Exception) -> CtnetError:
+def unreadable(path: LogPath, error: Exception) -> CtnetError:
     """Return the error that says that a file can't be read."""
     return CtnetError(f"{path}: {' '.join(str(error).split())}: repair or remove the file")
 
@@ -202,7 +202,7 @@ class _Text:
     start: bytes
     """The first three bytes, as soon as something was read."""
 
-    def __init__(self, path: Path, raw: BinaryIO, dialect: Dialect) -> None:
+    def __init__(self, path: LogPath, raw: BinaryIO, dialect: Dialect) -> None:
         self._stream = pa.input_stream(raw, compression=_compression(path, raw))
         decoder = codecs.getincrementaldecoder(dialect.encoding)(errors=_MARK_UNDECODABLE)
         self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
@@ -329,7 +329,7 @@ class _Lines:
         table = table if valid_N.all() else table.filter(pa.array(valid_N))
         return with_delimiters(table, self._dialect.unit, self._dialect.delimiter)
 
-    def finish(self, path: Path, text: _Text) -> None:
+    def finish(self, path: LogPath, text: _Text) -> None:
         """Take what comes after the last row, and check the count of the lines."""
         self._numbers(np.zeros(0, np.int64))
         # Within a quote that is never closed it is part of the cell.
@@ -386,7 +386,7 @@ def _parse_options(
     )
 
 
-def _compression(path: Path, raw: BinaryIO) -> str | None:
+def _compression(path: LogPath, raw: BinaryIO) -> str | None:
     start = raw.read(4)
     raw.seek(0)
     by_content = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)

@@ -14,6 +14,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers import sql
 from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.csv_text import BLOCK_BYTES, Dialect, csv_blocks
+from ctnet_ray.writers.files.remote import LogPath
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 TEXT = "__json__"  #: column of a block: the line itself
@@ -60,14 +61,14 @@ class Fields:
         }
 
 
-def is_json(path: Path, format: str | None) -> bool:
+def is_json(path: LogPath, format: str | None) -> bool:
     """Whether a file is JSON Lines, by its suffix, before that of a compression, or as a mapping says."""
-    name = Path(path.stem) if path.suffix in _PACKED else path
-    return format == "jsonl" or (format is None and name.suffix in SUFFIXES)
+    suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    return format == "jsonl" or (format is None and suffix in SUFFIXES)
 
 
 def json_blocks(
-    path: Path,
+    path: LogPath,
     fields: Fields,
     encoding: str,
     account: FileAccount,

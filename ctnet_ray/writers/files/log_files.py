@@ -22,41 +22,47 @@ from ctnet_ray.writers.files.csv_text import (
     unreadable,
 )
 from ctnet_ray.writers.files.json_lines import Fields, is_json, json_blocks
+from ctnet_ray.writers.files.remote import LogPath, file_size, log_path, remote_files
 
 FormatName = Literal["csv", "jsonl"]
 _ROWS_PER_BATCH = 65_536
 _NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"  #: what Hive and Spark name the folder of missing values
 
 
-def find_files(raw: Sequence[str], where: str = "raw") -> list[Path]:
+def find_files(raw: Sequence[str], where: str = "raw") -> list[LogPath]:
     """Return the files that some paths and glob patterns name, each once, whatever links lead to it.
 
     Files and folders that begin with `_` or `.`, such as `_SUCCESS`, are no data, unless a path names them.
 
     Args:
-        raw: The paths and patterns.
+        raw: The paths and patterns, or URIs and patterns of them.
         where: Option or key that they are given by, for messages.
 
     Raises:
         CtnetError: A pattern matches no file, or a link that leads nowhere.
     """
-    paths: dict[tuple, Path] = {}
+    paths: dict[tuple, LogPath] = {}
     for pattern in raw:
-        given = Path(pattern).expanduser()
-        matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]  # noqa: PTH207
-        # What is matched and not there is a link that leads nowhere.
-        there = [path for path in matches if path.is_file() or not path.exists()]
-        data = [path for path in there if not _is_hidden(path, given)]
+        given = log_path(pattern)
+        found = local_files(given) if isinstance(given, Path) else remote_files(pattern)
+        data = [path for path in found if not _is_hidden(path, given)]
         if not data:
             raise CtnetError(f"{where}: no file matches {pattern!r}")
         for path in data:
-            if not path.exists():
+            if isinstance(path, Path) and not path.exists():
                 raise CtnetError(
                     f"{where}: {path} is a link to a file that is not there: repair or remove it"
                 )
             # By a link in another partition's folder a file has other rows.
-            paths.setdefault((path.resolve(), *_partition(path).items()), path)
+            itself = path.resolve() if isinstance(path, Path) else path
+            paths.setdefault((itself, *_partition(path).items()), path)
     return list(paths.values())
+
+
+def local_files(pattern: Path) -> list[Path]:
+    """Return the files that a pattern matches, and links that lead nowhere, sorted."""
+    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
+    return [path for path in matches if path.is_file() or not path.exists()]
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,13 @@ class Format:
     """Fields of JSON Lines that are read."""
 
 
-def columns_of(path: Path, format: Format) -> dict[str, pa.DataType]:
+def columns_of(path: LogPath, format: Format) -> dict[str, pa.DataType]:
     """Return the columns of a file, those of the folders it lies in too; none: the file is empty.
 
     Raises:
         CtnetError: The file can't be read, or a column stands twice.
     """
-    if not path.stat().st_size:
+    if not file_size(path):
         return {}
     if _is_parquet(path):
         try:
@@ -94,7 +100,7 @@ def columns_of(path: Path, format: Format) -> dict[str, pa.DataType]:
 
 
 def read_blocks(
-    path: Path,
+    path: LogPath,
     format: Format,
     account: FileAccount,
     *,
@@ -131,26 +137,29 @@ def read_blocks(
         yield block
 
 
-def _is_hidden(path: Path, given: Path) -> bool:
+def _is_hidden(path: LogPath, given: LogPath) -> bool:
     return any(part.startswith(("_", ".")) for part in set(path.parts) - set(given.parts))
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: LogPath) -> bool:
     if path.suffix in (".parquet", ".pq"):
-        return path.stat().st_size > 0
+        return file_size(path) > 0
     with path.open("rb") as file:
         return file.read(4) == b"PAR1"
 
 
-def _partition(path: Path) -> Mapping[str, str | None]:
+def _partition(path: LogPath) -> Mapping[str, str | None]:
     pairs = [folder.split("=", 1) for folder in path.parent.parts if "=" in folder]
     return {name: None if value == _NO_PARTITION else unquote(value) for name, value in pairs}
 
 
-def _parquet_blocks(path: Path, account: FileAccount, progress: Callable[[int], Any]) -> Iterator[pa.Table]:
-    size = path.stat().st_size
+def _parquet_blocks(
+    path: LogPath, account: FileAccount, progress: Callable[[int], Any]
+) -> Iterator[pa.Table]:
+    size = file_size(path)
     try:
-        with pq.ParquetFile(path, metadata=_metadata(path)) as file:
+        source = path if isinstance(path, Path) else path.open()
+        with pq.ParquetFile(source, metadata=_metadata(path)) as file:
             rows = file.metadata.num_rows
             for batch in file.iter_batches(_ROWS_PER_BATCH):
                 first = account.read + 1
@@ -164,7 +173,7 @@ def _parquet_blocks(path: Path, account: FileAccount, progress: Callable[[int], 
         raise CtnetError(f"{path} names {rows:,} rows and holds {account.read:,}: repair or remove the file")
 
 
-def _metadata(path: Path) -> pq.FileMetaData:
+def _metadata(path: LogPath) -> pq.FileMetaData:
     """Return a Parquet file's metadata without the Arrow types that its writer had in memory.
 
     Parquet's own types are few: there is one text and one list. Arrow's are many, not all have kernels, and
@@ -174,7 +183,7 @@ def _metadata(path: Path) -> pq.FileMetaData:
         CtnetError: The file does not end as Parquet does.
     """
     with path.open("rb") as file:
-        end = file.seek(-min(8, path.stat().st_size), io.SEEK_END)
+        end = file.seek(-min(8, file_size(path)), io.SEEK_END)
         size, magic = file.read(4), file.read()
         begin = end - int.from_bytes(size, "little")
         if magic != b"PAR1" or begin < len(magic):

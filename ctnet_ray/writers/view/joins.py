@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +10,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, hash_ids, id_texts
 from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.log_files import Format, columns_of, find_files, read_blocks
+from ctnet_ray.writers.files.remote import LogPath
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SideTable:
     """A side table in memory, and how many rows it was asked for."""
 
     join: Join
-    paths: Sequence[Path]
+    paths: Sequence[LogPath]
     key_M: np.ndarray
     """Hashed keys, int64 [M], ascending."""
     columns: pa.Table
@@ -52,7 +52,7 @@ class SideTable:
         return f"{self.paths[0]}" + f" and {len(self.paths) - 1} more" * (len(self.paths) > 1)
 
 
-def read_side_table(join: Join, folder: Path) -> SideTable:
+def read_side_table(join: Join, folder: LogPath) -> SideTable:
     """Read the files of a side table.
 
     Args:

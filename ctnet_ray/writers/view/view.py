@@ -7,12 +7,12 @@ joined, and columns that read what a side table brings are computed.
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pyarrow as pa
 
 from ctnet_ray.writers import sql
 from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.files.remote import LogPath
 from ctnet_ray.writers.sql import Expression
 from ctnet_ray.writers.view.explode import Explode, explode
 from ctnet_ray.writers.view.joins import Join, SideTable, add_columns, read_side_table
@@ -90,7 +90,7 @@ class OpenView:
                 )
 
 
-def open_view(view: View, folder: Path, known: Sequence[SideTable] = ()) -> OpenView:
+def open_view(view: View, folder: LogPath, known: Sequence[SideTable] = ()) -> OpenView:
     """Read the side tables of a view.
 
     Args:
@@ -143,7 +143,9 @@ def view_rows(
         yield rows
 
 
-def columns_after(opened: OpenView, columns: Mapping[str, pa.DataType], path: Path) -> dict[str, pa.DataType]:
+def columns_after(
+    opened: OpenView, columns: Mapping[str, pa.DataType], path: LogPath
+) -> dict[str, pa.DataType]:
     """Return the columns of a file's rows as the view has them.
 
     Raises:
