@@ -121,6 +121,7 @@ def table(
     seed: int = 0,
     existing: Existing = "refuse",
     histories_from_scratch: bool = False,
+    known_until: date | None = None,
     json: bool = False,
 ) -> None:
     """Write anybody's logs, CSV, JSON Lines or Parquet, as a mapping file says.
@@ -137,6 +138,8 @@ def table(
             leaves them, merge takes the rows of both, each once, replace takes the new rows alone.
         histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
             the days before it.
+        known_until: Day (YYYY-MM-DD) up to which the logs know of labels that come late (a label's delay in
+            the mapping); not set: their newest day.
         json: Print the report as JSON.
     """
     from ctnet_ray.samples.store import SampleStore
@@ -154,6 +157,7 @@ def table(
             seed=seed,
             existing=existing,
             from_scratch=histories_from_scratch,
+            known_until=known_until,
         )
     _print_report(report, out, json)
 

@@ -21,9 +21,14 @@ BEFORE_FIRST = "day before days.first"
 AFTER_LAST = "day after days.last"
 OTHER_DOMAIN = "other domain"
 EMPTY_LINE = "empty line"
+NO_LABEL = "label missing though its delay is over"
+INCOMPLETE = "labels of its day not complete yet"
 #: Reasons that say nothing against a log, for the mapping asks for them; `max_dropped` passes over them.
 ASKED_FOR = frozenset(
-    {DUPLICATE, LATER_ROW, STORED, BEFORE_FIRST, AFTER_LAST, OTHER_DOMAIN, EMPTY_LINE, "other tab"}
+    {
+        *(DUPLICATE, LATER_ROW, STORED, BEFORE_FIRST, AFTER_LAST, OTHER_DOMAIN, EMPTY_LINE, INCOMPLETE),
+        "other tab",
+    }
 )
 _EXAMPLES = 5  #: lines that are named of each reason and file
 
@@ -37,6 +42,8 @@ class FileAccount:
     """Lines, without the header; a row with line ends in its quoted cells is one."""
     exploded: int = 0
     """Rows that lines with many impressions became, less those lines."""
+    newest: date | None = None
+    """Newest day of its rows, of those too that are dropped for their day."""
     written: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Lines by reason."""

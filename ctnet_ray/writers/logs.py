@@ -22,11 +22,19 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, id_texts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.step import ONE_DAY
-from ctnet_ray.writers.accounts import DUPLICATE, LATER_ROW, LINE, STORED, Report
+from ctnet_ray.writers.accounts import (
+    DUPLICATE,
+    INCOMPLETE,
+    LATER_ROW,
+    LINE,
+    NO_LABEL,
+    STORED,
+    Report,
+)
 from ctnet_ray.writers.merging import Impression, impression_ids, merge_rows
 from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
 from ctnet_ray.writers.statistics import Statistics
-from ctnet_ray.writers.steps import DAILY, Stepping, days_by_step
+from ctnet_ray.writers.steps import AT_ONCE, DAILY, Sealing, Stepping, days_by_step
 
 # Columns that are added to those of the log; none of a log is called so.
 DAY = "__day__"  #: date32
@@ -63,6 +71,10 @@ class Conversion:
     """Which rows are of one impression, if they come more than once."""
     stepping: Stepping = DAILY
     """How days become steps."""
+    sealing: Sealing = AT_ONCE
+    """When a step's labels are complete."""
+    late: tuple[str, ...] = ()
+    """Columns of labels that may be missing until then."""
 
 
 def convert(
@@ -99,6 +111,8 @@ def convert(
         check()
         steps, notices = days_by_step(conversion.stepping, days, store, conversion.histories.domains)
         report.notices += notices
+        files = {step: [days[day] for day in inside] for step, inside in steps.items()}
+        files = _complete(files, conversion, report)
         samples = SampleDays(
             store,
             conversion.log,
@@ -108,8 +122,7 @@ def convert(
             report,
             conversion.stepping.step,
         )
-        task = progress.add_task("writing days", total=len(steps))
-        files = {step: [days[day] for day in inside] for step, inside in steps.items()}
+        task = progress.add_task("writing days", total=len(files))
         for day, (impressions, places) in _impressions_by_day(files, conversion, report):
             added = places.filter(pa.array(samples.write(day, impressions)))
             report.drop_rows(STORED, places, added, FILE, DOMAIN)
@@ -117,6 +130,23 @@ def convert(
             progress.advance(task)
         samples.finish()
     report.check_balance()
+
+
+def _complete(
+    files: Mapping[date, Sequence[Path]], conversion: Conversion, report: Report
+) -> dict[date, Sequence[Path]]:
+    """Return the steps whose labels are complete; count the rows of the others, and say which they are."""
+    sealing, step = conversion.sealing, conversion.stepping.step
+    newest = max(file.newest for file in report.files if file.newest) if sealing.delay else date.max
+    complete, waiting = sealing.split(files, step, newest)
+    for paths in waiting.values():
+        rows = _read_streams(paths)
+        report.drop_rows(INCOMPLETE, rows, rows.slice(0, 0), FILE, DOMAIN)
+    if waiting and not complete:
+        raise CtnetError(f"nothing to write: {sealing.notice(waiting, step)}")
+    if waiting:
+        report.notices.append(sealing.notice(waiting, step))
+    return complete
 
 
 @contextmanager
@@ -166,7 +196,9 @@ def _impressions_by_day(
 
 
 def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Table:
-    """Return the rows of a day, each and each impression once."""
+    """Return the rows of a day that have their labels, each and each impression once."""
+    for name in conversion.late:
+        rows = _labelled(rows, name, conversion, report)
     if conversion.drop_duplicates:
         distinct = _distinct_rows(rows)
         report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
@@ -177,6 +209,19 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
         report.drop_rows(LATER_ROW, rows, merged, FILE, DOMAIN)
         rows = merged
     return rows
+
+
+def _labelled(rows: pa.Table, name: str, conversion: Conversion, report: Report) -> pa.Table:
+    """Return the rows of a complete step that have a label which came late; there may be few others."""
+    labelled = rows.filter(pc.is_valid(rows[name]))
+    report.drop_rows(NO_LABEL, rows, labelled, FILE, DOMAIN)
+    if labelled.num_rows < (1 - conversion.max_dropped) * rows.num_rows:
+        label = f"label {name.removeprefix(LABELS)}" if name != CLICKED else "label"
+        raise CtnetError(
+            f"{rows.num_rows - labelled.num_rows:,} of {rows.num_rows:,} rows of a day lack their {label}, "
+            "though its delay is over, more than max_dropped allows: lengthen the delay, or mend the log"
+        )
+    return labelled
 
 
 def _distinct_rows(table: pa.Table) -> pa.Table:

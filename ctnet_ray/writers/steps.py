@@ -1,13 +1,16 @@
 """The days of a log as steps: which days lie in one, and what of it a person should know."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from typing import TypeVar
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.manifest import Manifest
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.step import ONE_DAY, Step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,41 @@ class Stepping:
 
 
 DAILY = Stepping()
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """When the labels of a step are complete, and its samples may be written."""
+
+    delay: int = 0
+    """Days after its last one."""
+    known_until: date | None = None
+    """Day up to which the logs know what became of rows; None: their newest day."""
+
+    def split(self, steps: Mapping[date, T], step: Step, newest: date) -> tuple[dict[date, T], dict[date, T]]:
+        """Return the steps that are complete, and those that wait.
+
+        Args:
+            steps: Anything by the first day of its step.
+            step: How long a step is.
+            newest: Newest day of the logs.
+        """
+        known, delay = self.known_until or newest, timedelta(days=self.delay)
+        complete = {day: of for day, of in steps.items() if not delay or step.last(day) + delay <= known}
+        return complete, {day: of for day, of in steps.items() if day not in complete}
+
+    def notice(self, waiting: Collection[date], step: Step) -> str:
+        """Say which steps wait, and for what."""
+        first, last = min(waiting), max(waiting)
+        until = step.last(last) + timedelta(days=self.delay)
+        words = f"{first} waits" if first == last else f"{first} to {last} wait"
+        return (
+            f"{words} for labels, which come up to {self.delay} days late: prepare again with logs that know "
+            f"of {until} (or say --known_until {until})"
+        )
+
+
+AT_ONCE = Sealing()
 
 
 def days_by_step(

@@ -1,6 +1,7 @@
 """Anybody's logs, CSV, JSON Lines or Parquet, as sample days, by a mapping file (`writers.mapping`)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from functools import cache
 
 import pyarrow as pa
@@ -43,6 +44,7 @@ from ctnet_ray.writers.sources import (
     sources_of,
     with_common_names,
 )
+from ctnet_ray.writers.steps import Sealing
 from ctnet_ray.writers.values import (
     is_present,
     parse_label,
@@ -64,6 +66,7 @@ def write_table(
     seed: int = 0,
     existing: Existing = "refuse",
     from_scratch: bool = False,
+    known_until: date | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> Report:
     """Write the sample days of logs, and the schema to `schema.yaml` in the store's root.
@@ -77,6 +80,7 @@ def write_table(
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
         from_scratch: Whether the first day looks back on no day before, whatever is there.
+        known_until: Day up to which the logs know of late labels; None: their newest day.
         block_bytes: Text of a file read at a time that is no Parquet.
 
     Returns:
@@ -114,6 +118,8 @@ def write_table(
         mapping.max_dropped,
         mapping.impression,
         mapping.stepping,
+        Sealing(max(mapping.late_labels.values(), default=0), known_until),
+        tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
     )
     blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
     writing = Writing(seed, existing, from_scratch)
@@ -195,6 +201,9 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
     block = account.keep(block, in_range, f"time not in {_YEARS[0]}-{_YEARS[1]}: is time.unit right?")
     local = block[TIME].cast(pa.timestamp("us", mapping.time.zone))
     block = block.append_column(DAY, pc.local_timestamp(local).cast(pa.date32(), safe=False))
+    if block.num_rows:
+        newest = pc.max(block[DAY]).as_py()
+        account.newest = max(account.newest or newest, newest)
     first, last = pa.scalar(mapping.first_day), pa.scalar(mapping.last_day)
     block = account.keep(block, pc.greater_equal(block[DAY], first), BEFORE_FIRST)
     block = account.keep(block, pc.less_equal(block[DAY], last), AFTER_LAST)
@@ -206,11 +215,13 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
     for key, column in {"user": mapping.user, "item": mapping.item, "group": mapping.group}.items():
         block = account.keep(block, is_present(block[column]), f"no {key}")
     block = block.append_column(CLICKED, parse_label(block[mapping.label.column], mapping.label))
-    block = account.keep(block, pc.is_valid(block[CLICKED]), "label missing or neither 0 nor 1")
+    if not mapping.label.delay:  # else it may be missing as long as its row's day waits
+        block = account.keep(block, pc.is_valid(block[CLICKED]), "label missing or neither 0 nor 1")
     for name, label in mapping.labels.items():
         column = parse_label(block[label.column], label)
-        reason = f"label {name} missing or neither 0 nor 1"
-        block = account.keep(block.append_column(LABELS + name, column), pc.is_valid(column), reason)
+        block = block.append_column(LABELS + name, column)
+        if not label.delay:
+            block = account.keep(block, pc.is_valid(column), f"label {name} missing or neither 0 nor 1")
     return block
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -25,15 +25,31 @@ class Label:
     """None: the column holds the label itself, 0 or 1 (or false and true)."""
     value: float | str = 0.0
     """Compared with; a text for == and != only."""
+    delay: int = 0
+    """Days after that of a row until its label is complete."""
 
 
 def label_of(value: Any, where: str) -> Label:
-    """Check one label.
+    """Check one label: its text, or a section of `column`, which is the text, and `delay`.
 
     Raises:
-        CtnetError: It is neither a column nor a comparison of one.
+        CtnetError: It is neither a column nor a comparison of one, or the delay is no number of days.
     """
-    text = plain.text(value, where)
+    if isinstance(value, Mapping):
+        entry = plain.section(value, where, {"column", "delay"})
+        label = _compared(plain.text(plain.needed(entry, "column", where), f"{where}.column"), where)
+        return replace(label, delay=_delay(entry.get("delay", "0d"), f"{where}.delay"))
+    return _compared(plain.text(value, where), where)
+
+
+def _delay(value: Any, where: str) -> int:
+    match = re.fullmatch(r"(\d{1,3})d", value) if isinstance(value, str) else None
+    if match is None:
+        raise CtnetError(f"{where}: whole days such as 3d are needed, not {value!r}")
+    return int(match[1])
+
+
+def _compared(text: str, where: str) -> Label:
     if not re.search(r"[<>=!]", text):
         return Label(text)
     match = _COMPARISON.fullmatch(text)

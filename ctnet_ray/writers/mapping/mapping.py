@@ -143,6 +143,17 @@ class TableMapping:
         constant = {part.domain for part in parts if part.domain} if self.logs else set()
         return constant | {name for part in parts for name in part.domain_names}
 
+    @property
+    def late_labels(self) -> dict[str, int]:
+        """Return the labels that come late, "" for `label`, and how many days after the row's at most."""
+        parts = [log.mapping for log in self.logs.values()] or [self]
+        entries = [entry for part in parts for entry in {"": part.label, **part.labels}.items()]
+        return {
+            name: max(label.delay for other, label in entries if other == name)
+            for name, label in entries
+            if label.delay
+        }
+
     def columns(self) -> dict[str, str]:
         """Return the log columns that are read, each with the mapping's key that names it."""
         return {
@@ -213,6 +224,12 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     length, histories, by_domain = _histories(top, entries, name)
     statistics = statistics_of(top["statistics"], entries, name) if "statistics" in top else None
     counted = replace(statistics, by_domain=False).columns(()) if statistics else {}
+    label = label_of(plain.needed(top, "label", name), f"{name}: label")
+    if label.delay and (histories or statistics):
+        raise CtnetError(
+            f"{name}: label.delay: histories and statistics would hold clicks before they are known: name a "
+            "label that is known at once, and the late one under labels (data.label)"
+        )
     return TableMapping(
         name=name,
         view=view_of(top, csv, name),
@@ -227,7 +244,7 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         user=user,
         item=item,
         group=plain.text(top.get("group", user), f"{name}: group"),
-        label=label_of(plain.needed(top, "label", name), f"{name}: label"),
+        label=label,
         labels=labels_of(top, {*entries, *histories, *counted}, name),
         features=tuple(
             _feature(key, entry, domain.get("constant"), f"{name}: features.{key}")
