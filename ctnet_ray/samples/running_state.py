@@ -129,14 +129,14 @@ class RunningState:
 
         Args:
             day: The day.
-            touched: Ids, int64, by kind; None: all.
+            touched: Ids, int64, each once, by kind; None: all.
             window: Days before the day whose tables are needed one by one.
             from_scratch: Whether nothing before counts.
 
         Raises:
             CtnetError: A day before has no state, another kind of state, or a damaged one.
         """
-        ordered = {kind: None if ids is None else np.unique(ids.to_numpy()) for kind, ids in touched.items()}
+        ordered = {kind: None if ids is None else np.sort(ids.to_numpy()) for kind, ids in touched.items()}
         if from_scratch:
             return Past(self.origin(day, from_scratch=True), None, {}, [], day)
         cover = self._cover(day, window)
@@ -297,16 +297,22 @@ def _rows_of(table: pa.Table, key: str, id_K: np.ndarray) -> pa.Table:
     A table ascends by domain and, within it, by id. Of users 1 and 3, where 3 and 4 are asked for:
 
         domain  a a a b b b
-        user    1 1 3 1 3 3    first_K of b: 1 3, end_K: 3 3, so rows 1 and 2 of b
+        user    1 1 3 1 3 3    in b 1 begins at place 0 and 3 at place 1: of 3 there are the rows 1 and 2 of b
     """
     domain, ids = table["domain"].to_numpy(), table[key].to_numpy()
     bounds = [0, *(np.flatnonzero(domain[1:] != domain[:-1]) + 1), len(domain)]
     rows = []
-    for start, stop in pairwise(bounds):
-        first_K, end_K = (np.searchsorted(ids[start:stop], id_K, side) for side in ("left", "right"))
-        length_K = end_K - first_K
+    for start, stop in pairwise(bounds if len(ids) else ()):
+        here = ids[start:stop]
+        begin_U = np.append(0, np.flatnonzero(here[1:] != here[:-1]) + 1)  # U: ids in the domain
+        place_K = np.minimum(np.searchsorted(here[begin_U], id_K), len(begin_U) - 1)
+        place_K = place_K[here[begin_U][place_K] == id_K]
+        end_K, length_K = (
+            np.append(begin_U, len(here))[place_K + 1],
+            np.diff(begin_U, append=len(here))[place_K],
+        )
         rows.append(np.repeat(start + end_K - np.cumsum(length_K), length_K) + np.arange(length_K.sum()))
-    return table.take(pa.array(np.concatenate(rows)))
+    return table.take(pa.array(np.concatenate(rows) if rows else [], pa.int64()))
 
 
 def _is_start(manifest: Manifest) -> bool:

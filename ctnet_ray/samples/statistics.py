@@ -14,7 +14,7 @@ all. Where p is 0, 1 or nothing yet, it is 0 for all. A list of ids (a sequence)
 elements', 0 where it is empty.
 
 Preparation and the serving runtime call this module alike, so that a row gets the same bits from both.
-Shapes: N rows, E ids of them, K ids that are counted, W windows.
+Shapes: N rows, E ids of them, U distinct ones, K ids that are counted, W windows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 COUNTS = "counts"  #: kind of the running state's tables
 MEASURES = ("log_odds", "log_impressions")
 TOTAL: Of = ()  #: a statistic of no id: all rows
+_MANY = 4096  #: ids of rows from which on it pays to look each up once
 _COLUMNS = ("domain", "id", "clicks", "impressions")  # of a table of counts
 
 Ids = NDArray[np.int64]
@@ -129,14 +130,34 @@ def statistics(
         same_day: Clicks and impressions of each id on the row's own day, [E] each; None: none count.
     """
     columns = {}
-    today: tuple[Ids | int, Ids | int] = same_day or (0, 0)
     is_one_each = len(row_E) == rows and np.array_equal(row_E, np.arange(rows))
-    for window, clicks_E, impressions_E in zip(counts.windows, *counts.look_up(id_E), strict=True):
-        values = _measures(clicks_E + today[0], impressions_E + today[1], counts.rate, prior)
+    id_U, place_E = _distinct(id_E)
+    for window, clicks_U, impressions_U in zip(counts.windows, *counts.look_up(id_U), strict=True):
+        if same_day:
+            clicks_E, impressions_E = clicks_U[place_E] + same_day[0], impressions_U[place_E] + same_day[1]
+            values = list(_measures(clicks_E, impressions_E, counts.rate, prior))
+        else:
+            measures_U = _measures(clicks_U, impressions_U, counts.rate, prior)
+            values = [value_U[place_E] for value_U in measures_U]
         for measure, value_E in zip(MEASURES, values, strict=True):
             value_N = value_E if is_one_each else _mean_by_row(value_E, row_E, rows)
             columns[window, measure] = value_N.astype(np.float32)
     return columns
+
+
+def _distinct(id_E: Ids) -> tuple[Ids, Ids]:
+    """Return ids, ascending where they are many, and the place of each of `id_E` in them.
+
+    A search for ascending ids among others that ascend is several times as fast, and most ids come often.
+    """
+    if len(id_E) < _MANY:
+        return id_E, np.arange(len(id_E))
+    encoded = pc.dictionary_encode(pa.array(id_E))
+    id_U = encoded.dictionary.to_numpy()
+    order_U = np.argsort(id_U)
+    rank_U = np.empty_like(order_U)
+    rank_U[order_U] = np.arange(len(order_U))
+    return id_U[order_U], rank_U[encoded.indices.to_numpy()]
 
 
 def statistic_columns(record: StatisticsRecord) -> dict[str, tuple[str | None, Of, int | None, str]]:

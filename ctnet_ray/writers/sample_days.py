@@ -264,7 +264,7 @@ class SampleDays:
 
     def _published_before(self, day: date, impressions: Impressions) -> dict[str, Past]:
         """Read what other teams have published of the days before; the first time, say what is missing."""
-        if not self._statistics:
+        if not self._statistics or not self._published:
             return {}
         ids, window = self._statistics.touched(impressions.samples), self._statistics.longest
         for counts in self._published:
