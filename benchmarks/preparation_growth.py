@@ -5,18 +5,21 @@ the mean and median of days 2 to 17 and of the last sixteen, and their growth. E
 of the days before (`samples.running_state`): both hold one such day, which the mean shows and the median does
 not.
 
-    python -m benchmarks.preparation_growth
+    python -m benchmarks.preparation_growth --figure growth.png
 """
 
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from ctnet_ray.report.figures import line_style, panels, style
 from ctnet_ray.samples.running_state import SNAPSHOT_DAYS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
@@ -38,6 +41,7 @@ def main(
     items: int = 5_000,
     length: int = 20,
     turns: int = 2,
+    figure: str | None = None,
 ) -> None:
     """Measure.
 
@@ -48,6 +52,7 @@ def main(
         items: Items; so is how often they are shown.
         length: Clicks of a history; long ones grow over many days, and so does what is written of them.
         turns: Times that all days are written each way.
+        figure: PNG file of a day's CPU seconds by day, medians over turns; not set: none.
     """
     ways = {
         "neither": (Histories((), 0, (), _DOMAINS), None),
@@ -65,6 +70,22 @@ def main(
             first, last = float(of(second_TD[:, 1 : _DAYS + 1])), float(of(second_TD[:, -_DAYS:]))
             table.add_row(f"{name}, {kind}", f"{first:.3f}", f"{last:.3f}", f"{last / first:.2f}")
     Console().print(table)
+    if figure:
+        with style():
+            _draw(seconds, f"{rows:,} rows a day; each {_DAYS}th day merges").savefig(figure, dpi=120)
+
+
+def _draw(seconds: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
+    """Return a curve for each way: CPU seconds [turns][days], of which the medians over turns are drawn."""
+    figure, ((axes,),) = panels(1, 1, 9.0, 3.4)
+    for place, (name, of_turns) in enumerate(seconds.items()):
+        of_days = np.median(of_turns, axis=0)
+        axes.plot(range(1, len(of_days) + 1), of_days, markersize=3, label=name, **line_style(place))
+    axes.set(xlabel="day", ylabel="CPU seconds of preparing it", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes.grid()
+    return figure
 
 
 def cpu_seconds(
