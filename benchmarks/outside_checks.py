@@ -85,7 +85,7 @@ def main(
         targets: Target domains.
         first_scored_day: First day that is scored (YYYY-MM-DD).
         last_scored_day: Last one.
-        schema: Schema file; not set: STORE/schema.yaml.
+        schema: Schema file, {seed} in it too; not set: STORE/schema.yaml.
         output: CSV file of each check's metrics by seed and day; not set: none.
         seeds: Seeds of a comparison that have a store each, named by {seed}; not set: all share the store.
     """
@@ -97,7 +97,8 @@ def main(
     for target in targets:
         for seed in seeds or (None,):
             samples = SampleStore(store.replace("{seed}", str(seed)))
-            features = schemas.load(schema or storage.join(samples.root, "schema.yaml"))
+            file = schema or storage.join(samples.root, "schema.yaml")
+            features = schemas.load(file.replace("{seed}", str(seed)))
             days = [day for day in samples.days(target) if first_scored_day <= day <= last_scored_day]
             if not days:
                 raise CtnetError(

@@ -88,7 +88,7 @@ def find_parts(uri: str, list_separator: str = "", mapping: str = "") -> list[Pa
             written.
     """
     days = _sample_days(uri)
-    files = days or [storage.absolute(str(path)) for path in find_files([uri])]
+    files = days or [storage.absolute(str(path)) for path in find_files([uri], "input")]
     parts: list[Part] = []
     for file in files:
         if file.endswith(csv_rows.SUFFIX):

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.writers.accounts import LINE, FileAccount
 from ctnet_ray.writers.column_checks import check_separator
 from ctnet_ray.writers.dense_columns import dense_column
+from ctnet_ray.writers.files.remote import log_path
 from ctnet_ray.writers.lists import lists_of
 from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, from_dict, load
 from ctnet_ray.writers.values import parse_number
@@ -53,7 +53,7 @@ def log_rows(rows: pa.Table, mapping: str, uri: str) -> LogRows:
     Raises:
         CtnetError: A column of the mapping is not there, or has a type that can't be.
     """
-    parsed, view = _opened(mapping, str(Path(uri).parent))
+    parsed, view = _opened(mapping, str(log_path(uri).parent))
     account = FileAccount(uri, rows.num_rows)
     numbered = rows.append_column(LINE, pa.array(np.arange(1, rows.num_rows + 1)))
     viewed = [*view_rows(view, numbered, account)]
@@ -67,7 +67,7 @@ def log_rows(rows: pa.Table, mapping: str, uri: str) -> LogRows:
 @cache
 def _opened(mapping: str, folder: str) -> tuple[TableMapping, OpenView]:
     parsed = from_dict(storage.parse_yaml(mapping))
-    return parsed, open_view(parsed.view, Path(folder))
+    return parsed, open_view(parsed.view, log_path(folder))
 
 
 def _with_features(rows: pa.Table, mapping: TableMapping, uri: str) -> pa.Table:

@@ -42,8 +42,10 @@ class FileAccount:
     """Lines, without the header; a row with line ends in its quoted cells is one."""
     exploded: int = 0
     """Rows that lines with many impressions became, less those lines."""
-    newest: date | None = None
-    """Newest day of its rows, of those too that are dropped for their day."""
+    days: Counter[date] = field(default_factory=Counter)
+    """Rows by day, with those that are dropped for it or for what is read after it."""
+    unlabelled: Counter[date] = field(default_factory=Counter)
+    """Of these, rows that lack a label which may come late."""
     written: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Lines by reason."""

@@ -44,6 +44,7 @@ DOMAIN = "__domain__"  #: string
 CLICKED = "__label__"  #: int8
 LABELS = "__label_of__"  #: before the name of each further label, int8
 FILE = "__file__"  #: int32, place in `Report.files`
+_MOST_TEXT = 1 << 30  # bytes that offsets of 32 bits reach, by far
 ADDED = (DAY, TIME, DOMAIN, CLICKED, FILE, LINE)
 
 
@@ -72,8 +73,8 @@ class Conversion:
     """Which rows are of one impression, if they come more than once."""
     stepping: Stepping = DAILY
     """How days become steps."""
-    sealing: Sealing = AT_ONCE
-    """When a step's labels are complete."""
+    sealing: Callable[[], Sealing] = lambda: AT_ONCE
+    """Up to when labels are complete; asked for once all is read."""
     late: tuple[str, ...] = ()
     """Columns of labels that may be missing until then."""
 
@@ -110,10 +111,15 @@ def convert(
             raise CtnetError(f"none of the {report.read} rows read can be a sample: {words}")
         report.check_dropped(conversion.max_dropped)
         check()
-        steps, notices = days_by_step(conversion.stepping, days, store, conversion.histories.domains)
+        sealing, domains = conversion.sealing(), conversion.histories.domains
+        steps, waiting, notices = days_by_step(conversion.stepping, sealing, days, store, domains)
+        for day in waiting:
+            rows = _read_streams([days[day]])
+            report.drop_rows(INCOMPLETE, rows, rows.slice(0, 0), FILE, DOMAIN)
+        if not steps:
+            raise CtnetError(f"nothing to write: {notices[0]}")
         report.notices += notices
         files = {step: [days[day] for day in inside] for step, inside in steps.items()}
-        files = _complete(files, conversion, report)
         samples = SampleDays(
             store,
             conversion.log,
@@ -131,23 +137,6 @@ def convert(
             progress.advance(task)
         samples.finish()
     report.check_balance()
-
-
-def _complete(
-    files: Mapping[date, Sequence[Path]], conversion: Conversion, report: Report
-) -> dict[date, Sequence[Path]]:
-    """Return the steps whose labels are complete; count the rows of the others, and say which they are."""
-    sealing, step = conversion.sealing, conversion.stepping.step
-    newest = max(file.newest for file in report.files if file.newest) if sealing.delay else date.max
-    complete, waiting = sealing.split(files, step, newest)
-    for paths in waiting.values():
-        rows = _read_streams(paths)
-        report.drop_rows(INCOMPLETE, rows, rows.slice(0, 0), FILE, DOMAIN)
-    if waiting and not complete:
-        raise CtnetError(f"nothing to write: {sealing.notice(waiting, step)}")
-    if waiting:
-        report.notices.append(sealing.notice(waiting, step))
-    return complete
 
 
 @contextmanager
@@ -199,7 +188,7 @@ def _impressions_by_day(
 def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Table:
     """Return the rows of a day that have their labels, each and each impression once."""
     for name in conversion.late:
-        rows = _labelled(rows, name, conversion, report)
+        rows = _labelled(rows, name, report)
     if conversion.drop_duplicates:
         distinct = _distinct_rows(rows)
         report.drop_rows(DUPLICATE, rows, distinct, FILE, DOMAIN)
@@ -212,16 +201,10 @@ def _rows_once(rows: pa.Table, conversion: Conversion, report: Report) -> pa.Tab
     return rows
 
 
-def _labelled(rows: pa.Table, name: str, conversion: Conversion, report: Report) -> pa.Table:
-    """Return the rows of a complete step that have a label which came late; there may be few others."""
+def _labelled(rows: pa.Table, name: str, report: Report) -> pa.Table:
+    """Return the rows of a complete step that have a label which came late."""
     labelled = rows.filter(pc.is_valid(rows[name]))
     report.drop_rows(NO_LABEL, rows, labelled, FILE, DOMAIN)
-    if labelled.num_rows < (1 - conversion.max_dropped) * rows.num_rows:
-        label = f"label {name.removeprefix(LABELS)}" if name != CLICKED else "label"
-        raise CtnetError(
-            f"{rows.num_rows - labelled.num_rows:,} of {rows.num_rows:,} rows of a day lack their {label}, "
-            "though its delay is over, more than max_dropped allows: lengthen the delay, or mend the log"
-        )
     return labelled
 
 
@@ -287,7 +270,13 @@ def _alike(parts: list[pa.Table]) -> list[pa.Table]:
 
 
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return values that are equal where those of the column are, of a type that can be a key."""
+    """Return values that are equal where those of the column are, of a type that can be encoded."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
+    if pa.types.is_string(column.type) and column.nbytes > _MOST_TEXT:
+        return column.cast(pa.large_string())
     if not pa.types.is_nested(column.type):
         return column
     if pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):

@@ -286,11 +286,14 @@ class SampleDays:
         return self._statistics.compute(impressions.samples, day, past, domains, same_day)
 
     def _same_day(self, day: date, impressions: Impressions) -> SameDay:
-        there = [domain for domain in self._histories.domains if self._store.has_day(domain, day)]
-        if self._writing.existing == "merge" and there:
+        others = {*self._histories.domains}
+        if self._writing.existing != "merge":
+            others -= {*pc.unique(impressions.domain).to_pylist()}
+        there = [name for name in sorted(others) if self._store.has_day(name, day)]
+        if there:
             raise CtnetError(
-                f"{there[0]} {day} is there, and statistics as of the time need all rows of a day at once: "
-                "give all logs of the day and --existing replace"
+                f"{there[0]} {day} is there, and statistics as of the time need all rows of a day at once, "
+                "of all domains: give all logs of the day and --existing replace"
             )
         clicks_N = impressions.samples[LABEL].to_numpy().astype(np.int64)
         return SameDay(hash_ids(impressions.domain).to_numpy(), impressions.time_N, clicks_N)
@@ -323,6 +326,7 @@ class SampleDays:
         seen: Seen,
     ) -> np.ndarray:
         """Write some rows as the day of a domain; return which were added, bool."""
+        self._check_record(domain, day)
         added = []
         with self._store.write_day(
             domain,
@@ -348,6 +352,18 @@ class SampleDays:
         counts = writer.rows, writer.positives, writer.added, writer.outcome
         self._report.days.append(DayAccount(domain, day, *counts, *new))
         return np.concatenate(added)
+
+    def _check_record(self, domain: str, day: date) -> None:
+        """Refuse to merge into a day whose statistics mean something else under the same names."""
+        if self._writing.existing != "merge" or not self._store.has_day(domain, day):
+            return
+        records = self._store.manifest(domain, day).statistics, self._record
+        stored, new = (record and replace(record, published={}) for record in records)
+        if stored and new and stored != new:
+            raise CtnetError(
+                f"{domain} {day} has other statistics (or another prior, decay or as_of) than the mapping: "
+                "give all logs of the day and --existing replace"
+            )
 
     def _samples(self, impressions: Impressions, part: np.ndarray, seen: Seen) -> pa.Table:
         """Return the samples of some rows, with their histories and statistics."""

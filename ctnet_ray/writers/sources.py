@@ -14,7 +14,7 @@ from ctnet_ray.samples.encoding import id_texts
 from ctnet_ray.writers.accounts import LINE
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import find_files
-from ctnet_ray.writers.files.remote import LogPath, log_path
+from ctnet_ray.writers.files.remote import LogPath, below, log_path
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
 from ctnet_ray.writers.logs import is_added
 from ctnet_ray.writers.mapping.mapping import TableMapping
@@ -58,7 +58,7 @@ def sources_of(raw: Sequence[str], mapping: TableMapping) -> list[Source]:
         )
     sources = []
     for name, log in mapping.logs.items():
-        paths = find_files([str(folder / pattern) for pattern in log.files], f"{log.mapping.name}.files")
+        paths = find_files([below(folder, pattern) for pattern in log.files], f"{log.mapping.name}.files")
         known = [table for source in sources for table in source.view.tables]
         view = open_view(log.mapping.view, folder, known)
         sources += [Source(path, name, log.mapping, view) for path in paths]
@@ -80,6 +80,8 @@ def check_fields(sources: Sequence[Source]) -> None:
     for source in sources:
         mapping, view = source.mapping, source.view
         optional = {feature.column for feature in mapping.features if feature.optional} | view.view.makes
+        # What comes late may have come for no line yet.
+        optional |= {label.column for label in (mapping.label, *mapping.labels.values()) if label.delay}
         lines = [is_json(one.path, mapping.format_name) for one in sources if one.view is view]
         has_rows = all(lines) and view.filled[LINE]
         for column, key in mapping.columns().items() if has_rows else ():

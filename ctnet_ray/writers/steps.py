@@ -27,23 +27,21 @@ DAILY = Stepping()
 
 @dataclass(frozen=True)
 class Sealing:
-    """When the labels of a step are complete, and its samples may be written."""
+    """Up to when labels are complete."""
 
     delay: int = 0
-    """Days after its last one."""
-    known_until: date | None = None
-    """Day up to which the logs know what became of rows; None: their newest day."""
+    """Days after a row's that its labels may come."""
+    complete_until: date = date.max
+    """Last day whose labels are complete."""
 
-    def split(self, steps: Mapping[date, T], step: Step, newest: date) -> tuple[dict[date, T], dict[date, T]]:
+    def split(self, steps: Mapping[date, T], step: Step) -> tuple[dict[date, T], dict[date, T]]:
         """Return the steps that are complete, and those that wait.
 
         Args:
             steps: Anything by the first day of its step.
             step: How long a step is.
-            newest: Newest day of the logs.
         """
-        known, delay = self.known_until or newest, timedelta(days=self.delay)
-        complete = {day: of for day, of in steps.items() if not delay or step.last(day) + delay <= known}
+        complete = {day: of for day, of in steps.items() if step.last(day) <= self.complete_until}
         return complete, {day: of for day, of in steps.items() if day not in complete}
 
     def notice(self, waiting: Collection[date], step: Step) -> str:
@@ -52,8 +50,8 @@ class Sealing:
         until = step.last(last) + timedelta(days=self.delay)
         words = f"{first} waits" if first == last else f"{first} to {last} wait"
         return (
-            f"{words} for labels, which come up to {self.delay} days late: prepare again with logs that know "
-            f"of {until} (or say --known_until {until})"
+            f"{words} for labels, which come up to {self.delay} days late: prepare again with logs that go "
+            f"beyond {until} (or say --known_until {until})"
         )
 
 
@@ -61,12 +59,17 @@ AT_ONCE = Sealing()
 
 
 def days_by_step(
-    stepping: Stepping, days: Collection[date], store: SampleStore, domains: Collection[str]
-) -> tuple[dict[date, list[date]], list[str]]:
-    """Return the days of each step by its first day, ascending, and what a person should know, a line each.
+    stepping: Stepping,
+    sealing: Sealing,
+    days: Collection[date],
+    store: SampleStore,
+    domains: Collection[str],
+) -> tuple[dict[date, list[date]], list[date], list[str]]:
+    """Return the days of each complete step, ascending; those of other steps; and what a person should know.
 
     Args:
         stepping: The steps.
+        sealing: Which are complete.
         days: Days that have rows, one at least.
         store: Where the samples go.
         domains: Domains of the rows.
@@ -83,9 +86,11 @@ def days_by_step(
     steps: dict[date, list[date]] = {}
     for day in ordered:
         steps.setdefault(step.start(day, begun), []).append(day)
-    if step == ONE_DAY:
-        return steps, []
-    return steps, list(_notices(step, steps, None if chosen else begun))
+    complete, waiting = sealing.split(steps, step)
+    notices = [sealing.notice(waiting, step)] if waiting else []
+    if step != ONE_DAY and complete:
+        notices += _notices(step, complete, ordered[0], None if chosen else begun)
+    return complete, [day for days in waiting.values() for day in days], notices
 
 
 def _check(step: Step, begun: date, stored: Manifest) -> None:
@@ -101,13 +106,12 @@ def _check(step: Step, begun: date, stored: Manifest) -> None:
         )
 
 
-def _notices(step: Step, steps: dict[date, list[date]], begun: date | None) -> Iterable[str]:
+def _notices(step: Step, steps: Mapping[date, list[date]], oldest: date, begun: date | None) -> Iterable[str]:
     if begun:
         yield f"steps of {step} begin on {begun}, the log's first day: first_step in the mapping sets another"
-    last, there = list(steps.items())[-1]
-    end = step.last(last)
-    if there[-1] < end:
-        yield (
-            f"the log ends on {there[-1]}, before the step of {last} does on {end}: once the other days are "
-            "there, prepare the step again from all of its logs (--existing replace)"
-        )
+    again = "once the other days are there, prepare the step again from all of its logs (--existing replace)"
+    first, (last, there) = next(iter(steps)), list(steps.items())[-1]
+    if first < oldest:
+        yield f"the log begins on {oldest}, within the step of {first}: {again}"
+    if there[-1] < (end := step.last(last)):
+        yield f"the log ends on {there[-1]}, before the step of {last} does on {end}: {again}"

@@ -36,6 +36,7 @@ from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, schem
 from ctnet_ray.writers.publication import published_figures
 from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
+from ctnet_ray.writers.sealing import seal
 from ctnet_ray.writers.sources import (
     Source,
     check_fields,
@@ -44,7 +45,6 @@ from ctnet_ray.writers.sources import (
     sources_of,
     with_common_names,
 )
-from ctnet_ray.writers.steps import Sealing
 from ctnet_ray.writers.values import (
     is_present,
     parse_label,
@@ -80,7 +80,7 @@ def write_table(
         seed: Seed of the shuffle of each day.
         existing: What becomes of days that are there and would hold something else.
         from_scratch: Whether the first day looks back on no day before, whatever is there.
-        known_until: Day up to which the logs know of late labels; None: their newest day.
+        known_until: Day up to which the logs know of late labels; None: the one before their newest.
         block_bytes: Text of a file read at a time that is no Parquet.
 
     Returns:
@@ -95,6 +95,8 @@ def write_table(
             f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
             "logs of the days and --existing replace"
         )
+    if known_until and not mapping.late_labels:
+        raise CtnetError(f"known_until: no label of {mapping.name} has a delay: leave it out")
     sources = sources_of(raw, mapping)
     _check_sources(sources)
     log = _log(mapping)
@@ -118,7 +120,7 @@ def write_table(
         mapping.max_dropped,
         mapping.impression,
         mapping.stepping,
-        Sealing(max(mapping.late_labels.values(), default=0), known_until),
+        lambda: seal(sources, report.files, known_until),
         tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
     )
     blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
@@ -201,9 +203,7 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
     block = account.keep(block, in_range, f"time not in {_YEARS[0]}-{_YEARS[1]}: is time.unit right?")
     local = block[TIME].cast(pa.timestamp("us", mapping.time.zone))
     block = block.append_column(DAY, pc.local_timestamp(local).cast(pa.date32(), safe=False))
-    if block.num_rows:
-        newest = pc.max(block[DAY]).as_py()
-        account.newest = max(account.newest or newest, newest)
+    account.days.update(_by_day(block))
     first, last = pa.scalar(mapping.first_day), pa.scalar(mapping.last_day)
     block = account.keep(block, pc.greater_equal(block[DAY], first), BEFORE_FIRST)
     block = account.keep(block, pc.less_equal(block[DAY], last), AFTER_LAST)
@@ -222,7 +222,14 @@ def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.T
         block = block.append_column(LABELS + name, column)
         if not label.delay:
             block = account.keep(block, pc.is_valid(column), f"label {name} missing or neither 0 nor 1")
+    for name in mapping.late_labels:
+        missing = block.filter(pc.is_null(block[LABELS + name if name else CLICKED]))
+        account.unlabelled.update(_by_day(missing))
     return block
+
+
+def _by_day(rows: pa.Table) -> dict[date, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(rows[DAY]).to_pylist()}
 
 
 def _domain(block: pa.Table, mapping: TableMapping) -> pa.ChunkedArray | pa.Array:

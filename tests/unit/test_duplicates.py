@@ -15,6 +15,8 @@ KINDS = {
     "text": (pa.string(), st.sampled_from(["", "a", "b", None])),
     "number": (pa.float64(), st.sampled_from([0.0, 1.5, math.nan, None])),
     "whole": (pa.int32(), st.sampled_from([0, -1, 7, None])),
+    "half": (pa.float16(), st.sampled_from([np.float16(0), np.float16(2), None])),
+    "word": (pa.dictionary(pa.int8(), pa.string()), st.sampled_from(["a", "b", None])),
     "flag": (pa.bool_(), st.sampled_from([True, False, None])),
     "list": (pa.list_(pa.string()), st.sampled_from([[], [""], ["a"], ["a", None], None])),
     "struct": (pa.struct({"x": pa.int64()}), st.sampled_from([{"x": 1}, {"x": None}, None])),

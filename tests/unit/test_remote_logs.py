@@ -11,14 +11,19 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from pyarrow.fs import LocalFileSystem
 from rich.progress import Progress
 
+from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.export.batch_scores import find_parts
+from ctnet_ray.export.log_rows import log_rows
+from ctnet_ray.samples.encoding import hash_ids
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.files.log_files import find_files
-from ctnet_ray.writers.files.remote import RemoteFile, file_size
+from ctnet_ray.writers.files.remote import RemoteFile, below, file_size, log_path
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.table import write_table
 
@@ -29,6 +34,7 @@ JOINED = {
     "joins": [{"file": "items.csv", "on": "what", "columns": ["kind"]}],
     "features": {"kind": {"rows": 10}},
 }
+CITY = {**ONE, "features": {"city": {"rows": 10, "optional": True}}}
 SEVERAL = {
     "logs": {
         "feed": {"files": ["feed/**/*.csv.gz"], **LOG, "domain": {"constant": "feed"}},
@@ -118,8 +124,48 @@ def test_what_is_not_there_is_said(folder: Path, uri: str) -> None:
         find_files(["https://example.org/*.csv"])
     with pytest.raises(CtnetError, match="holds credentials"):
         find_files(["s3://key:secret@bucket/*.csv"])
+    with pytest.raises(CtnetError, match="can stand behind the bucket's name only"):
+        find_files(["s3://buck*/a.csv"])
     with pytest.raises(CtnetError, match=r"none\.csv: no such file"):
-        file_size(RemoteFile(f"{uri}/none.csv"))
+        file_size(log_path(f"{uri}/none.csv"))
+
+
+def test_names_that_mean_something_in_a_uri(tmp_path: Path, uri: str) -> None:
+    names = ["x.csv", "x.csv?v=2", "x.csv#1.csv", "a b.csv", "a%20b.csv", "[1].csv", "city=a%2Fb/y.csv"]
+    store, root = storage.resolve(uri)
+    for number, name in enumerate(names):
+        folder, _, _ = f"{root}/odd/{name}".rpartition("/")
+        store.create_dir(folder)
+        with store.open_output_stream(f"{root}/odd/{name}") as stream:
+            stream.write(f"at,who,what,clicked\n{number},u,{number},1\n".encode())
+    samples, report = prepare([f"{uri}/odd/*.csv*", f"{uri}/odd/**/y.csv"], CITY, tmp_path / "out")
+    assert report.read == sum(account.written for account in report.files) == len(names)
+    (day,) = samples.days("shop")
+    rows = pq.read_table(samples.manifest("shop", day).uri)
+    assert len(set(rows["item"].to_pylist())) == len(names)
+    assert set(rows["city"].to_pylist()) == {0, *hash_ids(pa.array(["a/b"])).to_pylist()}
+    if uri.startswith("file"):
+        # Each URI finds its file again.
+        assert [part.rows for part in find_parts(f"{uri}/dt=1970-01-01/a.parquet")] == [9]
+    assert len(find_files([f"{uri}/odd//x.csv", f"{uri}/**.csv", f"{uri}/odd/[1].csv"])) == 4
+
+
+def test_side_tables_may_lie_elsewhere(folder: Path, uri: str, tmp_path: Path) -> None:
+    (tmp_path / "kinds").mkdir()
+    items = tmp_path / "kinds/items.csv"
+    items.write_bytes((folder / "items.csv").read_bytes())
+    local, _ = prepare([f"{folder}/day.csv"], JOINED, tmp_path / "local")
+    ways = [(uri, str(items)), (folder, f"{uri}/items.csv"), (uri, f"{uri}/items.csv")]
+    for number, (root, file) in enumerate(ways):
+        mapping = {**JOINED, "joins": [{**JOINED["joins"][0], "file": file}]}
+        other, _ = prepare([f"{root}/day.csv"], mapping, tmp_path / f"out-{number}")
+        assert contents(other) == contents(local)
+
+
+def test_rows_to_score_are_joined_with_side_tables_of_a_store(uri: str) -> None:
+    mapping = yaml.safe_dump(JOINED)
+    made = log_rows(pa.table({"what": ["1", "2"], "who": ["u", "v"]}), mapping, f"{uri}/day.csv")
+    assert made.rows["kind"].to_pylist() == ["a", None]
 
 
 def test_scores_are_made_of_files_by_a_pattern_of_uris(uri: str) -> None:
@@ -128,6 +174,7 @@ def test_scores_are_made_of_files_by_a_pattern_of_uris(uri: str) -> None:
 
 
 def test_names_are_a_path_s() -> None:
-    file = RemoteFile("s3://bucket/dt=1/log.csv.gz")
-    assert (str(file.parent), file.parts) == ("s3://bucket/dt=1", ("bucket", "dt=1", "log.csv.gz"))
-    assert (file.suffix, file.stem, str(file.parent / "b")) == (".gz", "log.csv", "s3://bucket/dt=1/b")
+    file = RemoteFile("s3://bucket/dt%3D1/log.csv.gz?region=x", LocalFileSystem(), "bucket/dt=1/log.csv.gz")
+    assert (str(file.parent), file.parts) == ("s3://bucket/dt%3D1?region=x", ("bucket", "dt=1", "log.csv.gz"))
+    assert (file.suffix, file.stem) == (".gz", "log.csv")
+    assert below(file.parent, "b*.csv") == "s3://bucket/dt%3D1/b*.csv?region=x"

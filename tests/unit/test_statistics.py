@@ -121,11 +121,20 @@ def test_as_of_the_time_rows_of_the_day_count_that_are_strictly_earlier(tmp_path
     assert record.as_of == "time"
 
 
-def test_a_day_as_of_the_time_is_not_merged(tmp_path):
+def test_a_day_as_of_the_time_is_written_at_once(tmp_path):
     lines, statistics = ["1,a,i1,1,feed,", "9,b,i2,0,feed,"], {**HAND, "as_of": "time"}
     write(tmp_path, lines, statistics, existing="merge")
-    with pytest.raises(CtnetError, match=r"feed 1970-01-01 is there, and statistics as of the time need all"):
-        write(tmp_path, ["5,a,i3,1,feed,"], statistics, existing="merge")
+    for line, existing in (("5,a,i3,1,feed,", "merge"), ("5,a,i3,1,search,", "refuse")):
+        with pytest.raises(
+            CtnetError, match=r"feed 1970-01-01 is there, and statistics as of the time need all"
+        ):
+            write(tmp_path, [line], statistics, existing=existing)
+
+
+def test_rows_are_not_merged_into_a_day_of_other_statistics(tmp_path):
+    write(tmp_path, ["1,a,i1,1,feed,"], HAND)
+    with pytest.raises(CtnetError, match=r"feed 1970-01-01 has other statistics .or another prior, decay"):
+        write(tmp_path, ["5,a,i3,1,feed,"], {**HAND, "prior": 3}, existing="merge")
 
 
 Row = tuple[int, str, str, bool, str]
@@ -282,6 +291,10 @@ def test_pairs_of_ids_are_told_apart():
         ({"of": ["user"], "windows": ["7"]}, r"statistics\.windows: days such as 7d, or all, .* not '7'"),
         ({"of": ["user"], "windows": ["0d"]}, r"statistics\.windows: days such as 7d"),
         ({"of": ["user"], "prior": 0}, r"statistics\.prior: a number above 0 is needed, not 0"),
+        (
+            {"of": ["user"], "as_of": "time", "by_domain": True, "published": {"feed": "s3://feed"}},
+            r"statistics\.published: others publish counts of whole days: as_of: day",
+        ),
         ({"of": ["user"], "as_of": "hour"}, r"statistics\.as_of: day or time is needed, not 'hour'"),
         ({"of": ["user"], "half_life": 2}, r"statistics: unknown key 'half_life'"),
         (
@@ -294,6 +307,12 @@ def test_pairs_of_ids_are_told_apart():
 def test_what_can_be_no_statistic(statistics, message):
     with pytest.raises(CtnetError, match=rf"^map\.yaml: {message}"):
         from_dict({**MAPPING, "statistics": statistics}, "map.yaml")
+
+
+def test_an_impression_s_label_is_not_known_at_its_time():
+    keys = {"impression": {"key": ["who"], "label": "max"}, "statistics": {**HAND, "as_of": "time"}}
+    with pytest.raises(CtnetError, match=r"^map\.yaml: statistics\.as_of: time: an impression has the label"):
+        from_dict({**MAPPING, **keys}, "map.yaml")
 
 
 @pytest.mark.parametrize("by_domain", [False, True])

@@ -22,7 +22,7 @@ from ctnet_ray.writers.files.csv_text import (
     unreadable,
 )
 from ctnet_ray.writers.files.json_lines import Fields, is_json, json_blocks
-from ctnet_ray.writers.files.remote import LogPath, file_size, log_path, remote_files
+from ctnet_ray.writers.files.remote import LogPath, file_size, remote_files
 
 FormatName = Literal["csv", "jsonl"]
 _ROWS_PER_BATCH = 65_536
@@ -43,9 +43,9 @@ def find_files(raw: Sequence[str], where: str = "raw") -> list[LogPath]:
     """
     paths: dict[tuple, LogPath] = {}
     for pattern in raw:
-        given = log_path(pattern)
-        found = local_files(given) if isinstance(given, Path) else remote_files(pattern)
-        data = [path for path in found if not _is_hidden(path, given)]
+        is_remote = "://" in pattern
+        found = remote_files(pattern) if is_remote else local_files(Path(pattern).expanduser())
+        data = [path for path in found if not _is_hidden(path, pattern)]
         if not data:
             raise CtnetError(f"{where}: no file matches {pattern!r}")
         for path in data:
@@ -137,8 +137,9 @@ def read_blocks(
         yield block
 
 
-def _is_hidden(path: LogPath, given: LogPath) -> bool:
-    return any(part.startswith(("_", ".")) for part in set(path.parts) - set(given.parts))
+def _is_hidden(path: LogPath, pattern: str) -> bool:
+    named = set(Path(unquote(pattern) if "://" in pattern else pattern).expanduser().parts)
+    return any(part.startswith(("_", ".")) for part in set(path.parts) - named)
 
 
 def _is_parquet(path: LogPath) -> bool:
@@ -158,8 +159,7 @@ def _parquet_blocks(
 ) -> Iterator[pa.Table]:
     size = file_size(path)
     try:
-        source = path if isinstance(path, Path) else path.open()
-        with pq.ParquetFile(source, metadata=_metadata(path)) as file:
+        with path.open("rb") as source, pq.ParquetFile(source, metadata=_metadata(path)) as file:
             rows = file.metadata.num_rows
             for batch in file.iter_batches(_ROWS_PER_BATCH):
                 first = account.read + 1

@@ -225,10 +225,18 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     statistics = statistics_of(top["statistics"], entries, name) if "statistics" in top else None
     counted = replace(statistics, by_domain=False).columns(()) if statistics else {}
     label = label_of(plain.needed(top, "label", name), f"{name}: label")
+    labels = labels_of(top, {*entries, *histories, *counted}, name)
     if label.delay and (histories or statistics):
         raise CtnetError(
             f"{name}: label.delay: histories and statistics would hold clicks before they are known: name a "
             "label that is known at once, and the late one under labels (data.label)"
+        )
+    if "impression" in top and any(one.delay for one in (label, *labels.values())):
+        raise CtnetError(f"{name}: impression: its rows say the label, so none has a delay: leave it out")
+    if "impression" in top and statistics and statistics.as_of == "time":
+        raise CtnetError(
+            f"{name}: statistics.as_of: time: an impression has the label of its later rows, which is not "
+            "known at its time: as_of: day"
         )
     return TableMapping(
         name=name,
@@ -245,7 +253,7 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         item=item,
         group=plain.text(top.get("group", user), f"{name}: group"),
         label=label,
-        labels=labels_of(top, {*entries, *histories, *counted}, name),
+        labels=labels,
         features=tuple(
             _feature(key, entry, domain.get("constant"), f"{name}: features.{key}")
             for key, entry in entries.items()

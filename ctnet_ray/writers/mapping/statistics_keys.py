@@ -54,6 +54,8 @@ def statistics_of(values: Any, entries: Mapping[str, Mapping[str, Any]], name: s
     published = plain.section(content.get("published") or {}, f"{where}.published")
     if published and not by_domain:
         raise CtnetError(f"{where}.published: needs by_domain: true, for counts of other teams stay apart")
+    if published and as_of == "time":
+        raise CtnetError(f"{where}.published: others publish counts of whole days: as_of: day")
     statistics = Statistics(
         of,
         tuple(_window(entry, where) for entry in windows),

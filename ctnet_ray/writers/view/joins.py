@@ -10,7 +10,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import MISSING, hash_ids, id_texts
 from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.log_files import Format, columns_of, find_files, read_blocks
-from ctnet_ray.writers.files.remote import LogPath
+from ctnet_ray.writers.files.remote import LogPath, below
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def read_side_table(join: Join, folder: LogPath) -> SideTable:
     Raises:
         CtnetError: A file is absent or can't be read, lacks a column, or a key stands twice.
     """
-    paths = find_files([str(folder / join.file)], f"{join.where}.file")
+    paths = find_files([below(folder, join.file)], f"{join.where}.file")
     names = list(dict.fromkeys([join.right, *join.columns.values()]))
     parts = []
     for path in paths:
@@ -87,8 +87,8 @@ def read_side_table(join: Join, folder: LogPath) -> SideTable:
         if one != other:
             key = id_texts(whole[join.right].slice(int(row), 1))[0].as_py()
             raise CtnetError(
-                f"{join.where}.on: {key!r} stands twice in column {join.right!r} of {folder / join.file}, "
-                "with other values: a side table has one row a key"
+                f"{join.where}.on: {key!r} stands twice in column {join.right!r} of "
+                f"{below(folder, join.file)}, with other values: a side table has one row a key"
             )
     order = np.delete(order, again)
     return SideTable(join, paths, key_M[order], columns.take(pa.array(order)).combine_chunks())
