@@ -13,7 +13,7 @@ from ctnet_ray.errors import CtnetError
 
 
 @contextmanager
-def shared(uri: str, *, sweeps: bool = True) -> Iterator[None]:
+def shared(uri: str, *, sweeps: bool = True) -> Iterator[bool]:
     """Write below a folder beside others; who comes when nobody writes there sweeps it (`storage.sweep`).
 
     Each writer holds a shared lock of the folder, which the kernel takes back when the process dies. Object
@@ -22,11 +22,15 @@ def shared(uri: str, *, sweeps: bool = True) -> Iterator[None]:
     Args:
         uri: The folder; it is made if it is not there.
         sweeps: Whether it is swept, which looks into each folder in it.
+
+    Yields:
+        Whether it was.
     """
     filesystem, path = storage.resolve(uri)
     if not isinstance(filesystem, fs.LocalFileSystem):
-        yield
+        yield False
         return
+    was_swept = False
     storage.make_folder(Path(path))
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -35,8 +39,9 @@ def shared(uri: str, *, sweeps: bool = True) -> Iterator[None]:
             if sweeps:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 storage.sweep(uri)
+                was_swept = True
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
+        yield was_swept
     finally:
         os.close(handle)

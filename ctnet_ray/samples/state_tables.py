@@ -57,6 +57,18 @@ def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(_read(folder, name, entry))).read(use_threads=False)
 
 
+def same_table(name: str, one: tuple[str, StateTable], other: tuple[str, StateTable]) -> bool:
+    """Whether two tables, each in a folder, hold the same: releases may write it in other bytes.
+
+    Raises:
+        CtnetError: One is absent, or not what was written.
+    """
+    if one[1].settings != other[1].settings:
+        return False
+    same_bytes = one[1].sha256 == other[1].sha256
+    return same_bytes or read_table(one[0], name, one[1]).equals(read_table(other[0], name, other[1]))
+
+
 def copy_table(folder: str, name: str, entry: StateTable, to: str) -> None:
     """Copy a table, byte by byte, into another folder.
 

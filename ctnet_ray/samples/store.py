@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ctnet_ray.samples.day_writer import NO_LINKS, DayLinks, DayWriter
 from ctnet_ray.samples.existing import DayDiffersError, StoredRows
 from ctnet_ray.samples.manifest import Manifest, SampleFile
 from ctnet_ray.samples.sharing import shared
-from ctnet_ray.samples.state_tables import read_table
+from ctnet_ray.samples.state_tables import read_table, same_table
 
 ROWS_PER_FILE = 1_048_576
 ROWS_PER_GROUP = 65_536
@@ -41,7 +42,7 @@ class SampleStore:
 
     def __init__(self, root: str) -> None:
         self.root = storage.absolute(root)
-        self._written_domains: set[str] = set()
+        self._swept_domains: set[str] = set()
 
     def uri(self, domain: str, day: date) -> str:
         """Return where the day's folder is, or would be."""
@@ -147,8 +148,8 @@ class SampleStore:
     ) -> Iterator[DayWriter]:
         """Write one day; it is published when the block ends without an error.
 
-        A day that is there, undamaged, and holds the same is left untouched. The first day of a domain that
-        is written removes what killed writers left of any, on a local disk.
+        A day that is there, undamaged, and holds the same is left untouched. What killed writers left of any
+        day of the domain is removed, once a store and domain, when nobody else writes there, on a local disk.
 
         Args:
             domain: Domain of the samples.
@@ -168,11 +169,12 @@ class SampleStore:
         """
         stored = self._stored(domain, day, existing)
         with (
-            shared(storage.join(self.root, domain), sweeps=domain not in self._written_domains),
+            shared(storage.join(self.root, domain), sweeps=domain not in self._swept_domains) as was_swept,
             storage.new_folder(self.uri(domain, day)) as (folder, publish),
             tempfile.TemporaryDirectory(prefix="ctnet-day-") as spill,
         ):
-            self._written_domains.add(domain)
+            if was_swept:
+                self._swept_domains.add(domain)
             merged = StoredRows(stored, links.look_back) if stored and existing == "merge" else None
             rng = np.random.default_rng([seed, day.toordinal()])
             writer = DayWriter(folder, Path(spill), rng, rows_per_file, merged)
@@ -183,7 +185,7 @@ class SampleStore:
             manifest = writer.finish(domain, day, rows_per_group, links)
             if stored and self._is_same(stored, manifest):
                 writer.leave(stored)
-                if _links(stored) == _links(manifest):
+                if _has_same_links(stored, replace(manifest, uri=folder)):
                     return
             elif stored:
                 if existing == "refuse" and stored.digest != manifest.digest:
@@ -217,9 +219,14 @@ class SampleStore:
         return True
 
 
-def _links(manifest: Manifest) -> tuple[object, ...]:
-    """Return what a manifest says of the days before and after."""
-    return manifest.origin, manifest.state, manifest.statistics
+def _has_same_links(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests say the same of the days before and after."""
+    if (one.origin, one.statistics, one.state.keys()) != (other.origin, other.statistics, other.state.keys()):
+        return False
+    return all(
+        same_table(name, (one.uri, entry), (other.uri, other.state[name]))
+        for name, entry in one.state.items()
+    )
 
 
 def _day(folder: str) -> date | None:

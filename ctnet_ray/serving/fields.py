@@ -132,6 +132,13 @@ def _array(values: Any, field: Field) -> pa.Array:
         return values
     try:
         return pa.array(values, from_pandas=True)
+    except OverflowError:
+        # A whole number beyond 64 bits is a number all the same, and no id.
+        if field.kind != "number":
+            raise InputError(
+                f"a whole number of more than 64 bits where {field.due} is due", field.name
+            ) from None
+        return pa.array([float(one) if isinstance(one, int) else one for one in values], from_pandas=True)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise InputError(f"its values are not alike ({error}): {field.due} is due", field.name) from error
 
@@ -174,7 +181,9 @@ def _texts(array: pa.Array, field: Field) -> pa.Array:
 def _numbers(array: pa.Array, field: Field) -> pa.Array:
     if not (pa.types.is_null(array.type) or pa.types.is_boolean(array.type) or _is_number(array.type)):
         raise InputError(f"{array.type} where {field.due} is due", field.name)
-    numbers = (array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array).cast(pa.float64())
+    numbers = (array.cast(pa.int8()) if pa.types.is_boolean(array.type) else array).cast(
+        pa.float64(), safe=False
+    )
     if pc.any(pc.is_inf(numbers)).as_py():
         raise InputError("an infinite value: a number or null is due", field.name)
     return numbers

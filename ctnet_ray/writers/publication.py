@@ -24,7 +24,7 @@ from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import Outcome
 from ctnet_ray.samples.manifest import Manifest, Of, StateOrigin
 from ctnet_ray.samples.running_state import Past, RunningState
-from ctnet_ray.samples.state_tables import copy_table, read_table
+from ctnet_ray.samples.state_tables import copy_table, read_table, same_table
 from ctnet_ray.samples.statistics import COUNTS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import Schema
@@ -82,7 +82,8 @@ def publish(
         if outcome != "same":
             state.forget(manifest.day)
             _write_day(published, manifest)
-        table = read_table(published.manifest(domain, manifest.day).uri, COUNTS, manifest.state[COUNTS])
+        there = published.manifest(domain, manifest.day)
+        table = read_table(there.uri, COUNTS, there.state[COUNTS])
         results.append(PublishedDay(manifest.day, outcome, table.num_rows))
     # Who reads need not be able to write: snapshots are made here.
     newest = published.newest_day(domain)
@@ -191,7 +192,8 @@ def _outcome(published: SampleStore, manifest: Manifest, replace: bool) -> Outco
         )
     if not published.has_day(domain, day):
         return "new"
-    if published.manifest(domain, day).state[COUNTS] == manifest.state[COUNTS]:
+    there = published.manifest(domain, day)
+    if same_table(COUNTS, (there.uri, there.state[COUNTS]), (manifest.uri, manifest.state[COUNTS])):
         return "same"
     if not replace:
         raise CtnetError(

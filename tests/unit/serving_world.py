@@ -49,6 +49,7 @@ class FormulaScorer:
     def __init__(self, version: int, model: str = "ctnet") -> None:
         self.card = FormulaCard(model, str(version))
         self.asked: list[tuple[Mapping[str, Any], dict[str, list[Any]]]] = []
+        self.began = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
 
@@ -56,6 +57,7 @@ class FormulaScorer:
         return self.score_request({}, rows)
 
     def score_request(self, user: Mapping[str, Any], candidates: pa.Table | Mapping[str, Any]) -> np.ndarray:
+        self.began += 1
         assert self.may_answer.wait(10)
         columns = candidates.to_pydict() if isinstance(candidates, pa.Table) else dict(candidates)
         self.asked.append((user, columns))

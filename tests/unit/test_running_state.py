@@ -1,5 +1,6 @@
 """Days that are added one by one look back on what earlier commands left beside theirs."""
 
+import hashlib
 from collections import defaultdict
 from datetime import date, timedelta
 from pathlib import Path
@@ -215,6 +216,32 @@ def test_a_state_that_is_damaged_is_said_by_its_file(tmp_path, damage, message):
         write(tmp_path, [click(1)])
     write(tmp_path, [click(0), click(1)])
     assert history(store, 1) == ids("i0")
+
+
+def pack_otherwise(store: SampleStore, number: int) -> None:
+    """Write a day's state as another release may: the same table in other bytes."""
+    folder = Path(store.uri("feed", day(number)))
+    manifest = storage.read_json(str(folder / storage.MANIFEST))
+    path = folder / "_clicks.parquet"
+    pq.write_table(pq.read_table(path), path, compression="gzip")
+    content = path.read_bytes()
+    manifest["state"]["clicks"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    storage.write_json(str(folder / storage.MANIFEST), manifest)
+
+
+def test_a_state_in_other_bytes_is_the_same(tmp_path):
+    store, _ = write(tmp_path, [click(number) for number in range(3)])
+    for number in range(3):
+        pack_otherwise(store, number)
+    before = store.manifest("feed", day(0))
+
+    _, report = write(tmp_path, [click(0)])
+
+    assert [entry.outcome for entry in report.days] == ["same"]
+    assert report.notices == []
+    assert store.manifest("feed", day(0)) == before
+    store, _ = write(tmp_path, [click(3)])
+    assert history(store, 3) == ids("i1", "i2")
 
 
 def test_histories_that_got_longer_need_the_logs(tmp_path):

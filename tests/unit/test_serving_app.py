@@ -162,7 +162,7 @@ def test_others_may_call_only_with_a_token() -> None:
 
 
 def test_what_is_beyond_the_queue_is_refused_at_once() -> None:
-    with serving(most_waiting=2) as server, ThreadPoolExecutor(3) as pool:
+    with serving(most_waiting=2, most_together=1) as server, ThreadPoolExecutor(3) as pool:
         scorer = server.registry.scorers[0]
         scorer.may_answer.clear()
         asked = [pool.submit(server.score, TWO) for _ in range(3)]  # one is scored, two wait

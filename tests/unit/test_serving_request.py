@@ -7,6 +7,7 @@ import random
 import pyarrow as pa
 import pytest
 
+from ctnet_ray.serving.fields import Field, InputError, samples_of
 from ctnet_ray.serving.http.request import (
     ARROW,
     JSON,
@@ -202,3 +203,12 @@ def test_the_content_type_is_one_of_two() -> None:
     for header in ("", "text/plain", "application/x-www-form-urlencoded"):
         with pytest.raises(RequestError, match="send application/json or"):
             media_type(header)
+
+
+def test_a_whole_number_of_any_size_is_a_number_and_no_id() -> None:
+    number, ident = Field("price", "number"), Field("item", "id")
+    for value in (2**53 + 1, 2**63, 10**30):
+        (given,) = samples_of({"price": [value]}, [number], 1)["price"].to_pylist()
+        assert given == float(value)
+    with pytest.raises(InputError, match=r"field 'item': a whole number of more than 64 bits where an id"):
+        samples_of({"item": [2**64]}, [ident], 1)

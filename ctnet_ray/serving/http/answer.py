@@ -2,13 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.serving.http.request import ARROW, JSON, Limits, RequestError, read_request
+from ctnet_ray.serving.http.request import ARROW, JSON, Limits, RequestError, ScoreRequest, read_request
 from ctnet_ray.serving.http.scorer import Card, RequestScorer
 
 
@@ -38,13 +37,20 @@ class Answer:
 
 def answer(scorer: RequestScorer, body: Body, limits: Limits) -> Answer:
     """Return the scores that a body asks for, or what is wrong with it."""
-    card = scorer.card
     try:
         request = read_request(body.content, body.media, scorer.fields, limits)
-        scores = _score(scorer, request.user, request.candidates)
     except RequestError as error:
-        return failure(error.status, str(error), error.field, card)
-    return scored(card, body, scores)
+        return failure(error.status, str(error), error.field, scorer.card)
+    return answer_request(scorer, body, request)
+
+
+def answer_request(scorer: RequestScorer, body: Body, request: ScoreRequest) -> Answer:
+    """Return the scores that a request asks for, or what is wrong with it; `body` is what it was read of."""
+    try:
+        scores = scorer.score_request(request.user, request.candidates)
+    except CtnetError as error:
+        return failure(422, " ".join(str(error).split()), getattr(error, "field", ""), scorer.card)
+    return scored(scorer.card, body, scores)
 
 
 def scored(card: Card, body: Body, scores: np.ndarray) -> Answer:
@@ -82,10 +88,3 @@ def write_arrow(card: Card, scores: np.ndarray) -> bytes:
     with pa.ipc.new_stream(sink, named.schema) as stream:
         stream.write_batch(named)
     return sink.getvalue().to_pybytes()
-
-
-def _score(scorer: RequestScorer, user: Any, candidates: Any) -> np.ndarray:
-    try:
-        return scorer.score_request(user, candidates)
-    except CtnetError as error:
-        raise RequestError(422, str(error), getattr(error, "field", "")) from error

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
@@ -115,7 +115,7 @@ class ScoringApp:
         """Whether requests are still answered."""
         return self._threads.are_alive()
 
-    def _answer(self, bodies: Sequence[Body]) -> list[Answer]:
+    def _answer(self, bodies: Sequence[Body]) -> Iterator[tuple[int, Answer]]:
         # One reference for whole requests: scores and version are of one model.
         return answers(self._model.scorer, bodies, self._limits)
 

@@ -4,9 +4,9 @@ A thread that is free takes light requests together, its share of what waits: no
 """
 
 import asyncio
-import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,29 +20,32 @@ class OverloadedError(Exception):
     """As many requests wait as may."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job(Generic[Asked, Answer]):
     asked: Asked
     future: asyncio.Future[Answer]
     loop: asyncio.AbstractEventLoop
 
+    def settle(self, outcome: Answer | BaseException) -> None:
+        self.loop.call_soon_threadsafe(_settle, self.future, outcome)
+
 
 class ScoringThreads(Generic[Asked, Answer]):
-    """Threads that answer requests of an event loop, in the order in which they came.
+    """Threads that take the requests of an event loop in the order in which they came.
 
     Args:
-        answer: Answers requests, one each; called in these threads. Where it fails for several, it is
-            called for each.
+        answer: Answers requests, and gives each one's place and answer as soon as it is there; called in
+            these threads. Requests that a failure leaves without an answer are given to it again, alone.
         threads: Their number.
         most_waiting: Requests that may wait, beside those that are being answered.
-        most_together: Requests that are answered at once.
-        is_light: Whether a request may be answered at once with others.
+        most_together: Requests that a thread takes at once.
+        is_light: Whether a request may be taken together with others.
         metrics: Where waiting requests are shown.
     """
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Asked]], Sequence[Answer]],
+        answer: Callable[[Sequence[Asked]], Iterable[tuple[int, Answer]]],
         threads: int,
         most_waiting: int,
         most_together: int,
@@ -50,10 +53,11 @@ class ScoringThreads(Generic[Asked, Answer]):
         metrics: ServingMetrics,
     ) -> None:
         self._answer, self._metrics = answer, metrics
-        self._most_together, self._is_light = most_together, is_light
-        self._jobs: queue.SimpleQueue[_Job[Asked, Answer] | None] = queue.SimpleQueue()
-        self._most = most_waiting + threads
-        self._inside = 0  # changed by the event loop alone
+        self._most_waiting, self._most_together, self._is_light = most_waiting, most_together, is_light
+        self._changed = threading.Condition()  # holds all below
+        self._waiting: deque[_Job[Asked, Answer]] = deque()
+        self._idle = threads
+        self._is_ended = False
         self._threads = [
             threading.Thread(target=self._walk, name=f"score-{one}", daemon=True) for one in range(threads)
         ]
@@ -66,18 +70,15 @@ class ScoringThreads(Generic[Asked, Answer]):
         Raises:
             OverloadedError: As many wait as may.
         """
-        if self._inside >= self._most:
-            raise OverloadedError
         loop = asyncio.get_running_loop()
         job = _Job(asked, loop.create_future(), loop)
-        self._inside += 1
-        self._show()
-        self._jobs.put(job)
-        try:
-            return await job.future
-        finally:
-            self._inside -= 1
+        with self._changed:
+            if len(self._waiting) >= self._most_waiting + self._idle:
+                raise OverloadedError
+            self._waiting.append(job)
             self._show()
+            self._changed.notify()
+        return await job.future
 
     def are_alive(self) -> bool:
         """Whether all threads still take requests."""
@@ -85,47 +86,48 @@ class ScoringThreads(Generic[Asked, Answer]):
 
     def stop(self) -> None:
         """End the threads after the requests that wait."""
-        for _ in self._threads:
-            self._jobs.put(None)
+        with self._changed:
+            self._is_ended = True
+            self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
     def _show(self) -> None:
-        self._metrics.show_waiting(max(0, self._inside - len(self._threads)))
+        self._metrics.show_waiting(max(0, len(self._waiting) - self._idle))
 
     def _walk(self) -> None:
-        job = self._jobs.get()
-        while job is not None:
-            jobs, following = self._together(job)
-            for one, outcome in zip(jobs, self._outcomes(jobs), strict=True):
-                one.loop.call_soon_threadsafe(_settle, one.future, outcome)
-            job = following or self._jobs.get()
+        while jobs := self._take():
+            self._settle_all(jobs)
+            with self._changed:
+                self._idle += 1
 
-    def _together(self, job: _Job[Asked, Answer]) -> tuple[list[_Job[Asked, Answer]], _Job | None]:
-        """Return a job with those behind it that are answered at once; and the next, if it was taken."""
-        jobs = [job]
-        share = min(self._jobs.qsize() // len(self._threads), self._most_together - 1)
-        for _ in range(share if self._is_light(job.asked) else 0):
-            try:
-                following = self._jobs.get_nowait()
-            except queue.Empty:
-                break
-            if following is None:
-                self._jobs.put(None)  # the end: this thread comes to it next
-                break
-            if not self._is_light(following.asked):
-                return jobs, following
-            jobs.append(following)
-        return jobs, None
+    def _take(self) -> list[_Job[Asked, Answer]]:
+        """Wait for a request, and return it with light ones behind it; none: this is the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_ended)
+            if not self._waiting:
+                return []
+            share = min(len(self._waiting) // len(self._threads), self._most_together)
+            jobs = [self._waiting.popleft()]
+            if self._is_light(jobs[0].asked):
+                while len(jobs) < share and self._is_light(self._waiting[0].asked):
+                    jobs.append(self._waiting.popleft())
+            self._idle -= 1
+            self._show()
+            return jobs
 
-    def _outcomes(self, jobs: Sequence[_Job[Asked, Answer]]) -> list[Answer | BaseException]:
-        """Return an answer to each, or why there is none: the request's failure, not the thread's."""
+    def _settle_all(self, jobs: Sequence[_Job[Asked, Answer]]) -> None:
+        left, failure = dict(enumerate(jobs)), None
         try:
-            return [*self._answer([job.asked for job in jobs])]
-        except BaseException as error:
-            if len(jobs) == 1:
-                return [error]
-        return [outcome for job in jobs for outcome in self._outcomes([job])]
+            for place, answer in self._answer([job.asked for job in jobs]):
+                left.pop(place).settle(answer)
+        except BaseException as error:  # a request's failure, not the thread's
+            failure = error
+        for job in left.values():
+            if len(jobs) > 1:
+                self._settle_all([job])
+            else:
+                job.settle(failure or RuntimeError("a request was not answered"))
 
 
 def _settle(future: asyncio.Future, outcome: object) -> None:
