@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ctnet_ray.errors import CtnetError
@@ -88,7 +89,11 @@ def serving(name: str, export: str, threads: int, cores: Sequence[int]) -> Itera
     here = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)  # a child has its parent's
     try:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        # MLflow calls uvicorn by its name.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        process = subprocess.Popen(
+            command, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, start_new_session=True
+        )
     finally:
         os.sched_setaffinity(0, here)
     try:

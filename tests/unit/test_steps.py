@@ -123,9 +123,10 @@ def test_what_is_chosen_is_said_and_held(tmp_path):
     ]
     store, report = prepare(tmp_path, [on(11), on(20)], step="7d")
     assert store.days("shop") == [date(2019, 1, 3), date(2019, 1, 10), date(2019, 1, 17)]
+    again = "once the other days are there, prepare the step again from all of its logs (--existing replace)"
     assert report.notices == [
-        "the log ends on 2019-01-21, before the step of 2019-01-17 does on 2019-01-23: once the other days "
-        "are there, prepare the step again from all of its logs (--existing replace)"
+        f"the log begins on 2019-01-12, within the step of 2019-01-10: {again}",
+        f"the log ends on 2019-01-21, before the step of 2019-01-17 does on 2019-01-23: {again}",
     ]
     # Another domain's steps begin with those that are there.
     store, report = prepare(tmp_path, [on(18)], step="7d", domain={"constant": "other"})
