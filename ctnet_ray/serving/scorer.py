@@ -206,29 +206,33 @@ class Scorer:
 
     def _encoded(self, parts: Sequence[pa.Table]) -> dict[str, _Ids]:
         """Return the ids of each feature by `FoldedFeature.column`: of one row, or of N."""
-        encoded = {}
+        columns: dict[FoldedFeature, pa.Array] = {}
         for samples in parts:
             names = set(samples.column_names)
             there = tuple(key for key in self._distinct_keys if key.feature.name in names)
-            columns = Folding(there, self.card.domain).row_numbers(samples)
-            encoded |= {key.column: self._padded(key, columns[key.column]) for key in there}
-        missing = (key for key in self._distinct_keys if key.column not in encoded)
-        return encoded | {key.column: self._missing(key, len(parts[0])) for key in missing}
+            row_numbers = Folding(there, self.card.domain).row_numbers(samples)
+            columns |= {key: row_numbers[key.column] for key in there}
+        # Programs are traced with one length of all sequences that may have any.
+        lists = [column for key, column in columns.items() if key.feature.kind == "sequence"]
+        longest = max([1, *(int(np.diff(column.offsets.to_numpy()).max(initial=0)) for column in lists)])
+        encoded = {key.column: self._padded(key, column, longest) for key, column in columns.items()}
+        missing = (key for key in self._distinct_keys if key not in columns)
+        return encoded | {key.column: self._missing(key, len(parts[0]), longest) for key in missing}
 
-    def _padded(self, key: FoldedFeature, column: pa.Array) -> _Ids:
+    def _padded(self, key: FoldedFeature, column: pa.Array, longest: int) -> _Ids:
         if key.feature.kind != "sequence":
             return torch.from_numpy(column.to_numpy(zero_copy_only=False).astype(np.int64)), None
         lengths_N = np.diff(column.offsets.to_numpy())
-        longest = self.program.signature.lengths.get(key.feature.name, max(int(lengths_N.max()), 1))
+        longest = self.program.signature.lengths.get(key.feature.name, longest)
         is_there_NL = np.arange(longest) < lengths_N[:, None]
         ids_NL = np.zeros(is_there_NL.shape, np.int64)
         ids_NL[is_there_NL] = column.values.to_numpy()
         return torch.from_numpy(ids_NL), torch.from_numpy(is_there_NL)
 
-    def _missing(self, key: FoldedFeature, count: int) -> _Ids:
+    def _missing(self, key: FoldedFeature, count: int, longest: int) -> _Ids:
         """Return what rows of a domain that lacks a feature have."""
         if key.feature.kind == "sequence":
-            shape = (count, self.program.signature.lengths.get(key.feature.name, 1))
+            shape = (count, self.program.signature.lengths.get(key.feature.name, longest))
             return torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.bool)
         return torch.full((count,), key.missing(self.card.domain)), None
 

@@ -120,6 +120,14 @@ def base(world: World, tmp_path_factory: pytest.TempPathFactory) -> Traced:
     return traced(opened(world, "base", tmp_path_factory.mktemp("base")))
 
 
+def test_sequences_are_padded_to_one_length(base: Traced) -> None:
+    # Programs are traced with one; MiNet, which joins sequences, failed where one was longer than others.
+    raw = {name: [None] for name in ("item", "user", "tag", "price", "photo")}
+    samples = base.scorer.samples_of({**raw, "clicks": [["a", "b", "c"]], "tags": [["x"]]})
+    encoded = base.scorer._encoded([samples]).values()
+    assert {tuple(mask.shape) for _, mask in encoded if mask is not None} == {(1, 3)}
+
+
 def test_raw_values_are_hashed_as_they_were_in_preparation(base: Traced) -> None:
     raw = {
         "item": ["a", "7", None],
