@@ -139,7 +139,7 @@ def table(
         histories_from_scratch: Whether histories of the first day begin empty, where they would look back on
             the days before it.
         known_until: Day (YYYY-MM-DD) up to which the logs know of labels that come late (a label's delay in
-            the mapping); not set: their newest day.
+            the mapping); not set: the day before their newest, which may be there in part.
         json: Print the report as JSON.
     """
     from ctnet_ray.samples.store import SampleStore

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-OF = (["user"], ["adgroup_id"], ["cate_id"], ["brand"], ["customer"], ["user", "cate_id"])
-PRIOR = 10.0
+from benchmarks.lake.taobao_log import NO_IDS, PRIOR, STATISTICS_OF
 
 
 def main(raw: Path, out: Path) -> None:
@@ -25,9 +24,7 @@ def main(raw: Path, out: Path) -> None:
     rows = rows.merge(ads, on="adgroup_id", how="left").merge(profiles, on="user", how="left")
     times = pd.to_datetime(rows.time_stamp, unit="s", utc=True).dt.tz_convert("Asia/Shanghai")
     rows["day"] = times.dt.tz_localize(None).dt.floor("D")
-    ids = [
-        name for name in rows.columns if name not in ("time_stamp", "pid", "clk", "nonclk", "price", "day")
-    ]
+    ids = [name for name in rows.columns if name not in NO_IDS]
     for name in ids:
         rows[name] = pd.util.hash_array(rows[name].to_numpy())
     counts: dict[tuple, pd.DataFrame] = {}
@@ -47,7 +44,7 @@ def main(raw: Path, out: Path) -> None:
 def _add_statistics(today: pd.DataFrame, pid: str, counts: dict) -> None:
     clicks, shown = counts.get((pid, ()), (0, 0))
     rate = clicks / shown if shown else 0.0
-    for of in OF:
+    for of in STATISTICS_OF:
         name = f"{'_'.join(of)}_{pid}"
         before = counts.get((pid, tuple(of)))
         if before is None or not 0 < rate < 1:
@@ -63,7 +60,7 @@ def _add_statistics(today: pd.DataFrame, pid: str, counts: dict) -> None:
 def _count(part: pd.DataFrame, pid: str, counts: dict) -> None:
     clicks, shown = counts.get((pid, ()), (0, 0))
     counts[pid, ()] = clicks + int(part.clk.sum()), shown + len(part)
-    for of in OF:
+    for of in STATISTICS_OF:
         new = part.groupby(of).clk.agg(clk="sum", shown="size")
         before = counts.get((pid, tuple(of)))
         counts[pid, tuple(of)] = new if before is None else before.add(new, fill_value=0)

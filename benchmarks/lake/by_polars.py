@@ -7,8 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-OF = (["user"], ["adgroup_id"], ["cate_id"], ["brand"], ["customer"], ["user", "cate_id"])
-PRIOR = 10.0
+from benchmarks.lake.taobao_log import NO_IDS, PRIOR, STATISTICS_OF
 
 
 def main(raw: Path, out: Path) -> None:
@@ -24,9 +23,7 @@ def main(raw: Path, out: Path) -> None:
     rows = rows.join(ads, on="adgroup_id", how="left").join(profiles, on="user", how="left")
     time = pl.from_epoch("time_stamp", time_unit="s").dt.convert_time_zone("Asia/Shanghai")
     rows = rows.with_columns(time.dt.date().alias("day"))
-    ids = [
-        name for name in rows.columns if name not in ("time_stamp", "pid", "clk", "nonclk", "price", "day")
-    ]
+    ids = [name for name in rows.columns if name not in NO_IDS]
     rows = rows.with_columns(pl.col(name).hash() for name in ids)
     pids = sorted(rows["pid"].unique())
     counts: dict[tuple, pl.DataFrame] = {}
@@ -48,7 +45,7 @@ def main(raw: Path, out: Path) -> None:
 def _with_statistics(today: pl.DataFrame, pid: str, total: tuple[int, int], counts: dict) -> pl.DataFrame:
     clicks, shown = total
     rate = clicks / shown if shown else 0.0
-    for of in OF:
+    for of in STATISTICS_OF:
         name, before = f"{'_'.join(of)}_{pid}", counts.get((pid, tuple(of)))
         names = [f"{name}_log_odds", f"{name}_log_impressions"]
         if before is None or not 0 < rate < 1:
@@ -64,7 +61,7 @@ def _with_statistics(today: pl.DataFrame, pid: str, total: tuple[int, int], coun
 
 
 def _count(part: pl.DataFrame, pid: str, counts: dict) -> None:
-    for of in OF:
+    for of in STATISTICS_OF:
         new = part.group_by(of).agg(pl.col("clk").sum().alias("c"), pl.len().cast(pl.Int64).alias("n"))
         before = counts.get((pid, tuple(of)))
         both = new if before is None else pl.concat([before, new])

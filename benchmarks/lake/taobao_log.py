@@ -13,6 +13,10 @@ import pyarrow.csv as pacsv
 
 ROWS, ADS, USERS, PROFILES = 26_557_961, 846_811, 1_141_729, 1_061_768
 DAYS = 8
+#: What the scripts beside ours count, as the mapping that ships does, and with which prior.
+STATISTICS_OF = (["user"], ["adgroup_id"], ["cate_id"], ["brand"], ["customer"], ["user", "cate_id"])
+PRIOR = 10.0
+NO_IDS = ("time_stamp", "pid", "clk", "nonclk", "price", "day")  #: columns of the scripts' rows
 _FIRST = 1_494_000_000  # 2017-05-06, midnight in Shanghai
 _PIDS = pa.array(["430548_1007", "430539_1007"])
 _BLOCK = 1 << 20  # rows made at a time

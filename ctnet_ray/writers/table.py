@@ -45,6 +45,7 @@ from ctnet_ray.writers.sources import (
     sources_of,
     with_common_names,
 )
+from ctnet_ray.writers.steps import Sealing
 from ctnet_ray.writers.values import (
     is_present,
     parse_label,
@@ -99,9 +100,7 @@ def write_table(
         raise CtnetError(f"known_until: no label of {mapping.name} has a delay: leave it out")
     sources = sources_of(raw, mapping)
     _check_sources(sources)
-    log = _log(mapping)
-    report, domains = Report(), {*mapping.all_domains(), *log_domains(store, log)}
-    by_domain = tuple(mapping.histories) if mapping.by_domain else ()
+    report, domains = Report(), {*mapping.all_domains(), *log_domains(store, _log(mapping))}
 
     def schema() -> Schema:
         return merge_schema(store, schema_of(mapping, sorted(domains)), domains, mapping.name)
@@ -110,19 +109,7 @@ def write_table(
         report.notices += notices_of(sources)
         return schema()
 
-    names = common_names(mapping) if mapping.logs else mapping
-    conversion = Conversion(
-        log,
-        lambda rows: _impressions(rows, names),
-        Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
-        mapping.statistics,
-        mapping.drop_duplicates,
-        mapping.max_dropped,
-        mapping.impression,
-        mapping.stepping,
-        lambda: seal(sources, report.files, known_until),
-        tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
-    )
+    conversion = _conversion(mapping, domains, lambda: seal(sources, report.files, known_until))
     blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
     writing = Writing(seed, existing, from_scratch)
     convert(blocks, conversion, store, writing, report, progress, check=check)
@@ -131,6 +118,24 @@ def write_table(
     numbers = [feature.name for feature in mapping.schema.dense]
     write_schema(store, with_dense_figures(store, made, numbers, sorted(domains)) if numbers else made)
     return report
+
+
+def _conversion(mapping: TableMapping, domains: set[str], sealing: Callable[[], Sealing]) -> Conversion:
+    """Return how rows become samples; `domains` is filled as the rows are read."""
+    names = common_names(mapping) if mapping.logs else mapping
+    by_domain = tuple(mapping.histories) if mapping.by_domain else ()
+    return Conversion(
+        _log(mapping),
+        lambda rows: _impressions(rows, names),
+        Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
+        mapping.statistics,
+        mapping.drop_duplicates,
+        mapping.max_dropped,
+        mapping.impression,
+        mapping.stepping,
+        sealing,
+        tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
+    )
 
 
 def _check_sources(sources: Sequence[Source]) -> None:

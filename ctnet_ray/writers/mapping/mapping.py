@@ -226,18 +226,7 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     counted = replace(statistics, by_domain=False).columns(()) if statistics else {}
     label = label_of(plain.needed(top, "label", name), f"{name}: label")
     labels = labels_of(top, {*entries, *histories, *counted}, name)
-    if label.delay and (histories or statistics):
-        raise CtnetError(
-            f"{name}: label.delay: histories and statistics would hold clicks before they are known: name a "
-            "label that is known at once, and the late one under labels (data.label)"
-        )
-    if "impression" in top and any(one.delay for one in (label, *labels.values())):
-        raise CtnetError(f"{name}: impression: its rows say the label, so none has a delay: leave it out")
-    if "impression" in top and statistics and statistics.as_of == "time":
-        raise CtnetError(
-            f"{name}: statistics.as_of: time: an impression has the label of its later rows, which is not "
-            "known at its time: as_of: day"
-        )
+    _check_times_of_labels(top, label, labels, histories, statistics, name)
     return TableMapping(
         name=name,
         view=view_of(top, csv, name),
@@ -273,6 +262,29 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
         impression=_impression(top["impression"], f"{name}: impression") if "impression" in top else None,
         schema=_schema(entries, histories, length, top.get("embedding_dim", 16), name),
     )
+
+
+def _check_times_of_labels(
+    top: Mapping[str, Any],
+    label: Label,
+    labels: Mapping[str, Label],
+    histories: Mapping[str, str],
+    statistics: Statistics | None,
+    name: str,
+) -> None:
+    """Refuse what would tell of a label before it is known."""
+    if label.delay and (histories or statistics):
+        raise CtnetError(
+            f"{name}: label.delay: histories and statistics would hold clicks before they are known: name a "
+            "label that is known at once, and the late one under labels (data.label)"
+        )
+    if "impression" in top and any(one.delay for one in (label, *labels.values())):
+        raise CtnetError(f"{name}: impression: its rows say the label, so none has a delay: leave it out")
+    if "impression" in top and statistics and statistics.as_of == "time":
+        raise CtnetError(
+            f"{name}: statistics.as_of: time: an impression has the label of its later rows, which is not "
+            "known at its time: as_of: day"
+        )
 
 
 def _features(top: Mapping[str, Any], name: str) -> dict[str, Mapping[str, Any]]:
