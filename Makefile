@@ -42,9 +42,10 @@ lint: $(READY)  ## Style, types, layers
 	$(NICE) $(BIN)/basedpyright --level error
 	$(NICE) $(BIN)/lint-imports --no-cache
 
+# Hypothesis' own profile `ci` draws the same examples in each run: a find at random is for `make soak` and for pytest.
 unit: $(READY)  ## Unit tests: no Ray
 	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest tests/unit -m "not slow" -n auto --maxprocesses 4 \
-		--dist loadfile --no-loadscope-reorder
+		--dist loadfile --no-loadscope-reorder --hypothesis-profile=ci
 
 integration: $(READY)  ## Integration tests: a local Ray, MLflow on SQLite
 	$(BIN)/python -m pytest tests/integration -m "not slow"
