@@ -19,21 +19,27 @@ def run_counted(command: Sequence[str]) -> tuple[float, float]:
     Raises:
         CalledProcessError: The command failed; its output is in it.
     """
-    started = time.perf_counter()
-    spent: dict[psutil.Process, float] = {}
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
-        root = psutil.Process(process.pid)
-        while process.poll() is None:
-            _look(root, spent)
-            try:
-                process.wait(_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
+        spent = wait_counted(process)
         printed.seek(0)
         said = printed.read()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(command), said)
+    return spent
+
+
+def wait_counted(process: subprocess.Popen) -> tuple[float, float]:
+    """Wait for a command that was started now; return its CPU seconds, as `run_counted`, and wall seconds."""
+    started = time.perf_counter()
+    spent: dict[psutil.Process, float] = {}
+    root = psutil.Process(process.pid)
+    while process.poll() is None:
+        _look(root, spent)
+        try:
+            process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
     return sum(spent.values()), time.perf_counter() - started
 
 

@@ -23,9 +23,15 @@ from ctnet_ray.report.figures import line_style, panels, style
 from ctnet_ray.samples.running_state import SNAPSHOT_DAYS
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL
-from ctnet_ray.writers.accounts import Report
-from ctnet_ray.writers.sample_days import Histories, Impressions, SampleDays, Writing
+from ctnet_ray.writers.accounts import FileAccount, Report
+from ctnet_ray.writers.impressions import Histories, Impressions
+from ctnet_ray.writers.log_columns import DOMAIN, FILE
+from ctnet_ray.writers.packed_rows import distinct_columns, pack
+from ctnet_ray.writers.preparation import Preparation, RowRules, Writing
+from ctnet_ray.writers.sample_days import SampleDays
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.step_rows import step_rows
+from ctnet_ray.writers.work import Here, InProcess
 from jobs.command import run
 
 _DAYS = SNAPSHOT_DAYS  #: days at each end that are compared
@@ -95,12 +101,19 @@ def cpu_seconds(
     rng, seconds = np.random.default_rng(0), []
     with tempfile.TemporaryDirectory(prefix="ctnet-benchmark-") as root:
         store = SampleStore(root)
-        writer = SampleDays(store, "growth", histories, statistics, Writing(from_scratch=True), Report())
+        preparation = Preparation(store, "growth", histories, statistics, Writing(from_scratch=True))
+        shown: list[Impressions] = []
+        shared = Here((preparation, RowRules(lambda _: shown[-1], (), drop_duplicates=False)))
+        writer = SampleDays(shared, InProcess(), Report(files=[FileAccount("growth")]))
         for number in range(days):
-            shown = _impressions(rng, number, rows, users, items, histories)
+            day = _FIRST + timedelta(days=number)
+            shown.append(_impressions(rng, number, rows, users, items, histories))
+            places = pa.table({FILE: np.zeros(rows, np.int32), DOMAIN: shown[-1].domain})
             started = time.process_time()
-            writer.write(_FIRST + timedelta(days=number), shown)
+            account, made, tables = step_rows(shared, [Here([pack([distinct_columns(places)])])], day)
+            writer.write(day, account, Here(made), Here(tables))
             seconds.append(time.process_time() - started)
+            shown.clear()
     return seconds
 
 
@@ -120,7 +133,7 @@ def _impressions(
     )
     time_N = 86_400 * number + rng.integers(0, 86_400, rows)
     domain = pa.array(_DOMAINS).take(pa.array((rng.random(rows) < 0.9).astype(np.int64)))
-    return Impressions(domain, user_N, time_N, dict.fromkeys(histories.names, item_N), samples)
+    return Impressions(domain, user_N, time_N, dict.fromkeys(histories.names, "item"), samples)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctnet_ray.api import ModelVersion, open_version
+    from ctnet_ray.cluster.preparation import on_ray
     from ctnet_ray.cluster.scoring import score_files
     from ctnet_ray.config import (
         ComparisonConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "inspect",
     "load_mapping",
     "load_schema",
+    "on_ray",
     "open_export",
     "open_version",
     "score_files",
@@ -65,6 +67,7 @@ __all__ = [
 #: Where each is. `open_export` and what it needs load without Ray, MLflow and TorchRec.
 _MODULES = {
     "ctnet_ray.api": ("ModelVersion", "open_version"),
+    "ctnet_ray.cluster.preparation": ("on_ray",),
     "ctnet_ray.cluster.scoring": ("score_files",),
     "ctnet_ray.config": tuple(name for name in __all__ if name.endswith("Config")),
     "ctnet_ray.errors": ("CtnetError",),

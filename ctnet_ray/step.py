@@ -1,7 +1,8 @@
-"""How long a step is: a calendar day, or any whole number of them.
+"""How long a step is: a calendar day, or any whole number of them; or a part of a log without times.
 
 The samples of a step lie in the folder of its first day, and its version is of that day: a day stands for the
-step that begins on it.
+step that begins on it. Of a log without times the days only number the steps; a step then says how many there
+are, 1/10, in all records that are made of it.
 """
 
 import re
@@ -13,7 +14,7 @@ from pydantic import PlainSerializer, PlainValidator
 
 from ctnet_ray.errors import CtnetError
 
-_TEXT = re.compile(r"([1-9]\d{0,3})d")
+_TEXT = re.compile(r"([1-9]\d{0,3})d|1/([1-9]\d{0,3})")
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class Step:
     """The length of all steps of a domain, and the arithmetic of their first days."""
 
     days: int = 1
+    parts: int = 0
+    """Equal parts that a log without times was cut into, of which a step is one; 0: rows have times."""
 
     def __str__(self) -> str:
         """Return it as people write it: 7d."""
-        return f"{self.days}d"
+        return f"1/{self.parts}" if self.parts else f"{self.days}d"
 
     @property
     def length(self) -> timedelta:
@@ -83,7 +86,7 @@ def _parse(text: Any) -> Step:
     match = _TEXT.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f"a step is a whole number of days such as 7d, not {text!r}")
-    return Step(int(match[1]))
+    return Step(int(match[1])) if match[1] else Step(parts=int(match[2]))
 
 
 StepText = Annotated[

@@ -3,8 +3,9 @@
 import json as json_module
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
@@ -122,6 +123,8 @@ def table(
     existing: Existing = "refuse",
     histories_from_scratch: bool = False,
     known_until: date | None = None,
+    steps: int | None = None,
+    workers: int = 0,
     json: bool = False,
 ) -> None:
     """Write anybody's logs, CSV, JSON Lines or Parquet, as a mapping file says.
@@ -140,6 +143,10 @@ def table(
             the days before it.
         known_until: Day (YYYY-MM-DD) up to which the logs know of labels that come late (a label's delay in
             the mapping); not set: the day before their newest, which may be there in part.
+        steps: Steps of equal size into which a log without times is cut, by the order of its rows; all that
+            is made of them says so; not set: as the mapping says.
+        workers: Tasks at a time on Ray, of one CPU each and with one day in memory: on the cluster that
+            RAY_ADDRESS or ray job submit names, or on one started here; 0: in this process, without Ray.
         json: Print the report as JSON.
     """
     from ctnet_ray.samples.store import SampleStore
@@ -147,19 +154,25 @@ def table(
     from ctnet_ray.writers.table import write_table
 
     with _progress() as progress:
-        patterns = [raw] if isinstance(raw, str) else raw
-        store = SampleStore(out)
-        report = write_table(
-            patterns,
-            load_mapping(mapping),
-            store,
+        write = partial(
+            write_table,
+            [raw] if isinstance(raw, str) else raw,
+            load_mapping(mapping, steps),
+            SampleStore(out),
             progress,
             seed=seed,
             existing=existing,
             from_scratch=histories_from_scratch,
             known_until=known_until,
         )
+        report = _on_ray(workers, write) if workers else write()
     _print_report(report, out, json)
+
+
+def _on_ray(workers: int, write: "Callable[..., Report]") -> "Report":
+    from ctnet_ray.cluster.preparation import on_ray
+
+    return on_ray(workers, lambda work: write(work=work))
 
 
 def statistics(

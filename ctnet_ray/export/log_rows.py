@@ -9,11 +9,12 @@ import pyarrow as pa
 from ctnet_ray import storage
 from ctnet_ray.dense import DenseFeature
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.column_checks import check_separator
 from ctnet_ray.writers.dense_columns import dense_column
 from ctnet_ray.writers.files.remote import log_path
 from ctnet_ray.writers.lists import lists_of
+from ctnet_ray.writers.log_columns import LINE
 from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, from_dict, load
 from ctnet_ray.writers.values import parse_number
 from ctnet_ray.writers.view.view import OpenView, open_view, view_rows

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import ctnet_ray
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, stored_table
+from ctnet_ray.samples.existing import KEYS, Outcome, StoredRows, keys_table, stored_table
 from ctnet_ray.samples.manifest import Manifest, SampleFile, StateOrigin, StateTable, StatisticsRecord
-from ctnet_ray.samples.state_tables import Kind, write_table
+from ctnet_ray.samples.state_tables import EncodedTable, Kind, decode, encode, write_encoded
 from ctnet_ray.schema import GROUP, LABEL
 from ctnet_ray.step import ONE_DAY, Step
 
@@ -71,7 +71,7 @@ class DayWriter:
         self.positives = 0
         self.added = 0
         self.outcome: Outcome = "new"
-        self.state: dict[str, pa.Table] = {}
+        self.state: Mapping[str, EncodedTable] = {}
         self.manifest: Manifest | None = None
         self.columns: dict[str, str] = {}
         self._folder = folder
@@ -159,18 +159,18 @@ class DayWriter:
 
     def _finish_state(self, kinds: Sequence[Kind]) -> dict[str, StateTable]:
         """Write the tables for later days, and the rows' keys; return what the manifest says of them."""
-        tables = [(kind, self.state[kind.name]) for kind in kinds]
+        tables = {kind.name: self.state[kind.name] for kind in kinds}
         keys = np.concatenate(self._keys) if self._keys else None
         if self._stored:
-            stored = self._stored.manifest
-            tables = [
-                (kind, kind.merge(pa.concat_tables([stored_table(stored, kind), new])))
-                for kind, new in tables
-            ]
+            for kind in kinds:
+                parts = stored_table(self._stored.manifest, kind), decode(tables[kind.name])
+                tables[kind.name] = encode(kind, kind.merge(pa.concat_tables(parts)))
             keys = None if keys is None else self._stored.with_keys(keys)
         if keys is not None:
-            tables.append((KEYS, KEYS.merge(pa.table({"key": keys}))))
-        return {kind.name: write_table(self._folder, kind, table) for kind, table in tables}
+            tables[KEYS.name] = keys_table(keys)
+        elif KEYS.name in self.state and not self._stored:
+            tables[KEYS.name] = self.state[KEYS.name]
+        return {name: write_encoded(self._folder, name, table) for name, table in tables.items()}
 
     def _parts(self, index: int, count: int) -> pa.Table:
         """Return the index-th count-th of every run; maps only live as long as it, so pages don't add up."""

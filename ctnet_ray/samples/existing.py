@@ -21,13 +21,18 @@ from pydantic_core import to_jsonable_python
 from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.manifest import Manifest
-from ctnet_ray.samples.state_tables import Kind, read_table
+from ctnet_ray.samples.state_tables import EncodedTable, Kind, encode, read_table
 
 #: What came of it: "same" is a day that was left untouched, for it holds what was to be written.
 Outcome = Literal["new", "same", "merged", "replaced"]
 
 #: Table of the running state that holds the rows' keys.
 KEYS = Kind("rows", "key", {}, lambda table: table.sort_by("key"), distinct=("key",))
+
+
+def keys_table(key_N: np.ndarray) -> EncodedTable:
+    """Return the table of the keys of some rows, uint64 [N]."""
+    return encode(KEYS, KEYS.merge(pa.table({"key": key_N})))
 
 
 class DayDiffersError(CtnetError):
@@ -37,7 +42,12 @@ class DayDiffersError(CtnetError):
         self.difference = f"{domain} {day} has {stored:,} rows, and these make {new:,}"
         if stored == new:
             self.difference += " others"
+        self._made_of = domain, day, stored, new
         super().__init__(refusal([self]))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it go from process to process: an exception is made again of its message by default."""
+        return type(self), self._made_of
 
 
 def refusal(

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby, pairwise
+from types import MappingProxyType
 from urllib.parse import quote
 
 import numpy as np
@@ -27,10 +28,12 @@ from ctnet_ray import storage
 from ctnet_ray.errors import CtnetError, first_problem
 from ctnet_ray.samples.encoding import hash_id
 from ctnet_ray.samples.manifest import Manifest, StateOrigin, StateTable
-from ctnet_ray.samples.state_tables import Kind, read_table, write_table
+from ctnet_ray.samples.state_tables import EncodedTable, Kind, decode, read_table, write_table
 from ctnet_ray.samples.store import SampleStore
 
 SNAPSHOT_DAYS = 16  #: tables of so many days are read one by one; then they are merged
+Pending = Mapping[tuple[str, date], Mapping[str, EncodedTable]]  #: tables by domain and day, and by kind
+_NONE: Pending = MappingProxyType({})
 _WAY_OUT = (
     "prepare it again from its logs (--existing replace), or start anew with --histories_from_scratch true"
 )
@@ -49,9 +52,12 @@ class _Snapshot:
 
 
 @dataclass(frozen=True)
-class _Cover:
+class Cover:
     """Where all that is needed of the days before a day lies."""
 
+    log: str
+    from_scratch: bool
+    """Whether days before are there, and don't count."""
     snapshot: _Snapshot | None
     folder: str
     """Of the snapshot."""
@@ -65,6 +71,16 @@ class _Cover:
     """The newest day before; None: there is none."""
     digest: str
     """Digest of all days before."""
+
+    @property
+    def origin(self) -> StateOrigin:
+        """What the day's manifest says of the days before."""
+        return StateOrigin(self.log, self.digest, self.from_scratch)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the days since the snapshot are to be merged into another."""
+        return len({manifest.day for manifest in self.recent}) >= SNAPSHOT_DAYS
 
 
 @dataclass(frozen=True)
@@ -116,6 +132,7 @@ class RunningState:
         self._store, self._domains = store, domains
         self._uri = storage.join(store.root, "_state", quote(log, safe=""))
         self._manifests: dict[tuple[str, date], Manifest] = {}
+        self._pending: set[tuple[str, date]] = set()
 
     def before(
         self,
@@ -136,24 +153,11 @@ class RunningState:
         Raises:
             CtnetError: A day before has no state, another kind of state, or a damaged one.
         """
-        ordered = {kind: None if ids is None else np.sort(ids.to_numpy()) for kind, ids in touched.items()}
-        if from_scratch:
-            return Past(self.origin(day, from_scratch=True), None, {}, [], day)
-        cover = self._cover(day, window)
-        if self._keeps_snapshots and len({manifest.day for manifest in cover.recent}) >= SNAPSHOT_DAYS:
-            self._write_snapshot(day, cover)
-            cover = self._cover(day, window)
-        entries = cover.snapshot.tables if cover.snapshot else {}
-        snapshot = {
-            kind.name: self._read(cover.folder, kind, entries, ordered[kind.name])
-            for kind in (self.kinds if cover.snapshot else ())
-        }
-        days = [
-            (of, self._read_day(list(group), ordered))
-            for of, group in groupby(cover.days, key=lambda manifest: manifest.day)
-        ]
-        origin = StateOrigin(self.log, cover.digest, False)
-        return Past(origin, cover.newest, snapshot, days, cover.since)
+        cover = self.cover(day, window, from_scratch=from_scratch)
+        if self._keeps_snapshots and cover.is_long:
+            write_snapshot(self.snapshot_uri(day), day, cover, self.kinds)
+            cover = self.cover(day, window)
+        return read_past(cover, self.kinds, touched)
 
     def origin(self, day: date, *, from_scratch: bool = False) -> StateOrigin:
         """Return what the manifest of a day says of the days before, without reading their tables.
@@ -165,25 +169,51 @@ class RunningState:
         Raises:
             CtnetError: A day before has no state.
         """
-        digest = "" if from_scratch else self._cover(day, 0).digest
-        return StateOrigin(self.log, digest, from_scratch)
+        return self.cover(day, 0, from_scratch=from_scratch).origin
 
     def add(self, manifest: Manifest) -> None:
         """Take note of a day that was written."""
         self._manifests[manifest.domain, manifest.day] = manifest
+        self._pending.discard((manifest.domain, manifest.day))
+
+    def add_pending(self, manifest: Manifest) -> None:
+        """Take note of a day whose tables are made, and which is written later."""
+        self._manifests[manifest.domain, manifest.day] = manifest
+        self._pending.add((manifest.domain, manifest.day))
+
+    def drop_pending(self, domain: str, day: date) -> None:
+        """Go by what is stored of a day."""
+        if (domain, day) in self._pending:
+            self._pending.remove((domain, day))
+            del self._manifests[domain, day]
+
+    def snapshot_uri(self, day: date) -> str:
+        """Return where a snapshot of the days before a day lies, or would."""
+        return storage.join(self._uri, f"before={day}")
 
     def forget(self, day: date) -> None:
         """Remove the snapshots of a day that is about to be written."""
         for before in self._snapshot_days():
             if before > day:
-                storage.remove(storage.join(self._uri, f"before={before}"))
+                storage.remove(self.snapshot_uri(before))
 
     def later_days(self, day: date) -> list[date]:
         """Return the days of the log after a day."""
         return sorted({manifest.day for manifest in self._days(day + timedelta(days=1), date.max)})
 
-    def _cover(self, day: date, window: int) -> _Cover:
-        """Return where what is needed of the days before a day lies."""
+    def cover(self, day: date, window: int, *, from_scratch: bool = False) -> Cover:
+        """Return where what is needed of the days before a day lies.
+
+        Args:
+            day: The day.
+            window: Days before it whose tables are needed one by one.
+            from_scratch: Whether nothing before counts.
+
+        Raises:
+            CtnetError: A day before has no state.
+        """
+        if from_scratch:
+            return Cover(self.log, True, None, "", [], [], day, None, "")
         snapshot = self._snapshot(day)
         earliest = min(snapshot.before if snapshot else date.min, _days_before(day, window))
         days = self._days(earliest, day)
@@ -194,14 +224,15 @@ class RunningState:
         recent = [manifest for manifest in days if manifest.day >= since]
         newest = recent[-1].day if recent else snapshot.newest if snapshot else None
         digest = self._chain(snapshot.digest if snapshot else "", recent)
-        folder = storage.join(self._uri, f"before={snapshot.before}") if snapshot else ""
-        return _Cover(snapshot, folder, days, recent, since, newest, digest)
+        folder = self.snapshot_uri(snapshot.before) if snapshot else ""
+        return Cover(self.log, False, snapshot, folder, days, recent, since, newest, digest)
 
     def _days(self, first: date, end: date) -> list[Manifest]:
         """Return the log's days from `first` to before `end`, by day and domain, from the last start on."""
         manifests = []
         for domain in sorted({*self._store.domains(), *self._domains}):
-            for day in self._store.days(domain, first):
+            pending = {day for name, day in self._pending if name == domain and day >= first}
+            for day in sorted({*self._store.days(domain, first), *pending}):
                 if day < end:
                     manifest = self._manifests.get((domain, day)) or self._store.manifest(domain, day)
                     self._manifests[domain, day] = manifest
@@ -227,30 +258,6 @@ class RunningState:
             digest = storage.digest([digest, manifest.day.isoformat(), manifest.domain, checksums])
         return digest
 
-    def _read_day(
-        self, manifests: Sequence[Manifest], touched: Mapping[str, np.ndarray | None]
-    ) -> dict[str, pa.Table]:
-        return {
-            kind.name: pa.concat_tables(
-                self._read(manifest.uri, kind, manifest.state, touched[kind.name]) for manifest in manifests
-            )
-            for kind in self.kinds
-        }
-
-    def _read(
-        self, folder: str, kind: Kind, entries: Mapping[str, StateTable], ids: np.ndarray | None
-    ) -> pa.Table:
-        """Read the rows of some ids, ascending, or all."""
-        entry = entries.get(kind.name)
-        settings = to_jsonable_python(dict(kind.settings))
-        if entry is None or entry.settings != settings:
-            there = "none" if entry is None else f"those of {entry.settings}"
-            raise CtnetError(
-                f"{folder}: of {kind.name} with {settings} the running state has {there}: {_WAY_OUT}"
-            )
-        table = read_table(folder, kind.name, entry)
-        return table if ids is None else _rows_of(table, kind.key, ids)
-
     def _snapshot_days(self) -> Iterator[date]:
         for name in storage.list_folders(self._uri):
             try:
@@ -266,23 +273,99 @@ class RunningState:
         before = max((before for before in self._snapshot_days() if before <= day), default=None)
         if before is None:
             return None
-        uri = storage.join(self._uri, f"before={before}")
+        uri = self.snapshot_uri(before)
         folder = storage.read_folder(uri)
         try:
             return TypeAdapter(_Snapshot).validate_python(folder[0]) if folder else None
         except ValidationError as error:
             raise CtnetError(f"{uri}: the manifest {first_problem(error)}: remove this folder") from error
 
-    def _write_snapshot(self, day: date, cover: _Cover) -> None:
-        snapshot = _Snapshot(day, cover.recent[-1].day, cover.digest, {})
-        with storage.new_folder(storage.join(self._uri, f"before={day}")) as (folder, publish):
-            tables = {}
-            for kind in self.kinds:
-                parts = [self._read(manifest.uri, kind, manifest.state, None) for manifest in cover.recent]
-                if cover.snapshot:
-                    parts.insert(0, self._read(cover.folder, kind, cover.snapshot.tables, None))
-                tables[kind.name] = write_table(folder, kind, kind.merge(pa.concat_tables(parts)))
-            publish({**to_jsonable_python(snapshot), "tables": to_jsonable_python(tables)})
+
+def write_snapshot(uri: str, day: date, cover: Cover, kinds: Sequence[Kind]) -> None:
+    """Merge all days before a day, which have to be written, into a snapshot.
+
+    Args:
+        uri: Its folder (`RunningState.snapshot_uri`).
+        day: The day.
+        cover: Where the days before it lie.
+        kinds: The kinds of tables.
+    """
+    snapshot = _Snapshot(day, cover.recent[-1].day, cover.digest, {})
+    with storage.new_folder(uri) as (folder, publish):
+        tables = {}
+        for kind in kinds:
+            parts = [_read(manifest.uri, kind, manifest.state, None) for manifest in cover.recent]
+            if cover.snapshot:
+                parts.insert(0, _read(cover.folder, kind, cover.snapshot.tables, None))
+            tables[kind.name] = write_table(folder, kind, kind.merge(pa.concat_tables(parts)))
+        publish({**to_jsonable_python(snapshot), "tables": to_jsonable_python(tables)})
+
+
+def read_past(
+    cover: Cover, kinds: Sequence[Kind], touched: Mapping[str, pa.Array | None], pending: Pending = _NONE
+) -> Past:
+    """Read what some ids have of the days before a day.
+
+    Args:
+        cover: Where the days lie.
+        kinds: The kinds of tables.
+        touched: Ids, int64, each once, by kind; None: all.
+        pending: Tables of days that are not written yet.
+
+    Raises:
+        CtnetError: A day has another kind of state, or a damaged one.
+    """
+    ordered = {kind: None if ids is None else np.sort(ids.to_numpy()) for kind, ids in touched.items()}
+    entries = cover.snapshot.tables if cover.snapshot else {}
+    snapshot = {
+        kind.name: _read(cover.folder, kind, entries, ordered[kind.name])
+        for kind in (kinds if cover.snapshot else ())
+    }
+    days = [
+        (of, _read_day(list(group), kinds, ordered, pending))
+        for of, group in groupby(cover.days, key=lambda manifest: manifest.day)
+    ]
+    return Past(cover.origin, cover.newest, snapshot, days, cover.since)
+
+
+def _read_day(
+    manifests: Sequence[Manifest],
+    kinds: Sequence[Kind],
+    touched: Mapping[str, np.ndarray | None],
+    pending: Pending,
+) -> dict[str, pa.Table]:
+    return {
+        kind.name: pa.concat_tables(
+            _read(
+                manifest.uri,
+                kind,
+                manifest.state,
+                touched[kind.name],
+                pending.get((manifest.domain, manifest.day), {}).get(kind.name),
+            )
+            for manifest in manifests
+        )
+        for kind in kinds
+    }
+
+
+def _read(
+    folder: str,
+    kind: Kind,
+    entries: Mapping[str, StateTable],
+    ids: np.ndarray | None,
+    pending: EncodedTable | None = None,
+) -> pa.Table:
+    """Read the rows of some ids, ascending, or all."""
+    entry = entries.get(kind.name)
+    settings = to_jsonable_python(dict(kind.settings))
+    if entry is None or entry.settings != settings:
+        there = "none" if entry is None else f"those of {entry.settings}"
+        raise CtnetError(
+            f"{folder}: of {kind.name} with {settings} the running state has {there}: {_WAY_OUT}"
+        )
+    table = decode(pending) if pending else read_table(folder, kind.name, entry)
+    return table if ids is None else _rows_of(table, kind.key, ids)
 
 
 def log_domains(store: SampleStore, log: str) -> set[str]:

@@ -5,7 +5,6 @@ Each kind says how tables that follow each other become one: of clicks the last 
 """
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +32,17 @@ class Kind:
     """Columns whose values hardly repeat."""
 
 
-def write_table(folder: str, kind: Kind, table: pa.Table) -> StateTable:
-    """Write a table into a folder and return what the folder's manifest says of it."""
-    sink = io.BytesIO()
+@dataclass(frozen=True)
+class EncodedTable:
+    """A table as the bytes of its file."""
+
+    entry: StateTable
+    content: pa.Buffer
+
+
+def encode(kind: Kind, table: pa.Table) -> EncodedTable:
+    """Return a table as the bytes of its file, equal for equal tables."""
+    sink = pa.BufferOutputStream()
     # Each later day reads it: what can't be packed is not, and what repeats is a dictionary.
     packing: dict[str, Any] = {
         "compression": {name: "none" if name in kind.distinct else "zstd" for name in table.column_names},
@@ -43,8 +50,25 @@ def write_table(folder: str, kind: Kind, table: pa.Table) -> StateTable:
     }
     pq.write_table(table, sink, **packing)
     content = sink.getvalue()
-    _write(folder, kind.name, content)
-    return StateTable(len(content), hashlib.sha256(content).hexdigest(), dict(kind.settings))
+    return EncodedTable(
+        StateTable(content.size, hashlib.sha256(content).hexdigest(), dict(kind.settings)), content
+    )
+
+
+def decode(table: EncodedTable) -> pa.Table:
+    """Return the table."""
+    return _parsed(table.content)
+
+
+def write_encoded(folder: str, name: str, table: EncodedTable) -> StateTable:
+    """Write a table into a folder and return what the folder's manifest says of it."""
+    _write(folder, name, table.content)
+    return table.entry
+
+
+def write_table(folder: str, kind: Kind, table: pa.Table) -> StateTable:
+    """Write a table into a folder and return what the folder's manifest says of it."""
+    return write_encoded(folder, kind.name, encode(kind, table))
 
 
 def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
@@ -53,8 +77,7 @@ def read_table(folder: str, name: str, entry: StateTable) -> pa.Table:
     Raises:
         CtnetError: It is absent, or not what was written.
     """
-    # Small tables by the dozen: threads cost more than they save.
-    return pq.ParquetFile(pa.BufferReader(_read(folder, name, entry))).read(use_threads=False)
+    return _parsed(_read(folder, name, entry))
 
 
 def same_table(name: str, one: tuple[str, StateTable], other: tuple[str, StateTable]) -> bool:
@@ -78,7 +101,12 @@ def copy_table(folder: str, name: str, entry: StateTable, to: str) -> None:
     _write(to, name, _read(folder, name, entry))
 
 
-def _write(folder: str, name: str, content: bytes) -> None:
+def _parsed(content: bytes | pa.Buffer) -> pa.Table:
+    # Small tables by the dozen: threads cost more than they save.
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def _write(folder: str, name: str, content: bytes | pa.Buffer) -> None:
     filesystem, path = storage.resolve(_uri(folder, name))
     with filesystem.open_output_stream(path) as stream:
         stream.write(content)

@@ -51,6 +51,15 @@ class SampleStore:
             raise CtnetError(f"domain {shown!r}: letters, digits, '_', '-' and '.' only, 200 of them at most")
         return storage.join(self.root, domain, f"day={day.isoformat()}")
 
+    def sweep(self, domain: str) -> None:
+        """Remove what killed writers left of a domain, if nobody writes there; copies of this don't try."""
+        if domain in self._swept_domains:
+            return
+        if domain in storage.list_folders(self.root):
+            with shared(storage.join(self.root, domain)):
+                pass
+        self._swept_domains.add(domain)
+
     def domains(self) -> list[str]:
         """Return the domains that have samples, sorted."""
         return [name for name in storage.list_folders(self.root) if _DOMAIN.fullmatch(name)]

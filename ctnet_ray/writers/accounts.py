@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.existing import Outcome
+from ctnet_ray.writers.log_columns import LINE
+from ctnet_ray.writers.row_counts import RowCounts
 
-LINE = "__line__"  #: int64 column of a block of log rows: the line of a CSV file, the row of a Parquet file
 DUPLICATE = "exact duplicate"
 LATER_ROW = "later row of an impression"
 STORED = "in the stored day already"
@@ -46,6 +46,12 @@ class FileAccount:
     """Rows by day, with those that are dropped for it or for what is read after it."""
     unlabelled: Counter[date] = field(default_factory=Counter)
     """Of these, rows that lack a label which may come late."""
+    filled: Counter[str] = field(default_factory=Counter)
+    """Rows that have a value, by column, of those columns that are counted."""
+    unmatched: Counter[str] = field(default_factory=Counter)
+    """Rows whose key a side table lacks, or that have none, by the mapping's key of the join."""
+    joined: Counter[str] = field(default_factory=Counter)
+    """Rows that a side table was asked for, likewise."""
     written: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     """Lines by reason."""
@@ -63,6 +69,21 @@ class FileAccount:
             self.dropped[reason] += count
             examples = self.examples.setdefault(reason, [])
             examples += list(lines)[: _EXAMPLES - len(examples)]
+
+    def count_values(self, rows: pa.Table, columns: Iterable[str]) -> None:
+        """Count the rows in which some columns have a value."""
+        for name in columns:
+            self.filled[name] += rows.num_rows - rows[name].null_count
+
+    def add(self, part: "FileAccount") -> None:
+        """Add what became of some more of the file's lines."""
+        self.read += part.read
+        self.exploded += part.exploded
+        self.written += part.written
+        for name in ("days", "unlabelled", "filled", "unmatched", "joined"):
+            getattr(self, name).update(getattr(part, name))
+        for reason, count in part.dropped.items():
+            self.drop(reason, count, part.examples.get(reason, ()))
 
     def keep(self, table: pa.Table, valid: pa.ChunkedArray | pa.Array, reason: str) -> pa.Table:
         """Return the rows where `valid` is true, and count the others, with their `LINE`, under `reason`."""
@@ -157,21 +178,16 @@ class Report:
         self.files.append(FileAccount(str(path)))
         return self.files[-1]
 
-    def drop_rows(self, reason: str, before: pa.Table, after: pa.Table, file: str, domain: str) -> None:
-        """Count the rows that `after` lacks; column `file` holds places in `files`, `domain` names."""
-        if after.num_rows == before.num_rows:
-            return
-        for account, count in zip(
-            self.files, self._by_file(before[file]) - self._by_file(after[file]), strict=True
-        ):
-            account.drop(reason, int(count))
-        for name, count in (_by_value(before[domain]) - _by_value(after[domain])).items():
-            self.dropped_by_domain.setdefault(name, Counter())[reason] += count
-
-    def write_rows(self, file_N: pa.ChunkedArray) -> None:
-        """Count rows as written."""
-        for account, count in zip(self.files, self._by_file(file_N), strict=True):
-            account.written += int(count)
+    def add_rows(self, counts: RowCounts) -> None:
+        """Add what became of some rows once all was read."""
+        for place, count in counts.written.items():
+            self.files[place].written += count
+        for reason, by_file in counts.dropped.items():
+            for place, count in sorted(by_file.items()):
+                self.files[place].drop(reason, count)
+        for reason, by_domain in counts.dropped_of.items():
+            for name, count in (+by_domain).items():
+                self.dropped_by_domain.setdefault(name, Counter())[reason] += count
 
     def check_dropped(self, limit: float) -> None:
         """Refuse a log of which too much would be dropped.
@@ -263,10 +279,3 @@ class Report:
                 for day in sorted(self.days, key=lambda day: (day.domain, day.day))
             ],
         }
-
-    def _by_file(self, file_N: pa.ChunkedArray) -> np.ndarray:
-        return np.bincount(file_N.to_numpy(), minlength=len(self.files))
-
-
-def _by_value(column: pa.ChunkedArray) -> Counter[str]:
-    return Counter({entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()})

@@ -12,7 +12,7 @@ Each tab becomes a domain (`tab1`). A row's day is its `date`, its place in time
 is never read into a sample.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -32,10 +32,14 @@ from ctnet_ray.schema import GROUP, LABEL, Schema
 from ctnet_ray.writers.accounts import FileAccount, Report
 from ctnet_ray.writers.files.csv_text import BLOCK_BYTES, Dialect, csv_blocks, csv_header
 from ctnet_ray.writers.history import column_in
-from ctnet_ray.writers.logs import DAY, DOMAIN, FILE, Conversion, convert
-from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
+from ctnet_ray.writers.impressions import Histories, Impressions
+from ctnet_ray.writers.log_columns import DAY, DOMAIN
+from ctnet_ray.writers.log_reading import LogFile
+from ctnet_ray.writers.logs import Conversion, convert
+from ctnet_ray.writers.preparation import RowRules, Writing
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.statistics import Statistics
+from ctnet_ray.writers.work import InProcess
 
 HISTORY_LENGTH = 20
 HISTORIES = MappingProxyType({"clicked_items": "item", "clicked_tags": "tag", "clicked_authors": "author"})
@@ -117,19 +121,21 @@ def write_kuairand(
     report = Report()
     text = _schema_text(domains)
 
-    def schema() -> Schema:
+    def schema(domains: Collection[str] = domains) -> Schema:
         made = schema_module.from_dict(yaml.safe_load(text), "kuairand_schema.yaml")
         return merge_schema(store, made, domains, "this command")
 
     conversion = Conversion(
         _LOG,
-        lambda rows: _impressions(rows, users, videos),
+        RowRules(lambda rows: _impressions(rows, users, videos), _LOG_TYPES),
         Histories(tuple(HISTORIES), HISTORY_LENGTH, BY_DOMAIN, domains),
         STATISTICS,
-        max_dropped=max_dropped,
+        max_dropped,
     )
-    blocks = _log_blocks(logs, tabs, report, progress, block_bytes)
-    convert(blocks, conversion, store, Writing(seed, existing, from_scratch), report, progress, check=schema)
+    files = [_log_file(path, tabs, block_bytes) for path in logs]
+    writing = Writing(seed, existing, from_scratch)
+    with InProcess() as work:
+        convert(files, conversion, store, writing, report, progress, work, check=schema)
     write_schema(store, with_figures(store, schema(), STATISTICS, domains))
     return report
 
@@ -161,27 +167,18 @@ def _files(raw: str, pattern: str) -> list[Path]:
     return paths
 
 
-def _log_blocks(
-    paths: list[Path], tabs: list[int], report: Report, progress: Progress, block_bytes: int
-) -> Iterator[pa.Table]:
-    """Yield log rows of the tabs that can be samples, with their day."""
-    task = progress.add_task("reading bytes", total=sum(path.stat().st_size for path in paths))
-    before = 0
-    for path in paths:
-        _check_columns(path, _LOG_TYPES)
+def _log_file(path: Path, tabs: list[int], block_bytes: int) -> LogFile:
+    """Return how a log is read: the rows of some tabs that can be samples, with their day."""
+    _check_columns(path, _LOG_TYPES)
 
-        def advance(position: int, before: int = before) -> None:
-            progress.update(task, completed=before + position)
+    def blocks(account: FileAccount, progress: Callable[[int], object]) -> Iterator[pa.Table]:
+        options = {"types": _LOG_TYPES, "block_bytes": block_bytes, "progress": progress}
+        return csv_blocks(path, Dialect(), account, **options)
 
-        account = report.open(path)
-        for block in csv_blocks(
-            path, Dialect(), account, types=_LOG_TYPES, block_bytes=block_bytes, progress=advance
-        ):
-            rows = _valid(block, tabs, account)
-            place = pa.scalar(len(report.files) - 1, pa.int32())
-            yield rows.append_column(FILE, pa.repeat(place, rows.num_rows))
-        before += path.stat().st_size
-        progress.update(task, completed=before)
+    def clean(block: pa.Table, account: FileAccount) -> Iterator[pa.Table]:
+        yield _valid(block, tabs, account)
+
+    return LogFile(path, blocks, clean)
 
 
 def _valid(block: pa.Table, tabs: list[int], account: FileAccount) -> pa.Table:
@@ -219,7 +216,7 @@ def _impressions(rows: pa.Table, users: pa.Table, videos: pa.Table) -> Impressio
         domain=rows[DOMAIN],
         user_N=user.to_numpy(),
         time_N=rows["time_ms"].to_numpy(),
-        entities={history: samples[column].to_numpy() for history, column in HISTORIES.items()},
+        clicked=HISTORIES,
         samples=samples,
     )
 

@@ -4,6 +4,7 @@ Rows of several logs meet where samples are made of them. Until then each has it
 get columns with names that all of them share.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,12 +12,12 @@ import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.writers.accounts import LINE
+from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import find_files
 from ctnet_ray.writers.files.remote import LogPath, below, log_path
 from ctnet_ray.writers.lists import list_array, list_lengths, lists_of
-from ctnet_ray.writers.logs import is_added
+from ctnet_ray.writers.log_columns import LINE, is_added
 from ctnet_ray.writers.mapping.mapping import TableMapping
 from ctnet_ray.writers.view.view import OpenView, open_view
 
@@ -65,31 +66,50 @@ def sources_of(raw: Sequence[str], mapping: TableMapping) -> list[Source]:
     return sources
 
 
-def notices_of(sources: Sequence[Source]) -> Iterator[str]:
-    """Yield what a person should know of the logs once they are read, a line each."""
-    for view in {id(source.view): source.view for source in sources}.values():
-        yield from view.notices()
+def notices_of(sources: Sequence[Source], accounts: Sequence[FileAccount]) -> Iterator[str]:
+    """Yield what a person should know of the logs once they are read, a line each.
+
+    Args:
+        sources: Their files.
+        accounts: What became of each.
+    """
+    for files, counted in _by_log(sources, accounts):
+        yield from files[0].view.notices(counted)
 
 
-def check_fields(sources: Sequence[Source]) -> None:
+def check_fields(sources: Sequence[Source], accounts: Sequence[FileAccount]) -> None:
     """Refuse fields that no line of a log of JSON Lines has, once all are read: they are probably misspelt.
+
+    Args:
+        sources: The logs' files.
+        accounts: What became of each.
 
     Raises:
         CtnetError: There is one.
     """
-    for source in sources:
-        mapping, view = source.mapping, source.view
-        optional = {feature.column for feature in mapping.features if feature.optional} | view.view.makes
+    for files, counted in _by_log(sources, accounts):
+        source, mapping = files[0], files[0].mapping
+        filled = sum((account.filled for account in counted), Counter[str]())
+        optional = {feature.column for feature in mapping.features if feature.optional}
+        optional |= source.view.view.makes
         # What comes late may have come for no line yet.
         optional |= {label.column for label in (mapping.label, *mapping.labels.values()) if label.delay}
-        lines = [is_json(one.path, mapping.format_name) for one in sources if one.view is view]
-        has_rows = all(lines) and view.filled[LINE]
+        has_rows = all(is_json(file.path, mapping.format_name) for file in files) and filled[LINE]
         for column, key in mapping.columns().items() if has_rows else ():
-            if column not in optional and not view.filled[column]:
+            if column not in optional and not filled[column]:
                 raise CtnetError(
                     f"{mapping.name}: {key}: no line of {source.path} has a field {column!r}: mend the key"
                     + f", or {key.removesuffix('.column')}.optional: true" * key.startswith("features.")
                 )
+
+
+def _by_log(
+    sources: Sequence[Source], accounts: Sequence[FileAccount]
+) -> Iterator[tuple[list[Source], list[FileAccount]]]:
+    """Yield the files of each log and what became of them."""
+    for log in dict.fromkeys(source.log for source in sources):
+        places = [place for place, source in enumerate(sources) if source.log == log]
+        yield [sources[place] for place in places], [accounts[place] for place in places]
 
 
 def common_names(mapping: TableMapping) -> TableMapping:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.encoding import id_texts
-from ctnet_ray.writers.accounts import LINE
+from ctnet_ray.writers.log_columns import LINE
 
 if TYPE_CHECKING:
     import duckdb

@@ -88,16 +88,24 @@ def days_by_step(
         steps.setdefault(step.start(day, begun), []).append(day)
     complete, waiting = sealing.split(steps, step)
     notices = [sealing.notice(waiting, step)] if waiting else []
-    if step != ONE_DAY and complete:
+    if step.parts:
+        notices.append(
+            f"the logs have no times: their rows, as they stand, were cut into {step.parts} steps, which the "
+            f"days from {ordered[0]} on number"
+        )
+    elif step != ONE_DAY and complete:
         notices += _notices(step, complete, ordered[0], None if chosen else begun)
     return complete, [day for days in waiting.values() for day in days], notices
 
 
 def _check(step: Step, begun: date, stored: Manifest) -> None:
     if stored.step != step:
+        key = f"steps: {stored.step.parts}" if stored.step.parts else f"step: {stored.step}"
+        # A log without times can't be of days, nor one with times of parts.
+        other = f", or {key}" if bool(stored.step.parts) == bool(step.parts) else ""
         raise CtnetError(
             f"step: samples of {stored.domain} that are there are steps of {stored.step}, and these would be "
-            f"of {step}: give --out another folder, or step: {stored.step}"
+            f"of {step}: give --out another folder{other}"
         )
     if not step.meets(begun, stored.day):
         raise CtnetError(

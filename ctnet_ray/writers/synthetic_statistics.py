@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from ctnet_ray.samples.day_writer import DayLinks
 from ctnet_ray.samples.running_state import RunningState
+from ctnet_ray.samples.state_tables import EncodedTable, encode
 from ctnet_ray.samples.statistics import COUNTS, summed_counts
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.statistics import Statistics
@@ -59,9 +60,9 @@ class CountedDays:
         """Return what some rows of a domain add to the counts that later days look up."""
         return STATISTICS.counts(samples, domain)
 
-    def state(self, counts: Sequence[pa.Table]) -> dict[str, pa.Table]:
+    def state(self, counts: Sequence[pa.Table]) -> dict[str, EncodedTable]:
         """Return what later days need of a day whose rows were counted in parts."""
-        return {COUNTS: summed_counts(pa.concat_tables(counts))}
+        return {COUNTS: encode(STATISTICS.kind(), summed_counts(pa.concat_tables(counts)))}
 
     def _is_first(self, day: date) -> bool:
         return day == self._config.first_day

@@ -1,8 +1,9 @@
 """Anybody's logs, CSV, JSON Lines or Parquet, as sample days, by a mapping file (`writers.mapping`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date
-from functools import cache
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,26 +16,21 @@ from ctnet_ray.samples.encoding import hash_ids, id_texts
 from ctnet_ray.samples.running_state import log_domains
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.schema import GROUP, LABEL, Schema
-from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, LINE, OTHER_DOMAIN, FileAccount, Report
+from ctnet_ray.writers.accounts import AFTER_LAST, BEFORE_FIRST, OTHER_DOMAIN, FileAccount, Report
 from ctnet_ray.writers.column_checks import check_columns, check_separator
 from ctnet_ray.writers.dense_columns import dense_column, with_dense_figures
 from ctnet_ray.writers.files.csv_text import BLOCK_BYTES
 from ctnet_ray.writers.files.json_lines import is_json
 from ctnet_ray.writers.files.log_files import columns_of, read_blocks
-from ctnet_ray.writers.files.remote import file_size
-from ctnet_ray.writers.logs import (
-    CLICKED,
-    DAY,
-    DOMAIN,
-    FILE,
-    LABELS,
-    TIME,
-    Conversion,
-    convert,
-)
+from ctnet_ray.writers.impressions import Histories, Impressions
+from ctnet_ray.writers.log_columns import CLICKED, DAY, DOMAIN, LABELS, LINE, TIME
+from ctnet_ray.writers.log_reading import LogFile, last_lines
+from ctnet_ray.writers.logs import Conversion, convert
 from ctnet_ray.writers.mapping.mapping import FeatureColumn, TableMapping, schema_of
+from ctnet_ray.writers.packed_rows import memory_of
+from ctnet_ray.writers.preparation import RowRules, Writing
 from ctnet_ray.writers.publication import published_figures
-from ctnet_ray.writers.sample_days import Histories, Impressions, Writing
+from ctnet_ray.writers.row_order import RowOrder
 from ctnet_ray.writers.schema_file import merge_schema, with_figures, write_schema
 from ctnet_ray.writers.sealing import seal
 from ctnet_ray.writers.sources import (
@@ -54,6 +50,7 @@ from ctnet_ray.writers.values import (
     parse_time,
 )
 from ctnet_ray.writers.view.view import columns_after, view_rows
+from ctnet_ray.writers.work import InProcess, Work
 
 _YEARS = (1970, 2200)  #: a time outside them is a mistake of unit
 
@@ -69,6 +66,7 @@ def write_table(
     from_scratch: bool = False,
     known_until: date | None = None,
     block_bytes: int = BLOCK_BYTES,
+    work: Work | None = None,
 ) -> Report:
     """Write the sample days of logs, and the schema to `schema.yaml` in the store's root.
 
@@ -83,6 +81,7 @@ def write_table(
         from_scratch: Whether the first day looks back on no day before, whatever is there.
         known_until: Day up to which the logs know of late labels; None: the one before their newest.
         block_bytes: Text of a file read at a time that is no Parquet.
+        work: Where it is done; None: in this process.
 
     Returns:
         What was read, dropped and written.
@@ -96,45 +95,61 @@ def write_table(
             f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
             "logs of the days and --existing replace"
         )
+    if mapping.time.steps and existing == "merge":
+        raise CtnetError(
+            f"{mapping.name}: steps: more rows move where a log without times is cut: give all of them and "
+            "--existing replace"
+        )
     if known_until and not mapping.late_labels:
         raise CtnetError(f"known_until: no label of {mapping.name} has a delay: leave it out")
     sources = sources_of(raw, mapping)
     _check_sources(sources)
-    report, domains = Report(), {*mapping.all_domains(), *log_domains(store, _log(mapping))}
+    report, known = Report(), {*mapping.all_domains(), *log_domains(store, _log(mapping))}
 
-    def schema() -> Schema:
+    def schema(domains: Collection[str]) -> Schema:
         return merge_schema(store, schema_of(mapping, sorted(domains)), domains, mapping.name)
 
-    def check() -> Schema:
-        report.notices += notices_of(sources)
-        return schema()
+    def check_read() -> None:
+        check_fields(sources, report.files)
 
-    conversion = _conversion(mapping, domains, lambda: seal(sources, report.files, known_until))
-    blocks = _blocks(sources, mapping, report, progress, domains, block_bytes)
+    def check(domains: Collection[str]) -> None:
+        report.notices += notices_of(sources, report.files)
+        schema(domains)
+
+    conversion = _conversion(mapping, known, lambda: seal(sources, report.files, known_until))
     writing = Writing(seed, existing, from_scratch)
-    convert(blocks, conversion, store, writing, report, progress, check=check)
+    with work or InProcess() as place:
+        files = [_log_file(source, mapping, block_bytes) for source in sources]
+        if mapping.time.steps:
+            orders = _row_orders(sources, last_lines(files, place, progress))
+            files = [_log_file(source, mapping, block_bytes, orders[source]) for source in sources]
+        arguments = files, conversion, store, writing, report, progress, place
+        domains = convert(*arguments, check_read=check_read, check=check)
     figures = published_figures(mapping.statistics)
-    made = with_figures(store, schema(), mapping.statistics, sorted(domains), figures)
+    made = with_figures(store, schema(domains), mapping.statistics, sorted(domains), figures)
     numbers = [feature.name for feature in mapping.schema.dense]
     write_schema(store, with_dense_figures(store, made, numbers, sorted(domains)) if numbers else made)
     return report
 
 
 def _conversion(mapping: TableMapping, domains: set[str], sealing: Callable[[], Sealing]) -> Conversion:
-    """Return how rows become samples; `domains` is filled as the rows are read."""
+    """Return how rows become samples."""
     names = common_names(mapping) if mapping.logs else mapping
     by_domain = tuple(mapping.histories) if mapping.by_domain else ()
     return Conversion(
         _log(mapping),
-        lambda rows: _impressions(rows, names),
+        RowRules(
+            partial(_impressions, mapping=names),
+            names.columns(),
+            mapping.drop_duplicates,
+            mapping.impression,
+            tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
+        ),
         Histories(tuple(mapping.histories), mapping.history_length, by_domain, domains),
         mapping.statistics,
-        mapping.drop_duplicates,
         mapping.max_dropped,
-        mapping.impression,
         mapping.stepping,
         sealing,
-        tuple(LABELS + name if name else CLICKED for name in mapping.late_labels),
     )
 
 
@@ -155,53 +170,60 @@ def _log(mapping: TableMapping) -> str:
     return f"domain={mapping.domain}" if mapping.domain else f"column={mapping.domain_column}"
 
 
-def _blocks(
-    sources: Sequence[Source],
-    mapping: TableMapping,
-    report: Report,
-    progress: Progress,
-    domains: set[str],
-    block_bytes: int,
-) -> Iterator[pa.Table]:
-    """Yield rows that can be samples, with their day, time, domain and label; add to `domains` as they go."""
-    sizes = [file_size(source.path) for source in sources]
-    task = progress.add_task("reading bytes", total=sum(sizes))
-    for number, source in enumerate(sources):
-        before = sum(sizes[:number])
+def _row_orders(sources: Sequence[Source], lines: Sequence[int]) -> dict[Source, RowOrder]:
+    """Return where the lines of each file stand among those of its log."""
+    orders, before, totals = {}, Counter[str](), Counter[str]()
+    for source, count in zip(sources, lines, strict=True):
+        totals[source.log] += count
+    for source in sources:
+        if totals[source.log] < source.mapping.time.steps:
+            raise CtnetError(
+                f"{source.mapping.name}: steps: {source.mapping.time.steps} can't be made of the "
+                f"{totals[source.log]} lines of {source.path}: ask for fewer"
+            )
+    for source, count in zip(sources, lines, strict=True):
+        orders[source] = RowOrder(before[source.log], totals[source.log], source.mapping.time.steps)
+        before[source.log] += count
+    return orders
 
-        def advance(position: int, before: int = before) -> None:
-            progress.update(task, completed=before + position)
 
-        account = report.open(source.path)
-        for rows in _rows(source, account, block_bytes, advance):
-            rows = _valid(rows, source.mapping, account)
-            domains.update(pc.unique(rows[DOMAIN]).to_pylist())
+def _log_file(
+    source: Source, mapping: TableMapping, block_bytes: int, order: RowOrder | None = None
+) -> LogFile:
+    """Return how a file is read: its rows with their day, time, domain and label."""
+
+    def blocks(account: FileAccount, progress: Callable[[int], object]) -> Iterator[pa.Table]:
+        form = source.mapping.format
+        return read_blocks(source.path, form, account, block_bytes=block_bytes, progress=progress)
+
+    def clean(block: pa.Table, account: FileAccount) -> Iterator[pa.Table]:
+        for rows in _viewed(block, source, account):
+            rows = _valid(rows, source.mapping, account, order)
             if mapping.logs:
                 rows = with_common_names(rows, source, keep_all=mapping.drop_duplicates)
-            yield rows.append_column(FILE, pa.repeat(pa.scalar(number, pa.int32()), rows.num_rows))
-        advance(sizes[number])
-    check_fields(sources)
+            yield rows
+
+    return LogFile(source.path, blocks, clean)
 
 
-def _rows(
-    source: Source, account: FileAccount, block_bytes: int, progress: Callable[[int], None]
-) -> Iterator[pa.Table]:
-    """Yield the rows of a file as the mapping's view has them, with all columns that the mapping names."""
+def _viewed(block: pa.Table, source: Source, account: FileAccount) -> Iterator[pa.Table]:
+    """Yield the rows of a block as the mapping's view has them, with all columns that the mapping names."""
     mapping, columns = source.mapping, source.mapping.columns()
     # Without a search for duplicates the other columns are not needed.
     used = None if mapping.drop_duplicates else columns
-    blocks = read_blocks(source.path, mapping.format, account, block_bytes=block_bytes, progress=progress)
-    for block in blocks:
-        for rows in view_rows(source.view, block, account, used=used):
-            for column in (column for column in columns if column not in rows.column_names):
-                rows = rows.append_column(column, pa.nulls(rows.num_rows))
-            if is_json(source.path, mapping.format_name):
-                source.view.count_values(rows, [*columns, LINE])
-            yield rows if used is None else rows.select([*columns, LINE])
+    for rows in view_rows(source.view, block, account, used=used):
+        for column in (column for column in columns if column not in rows.column_names):
+            rows = rows.append_column(column, pa.nulls(rows.num_rows))
+        if is_json(source.path, mapping.format_name):
+            account.count_values(rows, [*columns, LINE])
+        yield rows if used is None else rows.select([*columns, LINE])
 
 
-def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount) -> pa.Table:
-    block = block.append_column(TIME, parse_time(block[mapping.time.column], mapping.time))
+def _valid(block: pa.Table, mapping: TableMapping, account: FileAccount, order: RowOrder | None) -> pa.Table:
+    times = (
+        order.times(block[LINE].to_numpy()) if order else parse_time(block[mapping.time.column], mapping.time)
+    )
+    block = block.append_column(TIME, times)
     block = account.keep(block, pc.is_valid(block[TIME]), "time missing or not readable")
     year = pc.year(block[TIME])
     in_range = pc.and_(pc.greater_equal(year, _YEARS[0]), pc.less(year, _YEARS[1]))
@@ -250,8 +272,13 @@ def _domain(block: pa.Table, mapping: TableMapping) -> pa.ChunkedArray | pa.Arra
 
 
 def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
-    # Of the user's column alone three columns of ids may be made.
-    ids = cache(lambda column: hash_ids(rows[column]))
+    # Of the user's column alone three columns of ids may be made, by several names.
+    hashed: dict[object, pa.Array] = {}
+
+    def ids(name: str) -> pa.Array:
+        memory = memory_of(rows[name]) or name
+        return hashed[memory] if memory in hashed else hashed.setdefault(memory, hash_ids(rows[name]))
+
     dense = {feature.name: feature for feature in mapping.schema.dense}
     features = {
         feature.name: ids(feature.column)
@@ -265,7 +292,7 @@ def _impressions(rows: pa.Table, mapping: TableMapping) -> Impressions:
         domain=rows[DOMAIN],
         user_N=ids(mapping.user).to_numpy(),
         time_N=rows[TIME].cast(pa.int64()).to_numpy(),
-        entities={history: samples[name].to_numpy() for history, name in mapping.histories.items()},
+        clicked=mapping.histories,
         samples=samples,
     )
 

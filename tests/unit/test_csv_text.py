@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files import csv_text
 from ctnet_ray.writers.files.csv_text import Dialect, csv_blocks, csv_header
+from ctnet_ray.writers.log_columns import LINE
 from tests.unit.log_world import (
     ALPHABET,
     dialects,
@@ -206,3 +207,16 @@ def test_a_first_line_without_an_end_is_not_read_into_memory(
     path.write_bytes(gzip.compress(b"a" * (1 << 26)))
     with pytest.raises(CtnetError, match="the first line is longer than 1 MiB: is it CSV"):
         csv_header(path, COMMON)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("block_bytes", [*range(190, 230), 1 << 20])
+def test_an_empty_last_line_ends_no_block(tmp_path, end, block_bytes):
+    path = tmp_path / "log.csv"
+    path.write_bytes(end.join(["at::who::what::clicked", *["0::a::::feed"] * 7, "", ""]).encode("utf-16"))
+    account = FileAccount(str(path))
+
+    blocks = csv_blocks(path, Dialect("::", "", "", encoding="utf-16"), account, block_bytes=block_bytes)
+
+    assert sum(block.num_rows for block in blocks) == 7
+    assert (account.read, dict(account.dropped)) == (8, {"empty line": 1})

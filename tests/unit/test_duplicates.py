@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctnet_ray.samples.running_state import _rows_of
-from ctnet_ray.writers.logs import LINE, TIME, _distinct_rows
+from ctnet_ray.writers.distinct_rows import distinct_rows
+from ctnet_ray.writers.log_columns import LINE, TIME
 
 KINDS = {
     "text": (pa.string(), st.sampled_from(["", "a", "b", None])),
@@ -36,7 +37,7 @@ def test_the_first_of_equal_rows_stays(log: list[dict[str, Any]], parts: int) ->
         TIME, pa.array(range(len(log)))
     )
 
-    kept = _distinct_rows(table)[LINE].to_pylist()
+    kept = distinct_rows(table, ())[LINE].to_pylist()
 
     first: dict[str, int] = {}
     for number, row in enumerate(log):

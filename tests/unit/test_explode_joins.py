@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.accounts import FileAccount
+from ctnet_ray.writers.log_columns import LINE
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.view.explode import Explode, explode
 from jobs.prepare import table

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.progress import Progress
 
+from ctnet_ray.errors import CtnetError
 from ctnet_ray.samples.store import SampleStore
 from ctnet_ray.writers.accounts import Report
 from ctnet_ray.writers.mapping.mapping import load
@@ -30,12 +31,14 @@ def write(folder: Path, files: dict[str, str | bytes | dict]) -> None:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def prepare(tmp_path: Path, name: str, files: dict) -> tuple[dict[str, list[dict]], Report]:
+def prepare(
+    tmp_path: Path, name: str, files: dict, raw: str = "raw", steps: int | None = None
+) -> tuple[dict[str, list[dict]], Report]:
     """Return the samples by domain, in the order of days and items' ids, and what was read."""
     write(tmp_path / "raw", files)
     store = SampleStore(str(tmp_path / "out"))
-    mapping = load(str(MAPPINGS / f"{name}.yaml"))
-    report = write_table([str(tmp_path / "raw")], mapping, store, Progress(disable=True))
+    mapping = load(str(MAPPINGS / f"{name}.yaml"), steps)
+    report = write_table([str(tmp_path / raw)], mapping, store, Progress(disable=True))
     rows = {
         domain: [
             {"day": day, **row}
@@ -396,3 +399,66 @@ def test_each_mapping_is_tested_and_says_what_it_is():
     for path in MAPPINGS.glob("*.yaml"):
         assert f'"{path.stem}"' in tests
         assert path.read_text().startswith("# ")
+
+
+def test_tenrec(tmp_path):
+    header = "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age,"
+    header += ",".join(f"hist_{place}" for place in range(1, 11))
+    files = {
+        "QK-video.csv": lines(
+            header,
+            "1,467,1,0,1,0,0,1,1,4,9,8,7,0,0,0,0,0,0,0",
+            "1,778,0,0,0,0,1,0,1,4,9,8,7,0,0,0,0,0,0,0",
+            "2,467,0,0,0,0,0,0,2,3,5,0,0,0,0,0,0,0,0,0",
+            "2,12,1,1,0,0,1,2,2,3,5,0,0,0,0,0,0,0,0,0",
+        ),
+        "QB-video.csv": lines(
+            header,
+            "7,467,0,0,0,0,0,0,1,2,1,2,3,4,5,6,7,8,9,10",
+            "7,31,1,0,0,0,1,1,1,2,1,2,3,4,5,6,7,8,9,10",
+        ),
+    }
+
+    rows, report = prepare(tmp_path, "tenrec", files, steps=2)
+
+    first, second = date(1970, 1, 1), date(1970, 1, 2)
+    assert [row["day"] for row in rows["qk"]] == [first, first, second, second]
+    assert [row["day"] for row in rows["qb"]] == [first, second]
+    shown = of_item(rows["qb"], 31)
+    assert (shown["label"], shown["follow"], shown["history"]) == (1, 0, ids(*range(1, 11)))
+    # One impression of item 467 in the first step of qk, clicked, where one of two was: (1 + 5) / (0 + 5).
+    (late,) = (row for row in rows["qk"] if row["day"] == second and row["item"] == ids(467)[0])
+    assert late["item_log_impressions_all_in_qk"] == pytest.approx(0.6931, abs=1e-4)
+    assert late["item_log_odds_all_in_qk"] == pytest.approx(0.1823, abs=1e-4)
+    assert any(
+        "have no times: their rows, as they stand, were cut into 2 steps" in one for one in report.notices
+    )
+    assert str(SampleStore(str(tmp_path / "out")).manifest("qk", first).step) == "1/2"
+
+
+def test_ali_ccp(tmp_path):
+    def fields(**values: str) -> str:
+        return "\x01".join(f"{name[1:]}\x02{value}\x031.0" for name, value in values.items())
+
+    files = {
+        "sample_skeleton_train.csv": lines(
+            f"1,0,0,bacff91692951881,9,{fields(f205='4237648', f206='8', f301='9351665')}",
+            f"2,1,0,bacff91692951881,9,{fields(f301='9351665', f205='55', f216='7')}",
+            f"3,1,1,aacff91692951881,9,{fields(f205='55', f206='8', f207='1205', f301='9351666')}",
+        )
+    }
+
+    rows, report = prepare(tmp_path, "ali_ccp", files, "raw/sample_skeleton_train.csv", steps=3)
+
+    assert {name: len(of) for name, of in rows.items()} == {"place_9351665": 2, "place_9351666": 1}
+    (bought,) = rows["place_9351666"]
+    assert (bought["day"], bought["label"], bought["bought"]) == (date(1970, 1, 3), 1, 1)
+    assert [bought[name] for name in ("item", "category", "shop")] == ids("55", "8", "1205")
+    assert of_item(rows["place_9351665"], "4237648")["brand"] == 0
+    assert not report.dropped
+
+
+@pytest.mark.parametrize("name", ["tenrec", "ali_ccp"])
+def test_logs_without_times_are_refused_unless_steps_are_asked_for(name):
+    with pytest.raises(CtnetError, match=r"time: missing: .* steps: 10 \(--steps 10\) cuts a log"):
+        load(str(MAPPINGS / f"{name}.yaml"))

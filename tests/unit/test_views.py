@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import LINE
+from ctnet_ray.writers.log_columns import LINE
 from ctnet_ray.writers.mapping.mapping import from_dict
 from ctnet_ray.writers.mapping.time_keys import Time
 from ctnet_ray.writers.sql import compute, expression

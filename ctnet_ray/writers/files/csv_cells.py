@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctnet_ray.writers.accounts import LINE
+from ctnet_ray.writers.log_columns import LINE
 
 UNDECODABLE = "\ufdd0"  #: stands for bytes that are no character; Unicode assigns none to it
 

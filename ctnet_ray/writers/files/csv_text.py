@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import EMPTY_LINE, LINE, FileAccount
+from ctnet_ray.writers.accounts import EMPTY_LINE, FileAccount
 from ctnet_ray.writers.files.csv_cells import (
     UNDECODABLE,
     empty,
@@ -27,6 +27,7 @@ from ctnet_ray.writers.files.csv_cells import (
     with_delimiters,
 )
 from ctnet_ray.writers.files.remote import LogPath, file_size
+from ctnet_ray.writers.log_columns import LINE
 
 BLOCK_BYTES = 8 << 20  #: text read at a time
 NULLS = ("", "NaN", "nan", "null", "NULL", r"\N")
@@ -235,9 +236,10 @@ class _Text:
         """Do nothing: who opened the file closes it."""
 
     def read(self, size: int = BLOCK_BYTES) -> bytes:
-        """Return some more text, the first time at least a line; nothing: the end."""
+        """Return some more text, with a line's end if it is shorter than asked; nothing: the end."""
         text, ended = "", False
-        while not ended and ("\n" not in text if not self._line_ends else not text):
+        # The rest of a line and its end are not given apart: Arrow takes no line that lies in three blocks.
+        while not ended and "\n" not in text and not (self._line_ends and len(text) >= size):
             data = self._stream.read(size)
             ended = not data
             self.start = self.start or data[:3]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctnet_ray.errors import CtnetError
-from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.csv_text import (
     BLOCK_BYTES,
     Dialect,
@@ -23,6 +23,7 @@ from ctnet_ray.writers.files.csv_text import (
 )
 from ctnet_ray.writers.files.json_lines import Fields, is_json, json_blocks
 from ctnet_ray.writers.files.remote import LogPath, file_size, remote_files
+from ctnet_ray.writers.log_columns import LINE
 
 FormatName = Literal["csv", "jsonl"]
 _ROWS_PER_BATCH = 65_536

@@ -24,6 +24,7 @@ A mapping is a YAML file; `configs/table_mapping_example.yaml` shows every key:
         # user_log_odds_7d_in_feed, user_log_impressions_7d_in_feed, ...: of earlier days (`statistics`)
     step: 7d                                                    # a sample day holds the rows of seven
     first_step: 2019-01-01                                      # on which one of them begins
+    steps: 10                                                   # in place of time: a log without times, cut
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,7 @@ from ctnet_ray.writers.mapping.csv_keys import dialect_of
 from ctnet_ray.writers.mapping.label_keys import Label, id_text, label_of, labels_of
 from ctnet_ray.writers.mapping.log_keys import LOG_KEYS, keys_by_log
 from ctnet_ray.writers.mapping.statistics_keys import statistics_of
-from ctnet_ray.writers.mapping.step_keys import stepping_of
+from ctnet_ray.writers.mapping.step_keys import stepping_of, steps_of
 from ctnet_ray.writers.mapping.time_keys import Time, time_of
 from ctnet_ray.writers.mapping.view_keys import fields_of, format_name, view_of
 from ctnet_ray.writers.merging import Impression, Rule
@@ -58,7 +59,7 @@ DEFAULT_ROWS = 100_000  #: rows of a table whose size the mapping leaves open
 _KEYS = {
     *LOG_KEYS,
     *("features", "histories", "statistics", "days", "drop_duplicates", "max_dropped", "impression"),
-    *("embedding_dim", "logs", "step", "first_step"),
+    *("embedding_dim", "logs", "step", "first_step", "steps"),
 }
 _SCHEMA_KEYS = {"table", "boundaries", "max_length", "attends_to", "towers", "domains"}
 _SCHEMA_KEYS |= {"transform", "clip", "width", "mean", "std"}
@@ -159,7 +160,7 @@ class TableMapping:
         return {
             **{feature.column: f"features.{feature.name}.column" for feature in self.features},
             **dict.fromkeys(self.impression.key if self.impression else (), "impression.key"),
-            self.time.column: "time.column",
+            **({self.time.column: "time.column"} if self.time.column else {}),
             **({self.domain_column: "domain.column"} if self.domain_column else {}),
             **{label.column: f"labels.{name}" for name, label in self.labels.items()},
             self.label.column: "label",
@@ -179,16 +180,20 @@ class Log:
     """The whole mapping, as it is for this log."""
 
 
-def load(path: str) -> TableMapping:
+def load(path: str, steps: int | None = None) -> TableMapping:
     """Read and check a mapping file.
 
     Args:
         path: Local path or URI of a YAML file.
+        steps: Takes the place of the mapping's key `steps`; None: the file says all.
 
     Raises:
         CtnetError: The file is absent or no YAML, or a key of it can't be; the message names the key.
     """
-    return from_dict(storage.read_yaml(path, "mapping"), Path(path).name)
+    content, name = storage.read_yaml(path, "mapping"), Path(path).name
+    return from_dict(
+        {**plain.section(content, name, _KEYS), "steps": steps} if steps is not None else content, name
+    )
 
 
 def from_dict(content: Any, name: str = "mapping") -> TableMapping:
@@ -230,7 +235,7 @@ def _of_one_log(top: Mapping[str, Any], name: str) -> TableMapping:
     return TableMapping(
         name=name,
         view=view_of(top, csv, name),
-        time=time_of(top.get("time"), name),
+        time=time_of(top.get("time"), steps_of(top, name), name),
         domain_column=plain.text(domain["column"], f"{name}: domain.column") if "column" in domain else None,
         domain=plain.text(domain["constant"], f"{name}: domain.constant") if "constant" in domain else None,
         rename={
@@ -273,6 +278,8 @@ def _check_times_of_labels(
     name: str,
 ) -> None:
     """Refuse what would tell of a label before it is known."""
+    if "steps" in top and any(one.delay for one in (label, *labels.values())):
+        raise CtnetError(f"{name}: steps: in a log without times no label comes late: leave delay out")
     if label.delay and (histories or statistics):
         raise CtnetError(
             f"{name}: label.delay: histories and statistics would hold clicks before they are known: name a "

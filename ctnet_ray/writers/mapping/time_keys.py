@@ -22,23 +22,28 @@ class Time:
     """Formats as `strptime` has them, one of which a time has; none: it is written in the unit."""
     zone: str = "UTC"
     """Time zone whose midnight parts the days, and in which times without a zone are."""
+    steps: int = 0
+    """Steps that a log without times is cut into; 0: a column has the time."""
 
 
-def time_of(values: Any, name: str) -> Time:
+def time_of(values: Any, steps: int, name: str) -> Time:
     """Check the section.
 
     Args:
         values: What stands in the section; None: there is none.
+        steps: Steps that a log without times is cut into; 0: it has times.
         name: File name of the mapping, for messages.
 
     Raises:
         CtnetError: There is none, or a key of it can't be; the message names the key.
     """
     where = f"{name}: time"
+    if steps:
+        return Time("", steps=steps)
     if values is None:
         raise CtnetError(
             f"{where}: missing: samples are trained on and scored day by day, so rows need a time, if only "
-            "the day in their file's name"
+            "the day in their file's name; steps: 10 (--steps 10) cuts a log without times by its rows' order"
         )
     entry = plain.section(values, where, {"column", "unit", "format", "zone"})
     if "unit" in entry and "format" in entry:

@@ -31,9 +31,9 @@ class Join:
     """Mapping file and key, for messages."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class SideTable:
-    """A side table in memory, and how many rows it was asked for."""
+    """A side table in memory."""
 
     join: Join
     paths: Sequence[LogPath]
@@ -41,10 +41,6 @@ class SideTable:
     """Hashed keys, int64 [M], ascending."""
     columns: pa.Table
     """Added columns [M], in that order, by the name that they get."""
-    asked: int = 0
-    """Rows of the log so far."""
-    unmatched: int = 0
-    """Rows of the log whose key it lacks, or that have none."""
 
     @property
     def name(self) -> str:
@@ -94,18 +90,18 @@ def read_side_table(join: Join, folder: LogPath) -> SideTable:
     return SideTable(join, paths, key_M[order], columns.take(pa.array(order)).combine_chunks())
 
 
-def add_columns(rows: pa.Table, side: SideTable, source: str) -> pa.Table:
+def add_columns(rows: pa.Table, side: SideTable, account: FileAccount) -> pa.Table:
     """Return rows of a log with the columns of a side table, missing where it lacks the key.
 
     Args:
         rows: The rows.
-        side: The side table; counts them.
-        source: Name of the log's file, for messages.
+        side: The side table.
+        account: The log file's; takes how many rows have no match.
 
     Raises:
         CtnetError: The log lacks the column of the key, or has one that is to be added.
     """
-    join = side.join
+    join, source = side.join, account.path
     if join.left not in rows.column_names:
         raise CtnetError(f"{join.where}.on: {source} has no column {join.left!r}")
     for name in join.columns:
@@ -117,8 +113,8 @@ def add_columns(rows: pa.Table, side: SideTable, source: str) -> pa.Table:
     key_N = hash_ids(rows[join.left]).to_numpy()
     place_N = np.minimum(np.searchsorted(side.key_M, key_N), max(len(side.key_M) - 1, 0))
     found_N = side.key_M[place_N] == key_N if len(side.key_M) else np.zeros(len(key_N), bool)
-    side.asked += len(key_N)
-    side.unmatched += int(np.sum(~found_N))
+    account.joined[join.where] += len(key_N)
+    account.unmatched[join.where] += int(np.sum(~found_N))
     added = side.columns.take(pa.array(place_N, mask=~found_N))
     for name, column in zip(added.column_names, added.columns, strict=True):
         rows = rows.append_column(name, column)

@@ -5,14 +5,15 @@ joined, and columns that read what a side table brings are computed.
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from ctnet_ray.writers import sql
-from ctnet_ray.writers.accounts import LINE, FileAccount
+from ctnet_ray.writers.accounts import FileAccount
 from ctnet_ray.writers.files.remote import LogPath
+from ctnet_ray.writers.log_columns import LINE
 from ctnet_ray.writers.sql import Expression
 from ctnet_ray.writers.view.explode import Explode, explode
 from ctnet_ray.writers.view.joins import Join, SideTable, add_columns, read_side_table
@@ -68,25 +69,26 @@ class OpenView:
 
     view: View
     tables: Sequence[SideTable]
-    filled: Counter[str] = field(default_factory=Counter)
-    """Rows so far in which a column has a value, of those that are counted."""
 
-    def count_values(self, rows: pa.Table, columns: Iterable[str]) -> None:
-        """Count the rows in which some columns have a value."""
-        for name in columns:
-            self.filled[name] += rows.num_rows - rows[name].null_count
+    def notices(self, accounts: Sequence[FileAccount]) -> Iterator[str]:
+        """Yield what a person should know of the rows once all are read, a line each.
 
-    def notices(self) -> Iterator[str]:
-        """Yield what a person should know of the rows once all are read, a line each."""
+        Args:
+            accounts: What became of the log's files.
+        """
+        filled, joined, unmatched = (
+            sum((getattr(account, name) for account in accounts), Counter[str]())
+            for name in ("filled", "joined", "unmatched")
+        )
         for name, entry in self.view.columns.items():
-            if not self.filled[name]:
+            if not filled[name]:
                 yield f"{entry.where}: no row has a value: is it what the log holds?"
         for side in self.tables:
-            if side.unmatched:
+            if rows := unmatched[side.join.where]:
                 names = ", ".join(side.join.columns)
                 yield (
-                    f"{side.unmatched:,} of {side.asked:,} rows have no match in {side.name}, so they are "
-                    f"without {names}"
+                    f"{rows:,} of {joined[side.join.where]:,} rows have no match in {side.name}, so they "
+                    f"are without {names}"
                 )
 
 
@@ -104,9 +106,7 @@ def open_view(view: View, folder: LogPath, known: Sequence[SideTable] = ()) -> O
     tables = []
     for join in view.joins:
         same = next((one for one in known if replace(one.join, where=join.where) == join), None)
-        tables.append(
-            replace(same, join=join, asked=0, unmatched=0) if same else read_side_table(join, folder)
-        )
+        tables.append(replace(same, join=join) if same else read_side_table(join, folder))
     return OpenView(view, tables)
 
 
@@ -118,7 +118,7 @@ def view_rows(
     Args:
         opened: The view.
         block: Rows of a file, with their `LINE`.
-        account: The file's; takes rows that are dropped or become many.
+        account: The file's; takes rows that are dropped or become many, and what side tables lack.
         used: Columns that are read of the view; None: all are to stay.
 
     Raises:
@@ -137,9 +137,9 @@ def view_rows(
     for rows in explode(block, view.explode, account) if view.explode else [block]:
         rows = _computed(rows, before, source)
         for side in opened.tables:
-            rows = add_columns(rows, side, source)
+            rows = add_columns(rows, side, account)
         rows = _computed(rows, after, source)
-        opened.count_values(rows, view.columns)
+        account.count_values(rows, view.columns)
         yield rows
 
 
