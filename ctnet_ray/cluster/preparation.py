@@ -8,10 +8,12 @@ Ray Data's hash shuffle is not used: it keeps the partitions in the memory of ac
 and has no place for the accounts of lines that were read and dropped.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import pyarrow as pa
@@ -43,13 +45,17 @@ def on_ray(workers: int, prepare: Callable[[Work], T]) -> T:
     Raises:
         CtnetError: It ended in one, or Ray is gone.
     """
+    if workers < 1:
+        raise CtnetError(f"workers: at least one is needed, not {workers}")
     ensure_ray(ComputeConfig(workers=workers, min_workers=1))
     return while_ray_lives(lambda: prepare(_OnRay(workers)), _WAY_OUT)
 
 
 @ray.remote
-def _run(task: Task, arguments: list[Any], *values: Any) -> Iterator[Any]:
+def _run(folder: str, task: Task, arguments: list[Any], *values: Any) -> Iterator[Any]:
     """Do a task whose arguments lead to some values (`_start`); what it makes, and its end."""
+    if Path(folder).is_dir():
+        os.chdir(folder)  # relative paths are the command's, wherever Ray was started
     # Ray sends values into its generators, which `yield from` would hand on to iterators that take none.
     for result in task(*_with_handles(arguments, lambda place: Here(values[place.number]))):
         yield result
@@ -169,7 +175,8 @@ def _start(options: Mapping[str, Any], task: Task, arguments: Iterable[Any]) -> 
         references.append(handle.to)
         return _Place(len(references) - 1)
 
-    return _run.options(**options).remote(task, _with_handles(list(arguments), place_of), *references)
+    lifted = _with_handles(list(arguments), place_of)
+    return _run.options(**options).remote(str(Path.cwd()), task, lifted, *references)
 
 
 def _with_handles(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -206,6 +213,11 @@ def _fetched(reference: "ray.ObjectRef[T]") -> T:
     except RayTaskError as error:
         if isinstance(error.cause, CtnetError):
             raise error.cause from None
+        if isinstance(error.cause, FileNotFoundError):
+            raise CtnetError(
+                f"{error.cause.filename} is not on a machine of the cluster: logs and store have to be "
+                "reachable from all of them, by URIs or in a folder that all have"
+            ) from error
         if isinstance(error.cause, OutOfDiskError | ObjectStoreFullError):
             raise CtnetError(
                 "the disk is full on which rows of the log wait: make room where Ray keeps its files "

@@ -42,15 +42,11 @@ class SampleDays:
         shared: What all steps have in common.
         work: Where it is done.
         report: Takes what was written of each day.
-
-    Raises:
-        CtnetError: A domain can't be a folder, or can't have a history of its own.
     """
 
     def __init__(self, shared: Handle[tuple[Preparation, RowRules]], work: Work, report: Report) -> None:
         self._shared, self._work, self._report = shared, work, report
         self._of = shared.get()[0]
-        self._of.check()
         self._state = (
             RunningState(self._of.store, self._of.log, self._of.kinds, self._of.histories.domains)
             if self._of.kinds

@@ -49,9 +49,10 @@ def test_the_command_makes_the_same_bytes_on_ray(
     )
     prepared(made(tmp_path / "one"), command, None)
     (tmp_path / "map.yaml").write_text(yaml.safe_dump(MAPPING))
-    options = [f"--raw={tmp_path}/log.csv", f"--mapping={tmp_path}/map.yaml", f"--out={tmp_path}/other"]
+    options = ["--raw=log.csv", "--mapping=map.yaml", "--out=other"]  # Ray was started in another folder
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
         start(patch, "jobs.prepare", ["table", *options, "--workers=2"])
 
     assert content(tmp_path / "other") == content(tmp_path / "one")

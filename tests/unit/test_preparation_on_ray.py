@@ -17,6 +17,10 @@ from ctnet_ray.errors import CtnetError
             "the disk is full .*RAY_TMPDIR",
         ),
         (RayTaskError("run", "traceback", CtnetError("no user")), "^no user$"),
+        (
+            RayTaskError("run", "traceback", FileNotFoundError(2, "No such file", "logs/a.csv")),
+            "^logs/a.csv is not on a machine of the cluster: logs and store have to be reachable",
+        ),
     ],
 )
 def test_what_ray_ends_in_is_one_line_with_the_way_out(monkeypatch, error, message):
@@ -40,3 +44,8 @@ def test_a_defect_stays_one(monkeypatch):
 
     with pytest.raises(RayTaskError):
         preparation._Reference(ray.ObjectRef.nil()).get()
+
+
+def test_no_worker_is_refused():
+    with pytest.raises(CtnetError, match="workers: at least one is needed, not -1"):
+        preparation.on_ray(-1, lambda work: work)
