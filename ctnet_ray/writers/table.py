@@ -90,18 +90,7 @@ def write_table(
         CtnetError: A file or a column is absent, a column's type can't be, a file can't be read, too many
             lines would be dropped, no row is left, or a day or the schema that is there differs.
     """
-    if mapping.impression and existing == "merge":
-        raise CtnetError(
-            f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
-            "logs of the days and --existing replace"
-        )
-    if mapping.time.steps and existing == "merge":
-        raise CtnetError(
-            f"{mapping.name}: steps: more rows move where a log without times is cut: give all of them and "
-            "--existing replace"
-        )
-    if known_until and not mapping.late_labels:
-        raise CtnetError(f"known_until: no label of {mapping.name} has a delay: leave it out")
+    _check_options(mapping, existing, known_until)
     sources = sources_of(raw, mapping)
     _check_sources(sources)
     report, known = Report(), {*mapping.all_domains(), *log_domains(store, _log(mapping))}
@@ -130,6 +119,22 @@ def write_table(
     numbers = [feature.name for feature in mapping.schema.dense]
     write_schema(store, with_dense_figures(store, made, numbers, sorted(domains)) if numbers else made)
     return report
+
+
+def _check_options(mapping: TableMapping, existing: Existing, known_until: date | None) -> None:
+    """Refuse what a mapping has no use for."""
+    if mapping.impression and existing == "merge":
+        raise CtnetError(
+            f"{mapping.name}: impression: a merge can't make one row of a stored and a later one: give all "
+            "logs of the days and --existing replace"
+        )
+    if mapping.time.steps and existing == "merge":
+        raise CtnetError(
+            f"{mapping.name}: steps: more rows move where a log without times is cut: give all of them and "
+            "--existing replace"
+        )
+    if known_until and not mapping.late_labels:
+        raise CtnetError(f"known_until: no label of {mapping.name} has a delay: leave it out")
 
 
 def _conversion(mapping: TableMapping, domains: set[str], sealing: Callable[[], Sealing]) -> Conversion:
